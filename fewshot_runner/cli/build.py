@@ -1,0 +1,265 @@
+"""From a plain config to the parts of a run: the only place that turns names into objects."""
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from hydra.utils import get_object
+
+from fewshot_runner.cli.arguments import checked
+from fewshot_runner.data.dataset import Dataset
+from fewshot_runner.data.loader import TrainingLoader
+from fewshot_runner.data.samplers import check_episode
+from fewshot_runner.data.source import PARTS, FixedRuns
+from fewshot_runner.data.store import Progress
+from fewshot_runner.engine.device import Hardware
+from fewshot_runner.engine.experiment import Experiment, Trainer
+from fewshot_runner.engine.protocols import Episodes, Protocol, Runs
+from fewshot_runner.engine.stopping import EarlyStopping
+from fewshot_runner.errors import UserError
+from fewshot_runner.facts import Facts
+from fewshot_runner.randomness import torch_seed
+
+ALLOWED_TARGETS = ("fewshot_runner", "torch.optim", "torch.nn", "torchvision.models", "timm")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """The top level of a run's config; `choices` names the member that was taken of each config group."""
+
+    choices: Mapping[str, Any]
+    dataset: Mapping[str, Any]
+    model: Mapping[str, Any]
+    method: Mapping[str, Any]
+    episode: Mapping[str, Any]
+    hardware: Mapping[str, Any]
+    trainer: Mapping[str, Any]
+    eval: Mapping[str, Any]
+    seed: int
+    name: str
+    output_dir: str
+    trusted_packages: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodConfig:
+    learner: Mapping[str, Any]
+    sampler: Mapping[str, Any]
+    optimizer: Mapping[str, Any]
+    schedule: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpisodeConfig:
+    n_way: int | Literal["all"]
+    n_shot: int
+    n_query: int
+    within_group: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalConfig:
+    protocol: Literal["episodes", "runs"]
+    episodes: int | Literal["auto"]
+    seed: int
+    bn_mode: Literal["running"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestConfig(EpisodeConfig, EvalConfig):
+    """One test figure: the run's episode and evaluation settings, changed in some places.
+
+    `split`: the only split of the data set under which this figure means anything.
+    """
+
+    split: str | None = None
+
+
+class Builder:
+    """Builds the parts of one run. Everything that a config can get wrong is refused here, before anything is made.
+
+    `config` is plain values, as composed; `say_progress` is told how far the decoding of images is.
+    """
+
+    def __init__(self, config: Mapping[str, Any], *, say_progress: Progress | None = None) -> None:
+        checked(Config, config, key="")
+        self.config = Config(**config)
+        self.trusted = (*ALLOWED_TARGETS, *self.config.trusted_packages)
+        self.say_progress = say_progress
+        for section, kind in (("episode", EpisodeConfig), ("eval", EvalConfig), ("trainer", Trainer),
+                              ("method", MethodConfig)):  # fmt: skip
+            checked(kind, getattr(self.config, section), key=section)
+        self.trainer = Trainer(**self.config.trainer)
+        self._check_components()
+        checked(Hardware, self.config.hardware, key="hardware")
+        self.hardware = Hardware(**self.config.hardware)
+        self.dataset = self._dataset()
+
+    def _check_components(self) -> None:
+        """Every `_target_` and its keys, without making any: a misspelt optimiser is refused before images are read."""
+        method = self.config.method
+        for key, described, supplied in (
+            ("model", self.config.model, ["facts"]),
+            ("method.learner", method["learner"], ["facts", "backbone"]),
+            ("method.sampler", method["sampler"], ["classes", "seed", "stream"]),
+            ("method.optimizer", method["optimizer"], ["params"]),
+            ("method.schedule", method["schedule"], []),
+        ):
+            target, arguments = self._target(described, key)
+            checked(target, arguments, key=key, supplied=supplied)
+
+    def _target(self, described: Any, key: str) -> tuple[Any, dict[str, Any]]:
+        """The class that `_target_` names, if it is on the allow-list, and the other keys."""
+        if not isinstance(described, Mapping) or "_target_" not in described:
+            raise UserError(f"{key}._target_ is missing: {key} names no class to build")
+        name = described["_target_"]
+        if not isinstance(name, str) or not self._is_trusted(name):
+            raise UserError(
+                f"{key}._target_={name}: only classes of {', '.join(self.trusted)} are built; "
+                "add a package of yours with trusted_packages=[its_name]"
+            )
+        try:
+            target = get_object(name)
+        except Exception as error:
+            raise UserError(f"{key}._target_={name}: there is no such class ({str(error).splitlines()[0]})") from error
+        # "torch.nn.modules.os.system" begins well and leads elsewhere: what counts is where the object is defined
+        if not callable(target) or not self._is_trusted(getattr(target, "__module__", None) or ""):
+            raise UserError(f"{key}._target_={name}: not a class or function of {', '.join(self.trusted)}")
+        return target, {str(k): v for k, v in described.items() if k != "_target_"}
+
+    def _is_trusted(self, name: str) -> bool:
+        return any(name == package or name.startswith(f"{package}.") for package in self.trusted)
+
+    def _make(self, described: Any, key: str, **supplied: Any) -> Any:
+        """Builds what `described` names; of `supplied`, what the constructor asks for is passed on."""
+        target, arguments = self._target(described, key)
+        wanted = inspect.signature(target).parameters
+        supplied = {name: value for name, value in supplied.items() if name in wanted}
+        checked(target, arguments, key=key, supplied=list(supplied))
+        return target(**arguments, **supplied)
+
+    def _dataset(self) -> Dataset:
+        described = {k: v for k, v in self.config.dataset.items() if k not in ("root", "runs")}
+        checked(Dataset, described, key="dataset", supplied=["progress"])
+        for name, test in described.get("tests", {}).items():
+            if test is not None:
+                checked(TestConfig, {**self._own_test(), **test}, key=f"dataset.tests.{name}")
+        source = self._make(described.pop("source"), "dataset.source")
+        if (augment := described.pop("augment", None)) is not None:
+            augment = self._make(augment, "dataset.augment")
+        return Dataset(source, augment=augment, progress=self.say_progress, **described)
+
+    def facts(self) -> Facts:
+        n_way = self.config.episode["n_way"]
+        return Facts(
+            image_shape=self.dataset.image_shape,
+            n_classes=self.dataset.table("train").n_classes,
+            n_way=self.dataset.table("test").n_classes if n_way == "all" else n_way,
+        )
+
+    def method(self) -> torch.nn.Module:
+        """The untrained method on its device; its initial weights follow from the seed."""
+        torch.manual_seed(torch_seed(self.config.seed, "initial weights"))
+        facts = self.facts()
+        backbone = self._make(self.config.model, "model", facts=facts)
+        method = self._make(self.config.method["learner"], "method.learner", facts=facts, backbone=backbone)
+        return self.hardware.place(method)
+
+    def experiment(self) -> Experiment:
+        config, dataset, device = self.config, self.dataset, self.hardware.device
+        self._check_split()
+        sampler = self._make(
+            config.method["sampler"], "method.sampler", classes=dataset.table("train"), seed=config.seed
+        )
+        method = self.method()
+        optimizer = self._make(config.method["optimizer"], "method.optimizer", params=method.parameters())
+        for group in optimizer.param_groups:
+            group["initial_lr"] = group["lr"]
+        shape = {**self._own_test(), "protocol": "episodes", "episodes": self.trainer.val_episodes}
+        return Experiment(
+            method=method,
+            items=TrainingLoader(dataset.viewer("train", device), sampler, dataset.augment, seed=config.seed),
+            optimizer=optimizer,
+            schedule=self._make(config.method["schedule"], "method.schedule"),
+            validation=self._protocol(TestConfig(**shape), "val"),
+            tests=self.tests,
+            stopping=EarlyStopping(patience=self.trainer.patience, monitor=self.trainer.monitor),
+            trainer=self.trainer,
+            hardware=self.hardware,
+            seed=config.seed,
+            stamp=self.stamp(),
+        )
+
+    def stamp(self) -> dict[str, Any]:
+        split = self.dataset.split
+        return {"dataset": self.dataset.name, "split": split.name, "split_hash": split.hash}
+
+    def tests(self) -> dict[str, Protocol]:
+        """The test protocols by name, the run's own first. Call it after training: nothing may see them before."""
+        return {name: self._protocol(test, "test") for name, test in self._test_configs().items()}
+
+    def _own_test(self) -> dict[str, Any]:
+        return {**self.config.episode, **self.config.eval}
+
+    def _test_configs(self) -> dict[str, TestConfig]:
+        own = TestConfig(**self._own_test())
+        tests = {test_name(own): own}
+        for name, changes in self.dataset.tests.items():
+            test = TestConfig(**{**self._own_test(), **changes})
+            if test.split in (None, self.dataset.split.name) and test not in tests.values():
+                tests[name] = test
+        return tests
+
+    def _check_split(self) -> None:
+        """Refuses what would fail after hours of training, or flatter: by the counts and names of classes alone."""
+        tables = {part: self.dataset.table(part) for part in PARTS}
+        for part, other in (("train", "val"), ("train", "test"), ("val", "test")):
+            if shared := sorted(set(tables[part].names) & set(tables[other].names)):
+                raise UserError(
+                    f"dataset.split={self.dataset.split.name}: {part} and {other} share classes ({shared[0]!r} and "
+                    f"{len(shared) - 1} more); episodes must show classes that were never trained on: "
+                    "choose a split that divides classes, such as dataset.split=random"
+                )
+        own = TestConfig(**self._own_test())
+        checks = [(own, "val", "episode")]
+        checks += [(test, "test", name) for name, test in self._test_configs().items()]
+        for test, part, _ in checks:
+            if test.protocol == "episodes":
+                check_episode(
+                    tables[part], n_way=test.n_way, n_shot=test.n_shot, n_query=test.n_query,
+                    within_group=test.within_group, part=f"the {part} part of {self.dataset.name}",
+                )  # fmt: skip
+            else:
+                self._fixed_runs(test)
+
+    def _protocol(self, test: TestConfig, part: str) -> Protocol:
+        device = self.hardware.device
+        if test.protocol == "runs":
+            runs = self._fixed_runs(test)
+            return Runs(runs.runs(), self.dataset.fixed_runs(runs, device), name=runs.name)
+        episodes = test.episodes if test.episodes != "auto" else 20 if test.n_way == "all" else 10_000
+        return Episodes(
+            self.dataset.table(part), self.dataset.viewer(part, device), part=part, n_way=test.n_way,
+            n_shot=test.n_shot, n_query=test.n_query, within_group=test.within_group, episodes=episodes,
+            seed=test.seed,
+        )  # fmt: skip
+
+    def _fixed_runs(self, test: TestConfig) -> FixedRuns:
+        described = self.config.dataset.get("runs")
+        if described is None:
+            raise UserError(f"eval.protocol=runs: the data set {self.dataset.name} has no fixed runs; omniglot has")
+        runs = self._make(described, "dataset.runs")
+        if runs.of_split != self.dataset.split.name:
+            raise UserError(
+                f"eval.protocol=runs: {runs.name} belongs to dataset.split={runs.of_split}; under "
+                f"{self.dataset.split.name} some of its characters are trained on, and its figure would flatter"
+            )
+        return runs
+
+
+def test_name(test: TestConfig) -> str:
+    if test.protocol == "runs":
+        return "runs"
+    return f"{test.n_way}way{test.n_shot}shot" + "_within_group" * test.within_group

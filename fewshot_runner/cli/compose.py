@@ -1,0 +1,107 @@
+"""Composes a run's config with Hydra and hands it on as plain values."""
+
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra import main as hydra_main
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from fewshot_runner.cli.arguments import nearest
+from fewshot_runner.cli.conf import conf_dir
+from fewshot_runner.errors import UserError
+
+VERSION_BASE = "1.3"
+OmegaConf.register_new_resolver("abspath", lambda path: str(Path(path).expanduser().absolute()), replace=True)
+
+
+def compose(overrides: Sequence[str] = (), *, config_name: str = "train") -> dict[str, Any]:
+    """The config that `fsl train` with these overrides would run, as plain values; raises `UserError`."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(conf_dir()), version_base=VERSION_BASE):
+        try:
+            config = hydra_compose(config_name, overrides=list(overrides), return_hydra_config=True)
+            return plain(config, config.hydra.runtime.choices)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise as_user_error(error) from error
+
+
+def run_hydra(config_name: str, program: str, arguments: list[str], task: Callable[[dict, list[str]], None]) -> None:
+    """Calls `task(config, overrides)` as a Hydra program does: once, or with -m once a combination.
+
+    Hydra itself answers --help, --cfg, --info and the like.
+    """
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here instead of being printed
+
+    @hydra_main(config_path=str(conf_dir()), config_name=config_name, version_base=VERSION_BASE)
+    def hydra_task(config: DictConfig) -> None:
+        hydra = HydraConfig.get()
+        task(plain(config, hydra.runtime.choices), list(hydra.overrides.task))
+
+    sys.argv = [program, *arguments]
+    try:
+        hydra_task()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise as_user_error(error) from error
+
+
+def plain(config: DictConfig, choices: Mapping[str, Any]) -> dict[str, Any]:
+    """Interpolations resolved and nothing of OmegaConf left; `choices` names the member taken of each group."""
+    content = {key: value for key, value in config.items_ex(resolve=False) if key not in ("experiment", "hydra")}
+    content = OmegaConf.to_container(OmegaConf.masked_copy(config, list(content)), resolve=True, throw_on_missing=True)
+    chosen = {group: choice for group, choice in choices.items() if not group.startswith("hydra") and choice}
+    return {"choices": chosen, **content}
+
+
+def as_user_error(error: Exception) -> UserError:
+    """Hydra's message in a few lines, with the nearest key where one was misspelt."""
+    message = str(error).strip() or str(error.__cause__)
+    if found := re.search(r"Could not override '([^']+)'", message):
+        key = found.group(1)
+        return UserError(f"{key}: there is no such key{nearest(key, known_keys())}")
+    lines = [line for line in message.splitlines() if line.strip() and "HYDRA_FULL_ERROR" not in line]
+    lines = [line for line in lines if not line.strip().startswith(("full_key:", "object_type=", "Config search path",
+                                                                    "provider=", "Set the environment"))]  # fmt: skip
+    return UserError("\n".join(lines[:12]))
+
+
+def known_keys() -> list[str]:
+    """The dotted names of all keys of the default config."""
+    with initialize_config_dir(str(conf_dir()), version_base=VERSION_BASE):
+        return list(flatten(plain(hydra_compose("train"), {})))
+
+
+def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested groups to one level of dotted names."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, dict) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def to_yaml(config: Any) -> str:
+    return yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A config that a run folder keeps; raises `UserError` where it is damaged."""
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); the run folder is damaged") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: holds no config; the run folder is damaged")
+    return content

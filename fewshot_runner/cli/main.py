@@ -1,0 +1,81 @@
+"""The command line: a table of commands, each in its own module, imported when it is called."""
+
+import importlib
+import os
+import signal
+import sys
+import traceback
+
+COMMANDS = {
+    "train": "train a method, test its best checkpoint, leave a run folder (-m sweeps)",
+    "eval": "evaluate a run, also on other data, episodes or protocols",
+    "resume": "go on with an interrupted run",
+    "predict": "classify your own pictures from a folder of examples",
+    "compare": "runs side by side",
+    "list": "the data sets, models, methods, episodes, hardware and experiments there are",
+    "tb": "TensorBoard on this machine",
+    "export": "a run's weights as safetensors, with its config",
+    "doctor": "check the installation, the data folders and the hardware",
+}
+DONE, DEFECT, USER_ERROR = 0, 1, 2
+
+
+def main() -> None:
+    """Entry point of `fsl`."""
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(help_text())
+        sys.exit(DONE)
+    if arguments[0] == "--version":
+        from importlib.metadata import version
+
+        print(f"fsl {version('fewshot-runner')}")
+        sys.exit(DONE)
+    sys.exit(run(arguments[0], arguments[1:]))
+
+
+def run(command: str, arguments: list[str]) -> int:
+    """Runs one command and turns what stops it into an exit code."""
+    from fewshot_runner.errors import UserError
+
+    if command not in COMMANDS:
+        import difflib
+
+        near = difflib.get_close_matches(command, COMMANDS, n=1)
+        hint = f"did you mean fsl {near[0]}?" if near else f"there is {', '.join(COMMANDS)}"
+        return _complain(f"fsl {command}: there is no such command; {hint}")
+    try:
+        importlib.import_module(f"fewshot_runner.cli.{command}").run(arguments)
+    except UserError as error:
+        return _complain(str(error))
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except BrokenPipeError:  # the reader of our output has gone, as in `fsl list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except Exception as error:
+        if (code := getattr(error, "exit_code", None)) is not None:
+            return _complain(str(error), code)
+        traceback.print_exc()
+        print("\nThis is a defect of fsl; please report it with the lines above.", file=sys.stderr)
+        return DEFECT
+    return DONE
+
+
+def _complain(message: str, code: int = USER_ERROR) -> int:
+    print(f"fsl: {message}", file=sys.stderr)
+    return code
+
+
+def help_text() -> str:
+    width = max(map(len, COMMANDS))
+    lines = "\n".join(f"  fsl {name:<{width}}  {what}" for name, what in COMMANDS.items())
+    return f"""fsl: few-shot image classification from the command line
+
+{lines}
+
+First steps:
+  fsl train                                  prototypical networks on the built-in characters
+  fsl train method=siamese dataset=omniglot  a siamese network on real handwriting
+  fsl train --help                           every setting; fsl <command> --help for the others"""

@@ -1,0 +1,113 @@
+"""A training session on the command line: what it prepares, says and leaves behind."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from PIL import Image
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from fewshot_runner import atomic
+from fewshot_runner.cli.build import Builder
+from fewshot_runner.cli.compose import flatten, read_yaml, to_yaml
+from fewshot_runner.engine.experiment import Experiment
+from fewshot_runner.engine.environment import describe_environment
+from fewshot_runner.engine.log import Narrator
+from fewshot_runner.engine.pictures import episode_picture
+from fewshot_runner.engine.stopping import StopRequest
+from fewshot_runner.engine.train import train
+from fewshot_runner.errors import UserError
+from fewshot_runner.report.config import config_tree
+from fewshot_runner.report.results import result_table
+from fewshot_runner.runs import DONE, RunFolder
+
+# Where files lie and what things are called changes no result, and makes no hyperparameter.
+PLACES = (
+    "choices", "output_dir", "name", "trusted_packages", "dataset.root", "dataset.cache", "dataset.tests",
+    "dataset.runs", "dataset.source.root", "dataset.source.path",
+)  # fmt: skip
+
+
+def start(config: dict[str, Any], overrides: list[str]) -> RunFolder:
+    """A new run. The run folder is claimed last, once nothing that the user gave can be refused any more."""
+    narrator = Narrator()
+    with StopRequest() as stop:
+        builder = build(config, narrator)
+        experiment = builder.experiment()
+        stop.check()
+        choices = config["choices"]
+        run = RunFolder.claim(Path(config["output_dir"]), f"{choices['dataset']}-{choices['method']}")
+        with held(run):
+            atomic.write_text(run.config, to_yaml(config))
+            atomic.write_text(run.overrides, to_yaml(overrides))
+            atomic.write_json(run.environment, describe_environment(seed=builder.config.seed))
+            _train(run, config, experiment, narrator, stop)
+    return run
+
+
+def resume(run: RunFolder) -> None:
+    """Goes on from the last checkpoint of `run`."""
+    narrator = Narrator()
+    with held(run), StopRequest() as stop:
+        if run.read_status().get("state") == DONE:
+            narrator.say(f"{run.path} is done already")
+            report(run)
+            return
+        config = read_yaml(run.config)
+        _train(run, config, build(config, narrator).experiment(), narrator, stop)
+
+
+def _train(run: RunFolder, config: dict[str, Any], experiment: Experiment, narrator: Narrator, stop: StopRequest) -> None:
+    settings = {key: value for key, value in flatten(config).items() if not key.startswith(PLACES)}
+    with narrator.keeping(run.log):
+        narrator.say(config_tree(config))
+        narrator.say(experiment.describe())
+        train(experiment, run, narrator, stop, settings=settings)
+    report(run)
+
+
+def show(config: dict[str, Any]) -> None:
+    """What a run would be made of; trains nothing and leaves nothing behind but the cache of decoded images."""
+    narrator = Narrator(Console(highlight=False, soft_wrap=True))
+    experiment = build(config, narrator).experiment()
+    narrator.say(config_tree(config))
+    narrator.say(experiment.describe())
+    picture = Path(tempfile.gettempdir()) / "fsl-episode.png"
+    episode = experiment.validation.draw(0, 1).map(experiment.validation.viewer)
+    Image.fromarray(episode_picture(episode)).save(picture)
+    narrator.say(f"an episode as validation draws it: {picture}")
+
+
+def report(run: RunFolder) -> None:
+    """The results on standard output; the last line says where they lie."""
+    console = Console(highlight=False)
+    console.print(result_table(run))
+    print(f"next: fsl predict {run.path} --support DIR IMAGE...   fsl compare {run.path.parent}   fsl tb {run.path}")
+    print(f"run: {run.path}")
+
+
+def build(config: dict[str, Any], narrator: Narrator) -> Builder:
+    """The parts of a run; shows how far images are decoded, which happens once a data set and resolution."""
+    with Progress(
+        TextColumn("[bold]decode images"),
+        BarColumn(bar_width=None),
+        MofNCompleteColumn(),
+        console=narrator.console,
+        transient=True,
+    ) as bar:
+        task = bar.add_task("decode", visible=False)
+        return Builder(config, say_progress=lambda done, of: bar.update(task, completed=done, total=of, visible=True))
+
+
+@contextmanager
+def held(run: RunFolder) -> Iterator[None]:
+    """Keeps other processes from training in the same folder."""
+    try:
+        with FileLock(run.lock, timeout=0):
+            yield
+    except Timeout as error:
+        raise UserError(f"{run.path}: another process is at work on this run") from error

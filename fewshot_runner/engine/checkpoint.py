@@ -1,0 +1,76 @@
+"""Checkpoints that are whole or absent, verified when read, and never unpickled.
+
+A file is what `torch.save` writes, followed by a mark and the sha256 of all before it; `torch.load` reads it as it
+is, since zip readers pass over what trails the archive.
+"""
+
+import hashlib
+import io
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fewshot_runner import atomic
+from fewshot_runner.errors import UserError
+
+MARK = b"fsl-sha256:"
+TRAILER = len(MARK) + 32
+KEPT = 2
+
+
+class DamagedCheckpoint(UserError):
+    """A checkpoint that is missing, cut off or altered."""
+
+
+def save(path: Path, state: dict[str, Any]) -> None:
+    """Writes `state` (tensors and plain values) so that a kill at any moment leaves the old file or the new one."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    content = buffer.getvalue()
+    atomic.write_bytes(path, content + MARK + hashlib.sha256(content).digest())
+
+
+def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """What `save` wrote; raises `DamagedCheckpoint` unless every byte is as it was written."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DamagedCheckpoint(f"{path}: cannot be read ({error.strerror})") from error
+    body, trailer = content[:-TRAILER], content[-TRAILER:]
+    if trailer != MARK + hashlib.sha256(body).digest():
+        raise DamagedCheckpoint(f"{path}: damaged, its checksum does not match")
+    return torch.load(io.BytesIO(body), map_location=device, weights_only=True)
+
+
+class Checkpoints:
+    """The folder of a run's checkpoints: `best.pt` and the last two states of training, `step-XXXXXXXX.pt`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.best = folder / "best.pt"
+
+    def save_best(self, state: dict[str, Any]) -> None:
+        save(self.best, state)
+
+    def save_step(self, step: int, state: dict[str, Any]) -> None:
+        save(self.folder / f"step-{step:08d}.pt", state)
+        for older in self._steps()[KEPT:]:
+            older.unlink()
+
+    def load_step(self, device: torch.device | str = "cpu") -> tuple[dict[str, Any] | None, list[str]]:
+        """The newest whole state, or None where there is none, and a line for each damaged one passed over."""
+        damaged = []
+        for path in self._steps():
+            try:
+                return load(path, device), damaged
+            except DamagedCheckpoint as error:
+                damaged.append(str(error))
+        return None, damaged
+
+    def load_best(self, device: torch.device | str = "cpu") -> dict[str, Any]:
+        return load(self.best, device)
+
+    def _steps(self) -> list[Path]:
+        """Newest first."""
+        return sorted(self.folder.glob("step-*.pt"), reverse=True)

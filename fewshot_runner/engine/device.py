@@ -1,0 +1,70 @@
+"""The one place that chooses the device, the number of threads, the precision and the memory format."""
+
+import os
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor, nn
+
+from fewshot_runner.errors import UserError
+
+PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class Hardware:
+    """`device`: auto, cpu, cuda (or cuda:1 ...) or mps; `threads`: "auto" for one a core."""
+
+    def __init__(
+        self,
+        *,
+        device: str = "auto",
+        threads: int | str = "auto",
+        precision: str = "float32",
+        channels_last: bool = True,
+    ) -> None:
+        if precision not in PRECISIONS:
+            raise UserError(f"hardware.precision={precision}: choose one of {', '.join(PRECISIONS)}")
+        if threads != "auto" and (isinstance(threads, str) or threads < 1):
+            raise UserError(f"hardware.threads={threads}: give auto or a whole number of 1 or more")
+        self.device = choose_device(device)
+        self.threads = available_cores() if threads == "auto" else int(threads)
+        self.precision = PRECISIONS[precision]
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        torch.set_num_threads(self.threads)
+
+    def place(self, module: nn.Module) -> nn.Module:
+        """Moves a module here, its 4-dimensional parameters in the chosen memory format."""
+        return module.to(self.device, memory_format=self.memory_format)
+
+    def autocast(self) -> AbstractContextManager:
+        if self.precision is None:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self.precision)
+
+    def pin(self, pixels: Tensor) -> Tensor:
+        """The pixels on the device where they fit into a third of its free memory, else where they are."""
+        if self.device.type == "cuda" and pixels.nbytes < torch.cuda.mem_get_info(self.device)[0] / 3:
+            return pixels.to(self.device)
+        return pixels
+
+
+def choose_device(name: str) -> torch.device:
+    """The device called `name`; "auto" takes a GPU where there is one."""
+    available = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if name == "auto":
+        return torch.device(next(kind for kind, there in available.items() if there))
+    kind = name.partition(":")[0]
+    if kind not in available:
+        raise UserError(f"hardware.device={name}: choose auto, cpu, cuda or mps")
+    if not available[kind]:
+        raise UserError(f"hardware.device={name}: torch finds no such device here; use hardware.device=auto or cpu")
+    return torch.device(name)
+
+
+def available_cores() -> int:
+    """The cores that this process may use (taskset and containers may grant fewer than the machine has)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,55 @@
+"""What a result was computed with: versions, processor, threads, commit."""
+
+import platform
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+PACKAGES = ("fewshot-runner", "torch", "torchvision", "numpy", "pillow", "hydra-core", "omegaconf", "tensorboard")
+
+
+def describe_environment(*, seed: int) -> dict[str, Any]:
+    return {
+        "python": sys.version.split()[0],
+        "versions": {package: _version(package) for package in PACKAGES},
+        "platform": platform.platform(),
+        "processor": processor_name(),
+        "threads": torch.get_num_threads(),
+        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "git_commit": _git_commit(),
+        "command": sys.argv,
+        "seed": seed,
+    }
+
+
+def processor_name() -> str:
+    """The processor's own name where the system tells it, else its kind."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _git_commit() -> str | None:
+    """The commit of the checkout that fsl runs from, marked where it has changes; None when installed from a wheel."""
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            cwd=Path(__file__).parent, capture_output=True, text=True, timeout=5, check=False,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return described.stdout.strip() or None

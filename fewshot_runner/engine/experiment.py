@@ -1,0 +1,133 @@
+"""What a run consists of, once it is built: the parts that training and evaluation work with."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from fewshot_runner.data.loader import TrainingLoader
+from fewshot_runner.engine.device import Hardware
+from fewshot_runner.engine.protocols import Protocol
+from fewshot_runner.engine.stopping import EarlyStopping
+from fewshot_runner.errors import UserError
+from fewshot_runner.methods.base import Method
+
+Schedule = Callable[[int, int], float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trainer:
+    """The settings of the loop, in steps; `patience` in validations, None to never stop early.
+
+    `monitor` names the validation figure that chooses the best step; `clip_norm` bounds the norm of the gradient.
+    """
+
+    max_steps: int
+    val_every: int
+    val_episodes: int
+    patience: int | None = None
+    monitor: str = "accuracy"
+    checkpoint_every: int = 500
+    log_every: int = 50
+    clip_norm: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_steps < 0:
+            raise UserError(f"trainer.max_steps={self.max_steps}: give 0 (no training) or more steps")
+        for key in ("val_every", "val_episodes", "checkpoint_every", "log_every"):
+            if getattr(self, key) < 1:
+                raise UserError(f"trainer.{key}={getattr(self, key)}: give a whole number of 1 or more")
+        if self.clip_norm is not None and self.clip_norm <= 0:
+            raise UserError(f"trainer.clip_norm={self.clip_norm}: give a number above 0, or null for no bound")
+
+
+@dataclass
+class Progress:
+    """Where training stands besides weights and optimiser: the step, and figures summed since they were logged."""
+
+    step: int = 0
+    totals: dict[str, Tensor] = field(default_factory=dict)
+    n_summed: int = 0
+
+    def add(self, figures: Mapping[str, Tensor]) -> None:
+        """Sums on the device, so that no step waits for it."""
+        for name, value in figures.items():
+            self.totals[name] = self.totals[name] + value if name in self.totals else value.double()
+        self.n_summed += 1
+
+    def take_means(self) -> dict[str, float]:
+        """The means since the last call, fetched from the device."""
+        means = {name: float(total) / self.n_summed for name, total in self.totals.items()}
+        self.totals, self.n_summed = {}, 0
+        return means
+
+
+@dataclass
+class Experiment:
+    """A run's parts. `tests` builds the test protocols by name: called after training, so nothing sees them before.
+
+    `stamp` is kept in every checkpoint and result: data set, split and the split's hash.
+    """
+
+    method: Method
+    items: TrainingLoader
+    optimizer: Optimizer | None
+    schedule: Schedule
+    validation: Protocol
+    tests: Callable[[], dict[str, Protocol]]
+    stopping: EarlyStopping
+    trainer: Trainer
+    hardware: Hardware
+    seed: int
+    stamp: dict[str, Any]
+    progress: Progress = field(default_factory=Progress)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that changes in training: with the config, all it takes to go on with the same bits."""
+        return {
+            "method": self.method.state_dict(),
+            "optimizer": None if self.optimizer is None else self.optimizer.state_dict(),
+            "stopping": self.stopping.state_dict(),
+            "step": self.progress.step,
+            "totals": self.progress.totals,
+            "n_summed": self.progress.n_summed,
+            **self.stamp,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.check_stamp(state)
+        self.method.load_state_dict(state["method"])
+        if self.optimizer is not None:
+            self.optimizer.load_state_dict(state["optimizer"])
+        self.stopping.load_state_dict(state["stopping"])
+        self.progress = Progress(state["step"], state["totals"], state["n_summed"])
+
+    def best_state(self) -> dict[str, Any]:
+        return {"method": self.method.state_dict(), "step": self.progress.step, **self.stamp}
+
+    def check_stamp(self, state: dict[str, Any]) -> None:
+        """Raises `UserError` where a checkpoint was made with other data than stands here now."""
+        changed = [f"{key} was {state[key]}, is {value}" for key, value in self.stamp.items() if state[key] != value]
+        if changed:
+            raise UserError(
+                f"the data has changed since this checkpoint was written ({'; '.join(changed)}); "
+                "put the former data back, or start a new run"
+            )
+
+
+    def describe(self) -> str:
+        """What is trained on what, in two lines."""
+        table, method = self.items.sampler.classes, self.method
+        item = self.items.sampler[0]
+        n_parameters = sum(parameter.numel() for parameter in method.parameters())
+        image = self.items.viewer(torch.from_numpy(table.members[:1]))
+        shape = " x ".join(map(str, image.shape[1:]))
+        return (
+            f"{self.stamp['dataset']}, split {self.stamp['split']} ({self.stamp['split_hash']}): "
+            f"{table.n_classes:,} training classes in {table.n_groups} groups, {len(table.members):,} images {shape}\n"
+            f"{type(method).__name__}, {n_parameters:,} parameters; {item.n_images} images a step; "
+            f"{self.hardware.device}, {self.hardware.threads} threads"
+        )

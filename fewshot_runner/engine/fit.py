@@ -1,0 +1,97 @@
+"""The training loop, the same for every method: it reads from top to bottom in the order of events."""
+
+import math
+import time
+from collections.abc import Callable
+
+import torch
+from torch.nn.utils import clip_grad_norm_
+
+from fewshot_runner.engine.checkpoint import Checkpoints
+from fewshot_runner.engine.experiment import Experiment
+from fewshot_runner.engine.log import TrainingLog
+from fewshot_runner.engine.stopping import StopRequest
+from fewshot_runner.randomness import torch_seed
+
+
+class NotFinite(Exception):
+    """The loss became infinite or not a number. No checkpoint holds what came of it."""
+
+    exit_code = 4
+
+
+def fit(
+    experiment: Experiment,
+    validate: Callable[[], dict[str, float]],
+    checkpoints: Checkpoints,
+    log: TrainingLog,
+    stop: StopRequest,
+) -> None:
+    """Trains from where `experiment.progress` stands to the last step, or until validation stops improving.
+
+    Afterwards the final state and the best one lie in `checkpoints`. Raises `Stopped` after a signal, with a
+    checkpoint written, and `NotFinite`.
+    """
+    method, optimizer, progress = experiment.method, experiment.optimizer, experiment.progress
+    trainer, stopping, hardware = experiment.trainer, experiment.stopping, experiment.hardware
+
+    def keep_state() -> None:
+        check_finite({name: float(total) for name, total in progress.totals.items()}, progress.step)
+        log.flush()
+        checkpoints.save_step(progress.step, experiment.state_dict())
+
+    method.train()
+    began, n_images = time.perf_counter(), 0
+    while progress.step < trainer.max_steps and not stopping.exhausted:
+        factor = experiment.schedule(progress.step, trainer.max_steps)
+        for group in optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * factor
+        torch.manual_seed(torch_seed(experiment.seed, "step", progress.step))  # dropout, as a function of the step
+        item = experiment.items[progress.step]
+
+        optimizer.zero_grad()
+        with hardware.autocast():
+            figures = method.backward(item)
+        if trainer.clip_norm is not None:
+            clip_grad_norm_(method.parameters(), trainer.clip_norm)
+        optimizer.step()
+
+        progress.step += 1
+        progress.add(figures)
+        n_images += item.n_images
+        last = progress.step == trainer.max_steps
+
+        if progress.step % trainer.log_every == 0 or last:
+            means = check_finite(progress.take_means(), progress.step)
+            speed = n_images / (time.perf_counter() - began)
+            log.step(progress.step, means, rate=optimizer.param_groups[0]["lr"], images_per_second=speed)
+            began, n_images = time.perf_counter(), 0
+
+        if progress.step % trainer.val_every == 0 or last:
+            paused = time.perf_counter()
+            val_figures = validate()
+            is_best = stopping.improves(val_figures, progress.step)
+            log.validation(progress.step, val_figures, best=is_best)
+            if is_best:
+                checkpoints.save_best(experiment.best_state())
+            began += time.perf_counter() - paused
+
+        if progress.step % trainer.checkpoint_every == 0:
+            keep_state()
+        if stop.requested:
+            keep_state()
+            stop.check()
+
+    keep_state()
+    if stopping.best is None:  # nothing was trained, so the initial state is the best
+        checkpoints.save_best(experiment.best_state())
+
+
+def check_finite(figures: dict[str, float], step: int) -> dict[str, float]:
+    wrong = [f"{name} is {value}" for name, value in figures.items() if not math.isfinite(value)]
+    if wrong:
+        raise NotFinite(
+            f"{', '.join(wrong)} at step {step}: lower the learning rate (method.optimizer.lr), "
+            "or bound the gradient with trainer.clip_norm=1"
+        )
+    return figures

@@ -1,0 +1,113 @@
+"""What a run tells while it lasts: metrics.jsonl, TensorBoard scalars, and a progress bar or sparse lines."""
+
+import json
+import os
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from fewshot_runner.engine.tensorboard import TensorBoard
+from fewshot_runner.runs import RunFolder
+
+SECONDS_BETWEEN_LINES = 15.0
+
+
+class Narrator:
+    """Says things to people: on standard error, and in the run's log once there is one."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True, highlight=False, soft_wrap=True)
+        self.file: Console | None = None
+
+    @contextmanager
+    def keeping(self, path: Path) -> Iterator[None]:
+        """Meanwhile, everything said is also appended to `path`, and the traceback of what goes wrong."""
+        with open(path, "a", buffering=1) as file:
+            self.file = Console(file=file, highlight=False, width=120, no_color=True)
+            try:
+                yield
+            except Exception:
+                file.write(traceback.format_exc())
+                raise
+            finally:
+                self.file = None
+
+    def say(self, what: RenderableType) -> None:
+        self.console.print(what)
+        if self.file is not None:
+            self.file.print(what)
+
+
+class TrainingLog:
+    """The figures of the steps. `start` is the step from which the run goes on; what was logged after it is dropped."""
+
+    def __init__(self, run: RunFolder, narrator: Narrator, board: TensorBoard, *, start: int, max_steps: int) -> None:
+        run.cut_metrics(start)
+        self.metrics = open(run.metrics, "a")
+        self.board = board
+        self.narrator = narrator
+        self.max_steps = max_steps
+        self.began = self.last_line = time.perf_counter()
+        self.progress = Progress(
+            TextColumn("[bold]train"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[figures]}"),
+            TimeRemainingColumn(),
+            console=narrator.console,
+            transient=True,
+            disable=not narrator.console.is_terminal,
+        )
+        self.bar = self.progress.add_task("train", total=max_steps, completed=start, figures="")
+        self.latest: dict[str, float] = {}
+
+    def __enter__(self) -> "TrainingLog":
+        self.progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.progress.stop()
+        self.flush()
+        self.metrics.close()
+        self.board.close()
+
+    def step(self, step: int, figures: dict[str, float], *, rate: float, images_per_second: float) -> None:
+        """One logged training step: means since the last one, the learning rate, and images per second."""
+        self._write(step, "train", {**figures, "learning_rate": rate}, images_per_second=images_per_second)
+        self._show(step, figures)
+
+    def validation(self, step: int, figures: dict[str, float], *, best: bool) -> None:
+        self._write(step, "val", figures)
+        self._show(step, {f"val {name}": value for name, value in figures.items()}, always=best)
+
+    def flush(self) -> None:
+        """All logged so far is on disk: called before each checkpoint, which never knows more than the log."""
+        self.metrics.flush()
+        os.fsync(self.metrics.fileno())
+        self.board.flush()
+
+    def _write(self, step: int, phase: str, figures: dict[str, float], images_per_second: float | None = None) -> None:
+        wall: dict[str, Any] = {"seconds": round(time.perf_counter() - self.began, 3)}
+        if images_per_second is not None:
+            wall["images_per_second"] = round(images_per_second, 1)
+        self.metrics.write(json.dumps({"step": step, phase: figures, "wall": wall}) + "\n")
+        for name, value in figures.items():
+            self.board.scalar(f"{name}/{phase}", value, step)
+
+    def _show(self, step: int, figures: dict[str, float], *, always: bool = False) -> None:
+        self.latest.update(figures)
+        line = "  ".join(f"{name} {value:.4f}" for name, value in self.latest.items())
+        self.progress.update(self.bar, completed=step, figures=line)
+        now = time.perf_counter()
+        if self.progress.disable and (now - self.last_line >= SECONDS_BETWEEN_LINES or step == self.max_steps):
+            self.last_line = now
+            self.narrator.say(f"step {step}/{self.max_steps}  {line}")

@@ -1,0 +1,85 @@
+"""When training ends before its last step: no better validation figure, or a signal."""
+
+import signal
+from types import FrameType
+
+from fewshot_runner.errors import UserError
+
+
+class EarlyStopping:
+    """Remembers the best validation figure and how many validations have passed without a better one.
+
+    `patience` None never stops. Figures are better when higher, "loss" ones when lower.
+    """
+
+    def __init__(self, *, patience: int | None, monitor: str) -> None:
+        if patience is not None and patience < 1:
+            raise UserError(f"trainer.patience={patience}: give 1 validation or more, or null to never stop early")
+        self.patience = patience
+        self.monitor = monitor
+        self.best: float | None = None
+        self.best_step = 0
+        self.waited = 0
+
+    def improves(self, figures: dict[str, float], step: int) -> bool:
+        """Takes in a validation's figures; True where they are the best so far."""
+        if self.monitor not in figures:
+            raise UserError(f"trainer.monitor={self.monitor}: validation gives {', '.join(figures)}")
+        value = figures[self.monitor]
+        sign = -1 if self.monitor.endswith("loss") else 1
+        if self.best is None or sign * value > sign * self.best:
+            self.best, self.best_step, self.waited = value, step, 0
+            return True
+        self.waited += 1
+        return False
+
+    @property
+    def exhausted(self) -> bool:
+        return self.patience is not None and self.waited >= self.patience
+
+    def state_dict(self) -> dict[str, float | int | None]:
+        return {"best": self.best, "best_step": self.best_step, "waited": self.waited}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.best, self.best_step, self.waited = state["best"], state["best_step"], state["waited"]
+
+
+class Stopped(Exception):
+    """The run was asked to stop by a signal, and has kept what it needs to go on."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(signal_number).name}")
+        self.exit_code = 128 + signal_number
+
+
+class StopRequest:
+    """Turns SIGINT and SIGTERM into a request that the run honours between two steps.
+
+    A second signal of the kind takes effect at once, for the impatient.
+    """
+
+    def __init__(self) -> None:
+        self.signal_number: int | None = None
+        self._previous: dict[int, object] = {}
+
+    def __enter__(self) -> "StopRequest":
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._previous[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.signal_number = number
+        signal.signal(number, self._previous[number])
+
+    @property
+    def requested(self) -> bool:
+        return self.signal_number is not None
+
+    def check(self) -> None:
+        """Raises `Stopped` where a signal has come."""
+        if self.signal_number is not None:
+            raise Stopped(self.signal_number)

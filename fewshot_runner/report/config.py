@@ -1,0 +1,38 @@
+"""A config as a tree."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.tree import Tree
+
+
+def config_tree(config: Mapping[str, Any]) -> Tree:
+    """Groups as branches, headed by the choices that composed them."""
+    choices = config.get("choices", {})
+    tree = Tree("[bold]config")
+    for key, value in config.items():
+        if key != "choices":
+            _add(tree, key, value, choices.get(key))
+    return tree
+
+
+def _add(tree: Tree, key: str, value: Any, choice: str | None = None) -> None:
+    if isinstance(value, Mapping) and any(isinstance(inner, Mapping) for inner in value.values()):
+        branch = tree.add(_title(key, choice))
+        for name, inner in value.items():
+            _add(branch, name, inner)
+    elif isinstance(value, Mapping) and value:
+        inner = "  ".join(f"[dim]{name}[/] {_plain(item)}" for name, item in value.items() if name != "_target_")
+        target = f"[cyan]{str(value['_target_']).rpartition('.')[2]}[/]  " if "_target_" in value else ""
+        tree.add(f"{_title(key, choice)}  {target}{inner}")
+    else:
+        tree.add(f"{key} {_plain(value)}")
+
+
+def _title(key: str, choice: str | None) -> str:
+    return f"[bold]{key}[/]" + (f" [green]{choice}[/]" if choice else "")
+
+
+def _plain(value: Any) -> str:
+    text = "-" if value in (None, "", {}, []) else str(value)
+    return text.replace("[", "\\[")

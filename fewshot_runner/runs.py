@@ -1,0 +1,108 @@
+"""The run folder: the one place that knows the names of its files."""
+
+import json
+import secrets
+import time
+from pathlib import Path
+from typing import Any
+
+from fewshot_runner import atomic
+from fewshot_runner.errors import UserError
+
+RUNNING, DONE, STOPPED, FAILED = "running", "done", "stopped", "failed"
+
+
+class RunFolder:
+    """`outputs/<dataset>-<method>/<timestamp>-<random id>/` and what lies in it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.yaml"
+        self.overrides = path / "overrides.yaml"
+        self.status = path / "status.json"
+        self.metrics = path / "metrics.jsonl"
+        self.summary = path / "summary.json"
+        self.environment = path / "env.json"
+        self.checkpoints = path / "checkpoints"
+        self.tasks = path / "tasks"
+        self.tensorboard = path / "tb"
+        self.log = path / "train.log"
+        self.lock = path / ".lock"
+
+    @classmethod
+    def claim(cls, output_dir: Path, experiment: str) -> "RunFolder":
+        """Makes a new folder below `output_dir/experiment`; simultaneous callers get different ones."""
+        while True:
+            path = output_dir / experiment / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
+            try:
+                path.mkdir(parents=True, exist_ok=False)
+            except FileExistsError:
+                continue
+            except OSError as error:
+                raise UserError(
+                    f"output_dir={output_dir}: cannot make a run folder there ({error.strerror}); "
+                    "choose a folder you may write to, as in output_dir=/tmp/outputs"
+                ) from error
+            run = cls(path)
+            run.checkpoints.mkdir()
+            run.tasks.mkdir()
+            return run
+
+    @classmethod
+    def open(cls, path: str | Path) -> "RunFolder":
+        """An existing run; raises `UserError` where `path` is not one."""
+        run = cls(Path(path))
+        if not run.path.is_dir():
+            raise UserError(f"{path}: there is no such run folder; `fsl compare` lists the runs below outputs/")
+        missing = [file.name for file in (run.config, run.status) if not file.is_file()]
+        if missing:
+            inner = sorted(entry.parent for entry in run.path.glob("*/*/config.yaml"))[-1:]
+            hint = f"; did you mean {inner[0]}?" if inner else ""
+            raise UserError(f"{path}: not a run folder ({' and '.join(missing)} not found){hint}")
+        return run
+
+    @property
+    def name(self) -> str:
+        return f"{self.path.parent.name}/{self.path.name}"
+
+    def read_status(self) -> dict[str, Any]:
+        return self._read_json(self.status)
+
+    def read_summary(self) -> dict[str, Any]:
+        """The results so far; an empty list of them while the run has none."""
+        return self._read_json(self.summary) if self.summary.is_file() else {"results": []}
+
+    def _read_json(self, path: Path) -> dict[str, Any]:
+        try:
+            content = json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path}: cannot be read ({error}); the run folder is damaged") from error
+        if not isinstance(content, dict):
+            raise UserError(f"{path}: holds no JSON object; the run folder is damaged")
+        return content
+
+    def write_status(self, state: str, *, step: int, seconds: float, reason: str | None = None) -> None:
+        now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+        try:
+            started = self.read_status()["started"]
+        except (UserError, KeyError):
+            started = now
+        status = {"state": state, "step": step, "seconds": round(seconds, 1), "started": started, "updated": now}
+        if reason is not None:
+            status["reason"] = reason
+        atomic.write_json(self.status, status)
+
+    def write_summary(self, summary: dict[str, Any]) -> None:
+        atomic.write_json(self.summary, summary)
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """The logged steps; a last line that was cut off by a kill is left out."""
+        if not self.metrics.is_file():
+            return []
+        lines = self.metrics.read_text().split("\n")
+        return [json.loads(line) for line in lines[:-1]]
+
+    def cut_metrics(self, step: int) -> None:
+        """Drops what was logged after `step`, as a run that goes on from there logs it again."""
+        kept = [line for line in self.read_metrics() if line["step"] <= step]
+        atomic.write_text(self.metrics, "".join(json.dumps(line) + "\n" for line in kept))

@@ -3,6 +3,8 @@
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -20,6 +22,7 @@ from fewshot_runner.engine.protocols import Episodes, Protocol, Runs
 from fewshot_runner.engine.stopping import EarlyStopping
 from fewshot_runner.errors import UserError
 from fewshot_runner.facts import Facts
+from fewshot_runner.methods.base import Method
 from fewshot_runner.randomness import torch_seed
 
 ALLOWED_TARGETS = ("fewshot_runner", "torch.optim", "torch.nn", "torchvision.models", "timm")
@@ -95,7 +98,6 @@ class Builder:
         self._check_components()
         checked(Hardware, self.config.hardware, key="hardware")
         self.hardware = Hardware(**self.config.hardware)
-        self.dataset = self._dataset()
 
     def _check_components(self) -> None:
         """Every `_target_` and its keys, without making any: a misspelt optimiser is refused before images are read."""
@@ -109,6 +111,23 @@ class Builder:
         ):
             target, arguments = self._target(described, key)
             checked(target, arguments, key=key, supplied=supplied)
+        dataset = self._dataset_config()
+        checked(Dataset, dataset, key="dataset", supplied=["progress"])
+        for name, test in (dataset.get("tests") or {}).items():
+            if test is not None:
+                checked(TestConfig, {**self._own_test(), **test}, key=f"dataset.tests.{name}")
+
+    def _dataset_config(self) -> dict[str, Any]:
+        """What `Dataset` takes: without `runs`, which one protocol reads, and the short names of the source's keys.
+
+        A short name (`dataset.root` for `dataset.source.root`) counts as one only while the source follows it.
+        """
+        described, source = self.config.dataset, self.config.dataset.get("source") or {}
+        return {
+            key: value
+            for key, value in described.items()
+            if key != "runs" and not (key in source and source[key] in (value, _absolute(value)))
+        }
 
     def _target(self, described: Any, key: str) -> tuple[Any, dict[str, Any]]:
         """The class that `_target_` names, if it is on the allow-list, and the other keys."""
@@ -140,12 +159,10 @@ class Builder:
         checked(target, arguments, key=key, supplied=list(supplied))
         return target(**arguments, **supplied)
 
-    def _dataset(self) -> Dataset:
-        described = {k: v for k, v in self.config.dataset.items() if k not in ("root", "runs")}
-        checked(Dataset, described, key="dataset", supplied=["progress"])
-        for name, test in described.get("tests", {}).items():
-            if test is not None:
-                checked(TestConfig, {**self._own_test(), **test}, key=f"dataset.tests.{name}")
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The data set, its images decoded at the run's resolution if they were not yet."""
+        described = self._dataset_config()
         source = self._make(described.pop("source"), "dataset.source")
         if (augment := described.pop("augment", None)) is not None:
             augment = self._make(augment, "dataset.augment")
@@ -159,10 +176,9 @@ class Builder:
             n_way=self.dataset.table("test").n_classes if n_way == "all" else n_way,
         )
 
-    def method(self) -> torch.nn.Module:
+    def method(self, facts: Facts) -> Method:
         """The untrained method on its device; its initial weights follow from the seed."""
         torch.manual_seed(torch_seed(self.config.seed, "initial weights"))
-        facts = self.facts()
         backbone = self._make(self.config.model, "model", facts=facts)
         method = self._make(self.config.method["learner"], "method.learner", facts=facts, backbone=backbone)
         return self.hardware.place(method)
@@ -173,7 +189,8 @@ class Builder:
         sampler = self._make(
             config.method["sampler"], "method.sampler", classes=dataset.table("train"), seed=config.seed
         )
-        method = self.method()
+        facts = self.facts()
+        method = self.method(facts)
         optimizer = self._make(config.method["optimizer"], "method.optimizer", params=method.parameters())
         for group in optimizer.param_groups:
             group["initial_lr"] = group["lr"]
@@ -189,6 +206,7 @@ class Builder:
             trainer=self.trainer,
             hardware=self.hardware,
             seed=config.seed,
+            facts=facts,
             stamp=self.stamp(),
         )
 
@@ -257,6 +275,10 @@ class Builder:
                 f"{self.dataset.split.name} some of its characters are trained on, and its figure would flatter"
             )
         return runs
+
+
+def _absolute(path: Any) -> str:
+    return str(Path(str(path)).expanduser().absolute())
 
 
 def test_name(test: TestConfig) -> str:

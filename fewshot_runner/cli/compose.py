@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,31 @@ def run_hydra(config_name: str, program: str, arguments: list[str], task: Callab
         raise as_user_error(error) from error
 
 
+def overlay(config: dict[str, Any], overrides: Sequence[str], groups: Sequence[str]) -> dict[str, Any]:
+    """A run's saved config with overrides on top: choices of `groups`, and values of keys that exist."""
+    choices = [
+        o for o in overrides if "=" in o and "." not in o.split("=")[0] and (conf_dir() / o.split("=")[0]).is_dir()
+    ]
+    fixed = [choice for choice in choices if choice.split("=")[0] not in groups]
+    if fixed:
+        raise UserError(f"{fixed[0]}: a trained run keeps its {fixed[0].split('=')[0]}; {', '.join(groups)} may change")
+    merged = dict(config)
+    if choices:
+        composed = compose(choices)
+        for group in (choice.split("=")[0] for choice in choices):
+            merged[group] = composed[group]
+            merged["choices"] = {**merged["choices"], group: composed["choices"][group]}
+    values = [override for override in overrides if override not in choices]
+    GlobalHydra.instance().clear()
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "saved.yaml").write_text(to_yaml(merged))
+        with initialize_config_dir(folder, version_base=VERSION_BASE):
+            try:
+                return OmegaConf.to_container(hydra_compose("saved", overrides=values), resolve=True)
+            except (HydraException, OmegaConfBaseException) as error:
+                raise as_user_error(error, list(flatten(merged))) from error
+
+
 def plain(config: DictConfig, choices: Mapping[str, Any]) -> dict[str, Any]:
     """Interpolations resolved and nothing of OmegaConf left; `choices` names the member taken of each group."""
     content = {key: value for key, value in config.items_ex(resolve=False) if key not in ("experiment", "hydra")}
@@ -63,12 +89,12 @@ def plain(config: DictConfig, choices: Mapping[str, Any]) -> dict[str, Any]:
     return {"choices": chosen, **content}
 
 
-def as_user_error(error: Exception) -> UserError:
-    """Hydra's message in a few lines, with the nearest key where one was misspelt."""
+def as_user_error(error: Exception, keys: Sequence[str] | None = None) -> UserError:
+    """Hydra's message in a few lines, with the nearest of `keys` (the default config's) where one was misspelt."""
     message = str(error).strip() or str(error.__cause__)
     if found := re.search(r"Could not override '([^']+)'", message):
         key = found.group(1)
-        return UserError(f"{key}: there is no such key{nearest(key, known_keys())}")
+        return UserError(f"{key}: there is no such key{nearest(key, known_keys() if keys is None else keys)}")
     lines = [line for line in message.splitlines() if line.strip() and "HYDRA_FULL_ERROR" not in line]
     lines = [line for line in lines if not line.strip().startswith(("full_key:", "object_type=", "Config search path",
                                                                     "provider=", "Set the environment"))]  # fmt: skip

@@ -14,8 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from fewshot_runner import atomic
 from fewshot_runner.cli.build import Builder
 from fewshot_runner.cli.compose import flatten, read_yaml, to_yaml
-from fewshot_runner.engine.experiment import Experiment
 from fewshot_runner.engine.environment import describe_environment
+from fewshot_runner.engine.experiment import Experiment
 from fewshot_runner.engine.log import Narrator
 from fewshot_runner.engine.pictures import episode_picture
 from fewshot_runner.engine.stopping import StopRequest
@@ -28,7 +28,7 @@ from fewshot_runner.runs import DONE, RunFolder
 # Where files lie and what things are called changes no result, and makes no hyperparameter.
 PLACES = (
     "choices", "output_dir", "name", "trusted_packages", "dataset.root", "dataset.cache", "dataset.tests",
-    "dataset.runs", "dataset.source.root", "dataset.source.path",
+    "dataset.runs", "dataset.source", "dataset.path", "dataset.images",
 )  # fmt: skip
 
 
@@ -61,7 +61,9 @@ def resume(run: RunFolder) -> None:
         _train(run, config, build(config, narrator).experiment(), narrator, stop)
 
 
-def _train(run: RunFolder, config: dict[str, Any], experiment: Experiment, narrator: Narrator, stop: StopRequest) -> None:
+def _train(
+    run: RunFolder, config: dict[str, Any], experiment: Experiment, narrator: Narrator, stop: StopRequest
+) -> None:
     settings = {key: value for key, value in flatten(config).items() if not key.startswith(PLACES)}
     with narrator.keeping(run.log):
         narrator.say(config_tree(config))

@@ -57,9 +57,7 @@ def evaluate(
     return Evaluation(torch.cat(accuracies).cpu().numpy(), protocol.describe())
 
 
-def _answers(
-    method: Method, protocol: Protocol, between: Callable[[], None]
-) -> Iterator[tuple[Episode, Tensor]]:
+def _answers(method: Method, protocol: Protocol, between: Callable[[], None]) -> Iterator[tuple[Episode, Tensor]]:
     """Chunks of episodes with their logits. The size of a chunk depends on the protocol alone, as last bits may."""
     if not isinstance(method, EmbeddingMethod):
         for start in range(len(protocol)):

@@ -1,7 +1,7 @@
 """What a run consists of, once it is built: the parts that training and evaluation work with."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from fewshot_runner.engine.device import Hardware
 from fewshot_runner.engine.protocols import Protocol
 from fewshot_runner.engine.stopping import EarlyStopping
 from fewshot_runner.errors import UserError
+from fewshot_runner.facts import Facts
 from fewshot_runner.methods.base import Method
 
 Schedule = Callable[[int, int], float]
@@ -69,7 +70,7 @@ class Progress:
 class Experiment:
     """A run's parts. `tests` builds the test protocols by name: called after training, so nothing sees them before.
 
-    `stamp` is kept in every checkpoint and result: data set, split and the split's hash.
+    `stamp` is kept in every checkpoint and result: data set, split, and the split's hash.
     """
 
     method: Method
@@ -82,6 +83,7 @@ class Experiment:
     trainer: Trainer
     hardware: Hardware
     seed: int
+    facts: Facts
     stamp: dict[str, Any]
     progress: Progress = field(default_factory=Progress)
 
@@ -106,7 +108,13 @@ class Experiment:
         self.progress = Progress(state["step"], state["totals"], state["n_summed"])
 
     def best_state(self) -> dict[str, Any]:
-        return {"method": self.method.state_dict(), "step": self.progress.step, **self.stamp}
+        """What evaluation and prediction need, without the data: the weights, and what the method was built for."""
+        return {
+            "method": self.method.state_dict(),
+            "step": self.progress.step,
+            "facts": asdict(self.facts),
+            **self.stamp,
+        }
 
     def check_stamp(self, state: dict[str, Any]) -> None:
         """Raises `UserError` where a checkpoint was made with other data than stands here now."""
@@ -116,7 +124,6 @@ class Experiment:
                 f"the data has changed since this checkpoint was written ({'; '.join(changed)}); "
                 "put the former data back, or start a new run"
             )
-
 
     def describe(self) -> str:
         """What is trained on what, in two lines."""

@@ -15,9 +15,7 @@ from fewshot_runner.facts import Facts
 
 
 class Conv4(nn.Module):
-    def __init__(
-        self, facts: Facts, *, widths: Sequence[int] = (64, 64, 64, 64), pool_first: bool = False
-    ) -> None:
+    def __init__(self, facts: Facts, *, widths: Sequence[int] = (64, 64, 64, 64), pool_first: bool = False) -> None:
         super().__init__()
         channels, height, width = facts.image_shape
         if min(height, width) < 2 ** len(widths):

@@ -1,0 +1,29 @@
+"""The program from Python; the commands are thin over it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fewshot_runner.cli import session
+from fewshot_runner.cli.compose import compose
+from fewshot_runner.cli.evaluation import evaluate_run
+from fewshot_runner.cli.trained import load_trained
+from fewshot_runner.methods.base import Method
+from fewshot_runner.runs import RunFolder
+
+__all__ = ["compose", "evaluate", "load", "train"]
+
+
+def train(config: dict[str, Any]) -> Path:
+    """Trains and tests the run that `compose` made, and returns its folder. Raises `UserError`."""
+    return session.start(config, []).path
+
+
+def load(run: str | Path) -> Method:
+    """The best weights of a run as a method that is ready to `classify`. Raises `UserError`."""
+    return load_trained(RunFolder.open(run)).method
+
+
+def evaluate(run: str | Path, overrides: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Evaluates a run as `fsl eval` does, and returns the results that it added. Raises `UserError`."""
+    return evaluate_run(RunFolder.open(run), list(overrides))

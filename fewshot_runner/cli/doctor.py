@@ -1,0 +1,96 @@
+"""fsl doctor: checks the installation, the data folders and the hardware, and says what to do where one is amiss."""
+
+import argparse
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from fewshot_runner.errors import UserError
+
+
+def run(arguments: list[str]) -> None:
+    argparse.ArgumentParser(
+        "fsl doctor", description="Checks the installation, the data folders and the hardware."
+    ).parse_args(arguments)
+    table = Table(show_header=False, box=None, padding=(0, 2))
+    failed = False
+    for name, check in CHECKS.items():
+        try:
+            table.add_row("[green]ok[/]", f"[bold]{name}[/]", check())
+        except UserError as error:
+            failed = True
+            table.add_row("[red]no[/]", f"[bold]{name}[/]", str(error))
+    Console(highlight=False).print(table)
+    if failed:
+        raise UserError("something is amiss: see the lines marked no")
+
+
+def _packages() -> str:
+    from fewshot_runner.engine.environment import describe_environment
+
+    environment = describe_environment(seed=0)
+    versions = environment["versions"]
+    missing = [name for name, version in versions.items() if version is None and name != "fewshot-runner"]
+    if missing:
+        raise UserError(f"not installed: {', '.join(missing)}; run pip install fewshot-runner")
+    return f"Python {environment['python']}, " + ", ".join(f"{name} {version}" for name, version in versions.items())
+
+
+def _hardware() -> str:
+    import torch
+
+    from fewshot_runner.engine.device import available_cores, choose_device
+    from fewshot_runner.engine.environment import processor_name
+
+    device = choose_device("auto")
+    speed = torch.randn(8, 8, device=device) @ torch.randn(8, 8, device=device)
+    if not speed.isfinite().all():
+        raise UserError(f"{device}: a matrix product came out wrong; use hardware.device=cpu")
+    return f"{device}; {processor_name()}, {available_cores()} cores"
+
+
+def _configs() -> str:
+    from fewshot_runner.cli.build import Builder
+    from fewshot_runner.cli.compose import compose
+    from fewshot_runner.cli.conf import conf_dir
+
+    for path in sorted((conf_dir() / "method").glob("*.yaml")):
+        Builder(compose([f"method={path.stem}"]))
+    return f"{conf_dir()}, every method composes"
+
+
+def _data() -> str:
+    from fewshot_runner.data.sources.omniglot import LakeRuns, Omniglot
+
+    root = Path(os.environ.get("FSL_DATA", "data")).absolute()
+    try:
+        Omniglot(root=str(root), download=False)
+        LakeRuns(root=str(root), download=False)
+    except UserError:
+        return f"{root}: no Omniglot yet; fsl train dataset=omniglot downloads it (10 MB). glyphs is built in"
+    return f"{root}: Omniglot and its fixed runs"
+
+
+def _cache() -> str:
+    folder = Path(os.environ.get("FSL_CACHE", "~/.cache/fsl")).expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror}); set FSL_CACHE to another folder") from error
+    used = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    return f"{folder}: {used / 1e6:.0f} MB used, {shutil.disk_usage(folder).free / 1e9:.0f} GB free"
+
+
+CHECKS: dict[str, Callable[[], str]] = {
+    "packages": _packages,
+    "hardware": _hardware,
+    "configs": _configs,
+    "data": _data,
+    "cache": _cache,
+}

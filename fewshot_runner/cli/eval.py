@@ -1,0 +1,34 @@
+"""fsl eval: evaluate a trained run, as it was tested or otherwise, and add the figures to its results."""
+
+from fewshot_runner.errors import UserError
+from fewshot_runner.runs import RunFolder
+
+USAGE = """usage: fsl eval run=RUN [overrides]
+
+Evaluates the best weights of a run and adds the figures to its summary. Without overrides, all its tests again.
+
+  fsl eval run=RUN episode=5way5shot            another episode shape
+  fsl eval run=RUN episode.within_group=true    classes of one group (an alphabet)
+  fsl eval run=RUN eval.protocol=runs           the data set's fixed runs
+  fsl eval run=RUN dataset=omniglot             other data, at the run's image size
+  fsl eval run=RUN eval.seed=1                  other episodes of the same kind"""
+
+
+def run(arguments: list[str]) -> None:
+    if not arguments or {"-h", "--help"} & set(arguments):
+        print(USAGE)
+        return
+    named = [argument.removeprefix("run=") for argument in arguments if argument.startswith("run=")]
+    overrides = [argument for argument in arguments if not argument.startswith("run=")]
+    if len(named) != 1:
+        raise UserError("fsl eval needs one run=RUN, the folder of a trained run")
+    folder = RunFolder.open(named[0])
+
+    from rich.console import Console  # late: a wrong folder is refused without torch
+
+    from fewshot_runner.cli.evaluation import evaluate_run
+    from fewshot_runner.report.results import results_table
+
+    results = evaluate_run(folder, overrides)
+    Console(highlight=False).print(results_table(results, title=folder.name))
+    print(f"run: {folder.path}")

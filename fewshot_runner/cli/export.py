@@ -1,0 +1,34 @@
+"""fsl export: a run's best weights as safetensors, its config beside them."""
+
+import argparse
+import shutil
+from pathlib import Path
+
+from fewshot_runner.errors import UserError
+from fewshot_runner.runs import RunFolder
+
+
+def run(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(
+        "fsl export", description="Writes model.safetensors (the best weights) and config.yaml to a folder."
+    )
+    parser.add_argument("run", help="the run folder")
+    parser.add_argument("-o", "--output", type=Path, help="the folder to write to (default: RUN/export)")
+    options = parser.parse_args(arguments)
+    folder = RunFolder.open(options.run)
+    output = options.output or folder.path / "export"
+
+    from safetensors.torch import save_file  # late: a wrong folder is refused without torch
+
+    from fewshot_runner.engine.checkpoint import Checkpoints
+
+    checkpoint = Checkpoints(folder.checkpoints).load_best()
+    weights = {name: tensor.contiguous().clone() for name, tensor in checkpoint["method"].items()}
+    about = {"step": str(checkpoint["step"]), "dataset": checkpoint["dataset"], "split": checkpoint["split"]}
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        save_file(weights, output / "model.safetensors", metadata=about)
+        shutil.copyfile(folder.config, output / "config.yaml")
+    except OSError as error:
+        raise UserError(f"{output}: cannot be written ({error}); choose another folder with --output") from error
+    print(f"export: {output}")

@@ -1,0 +1,61 @@
+"""fsl predict: classify a user's own pictures against a folder of labelled examples."""
+
+import argparse
+import csv
+import json
+import sys
+from pathlib import Path
+
+from fewshot_runner.errors import UserError
+from fewshot_runner.runs import RunFolder
+
+
+def run(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(
+        "fsl predict",
+        description="Classifies pictures with a trained run. The classes are the sub-folders of the support folder, "
+        "each with one example or more; they need not have been trained on. Scores are the method's "
+        "probabilities over these classes.",
+    )
+    parser.add_argument("run", help="the run folder")
+    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="pictures, or folders of them")
+    parser.add_argument("--support", required=True, type=Path, metavar="DIR", help="a sub-folder a class")
+    parser.add_argument("--top", type=int, default=3, metavar="K", help="how many classes to name (default: 3)")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print JSON")
+    form.add_argument("--csv", action="store_true", help="print CSV")
+    options = parser.parse_args(arguments)
+    if options.top < 1:
+        raise UserError(f"--top={options.top}: give a whole number of 1 or more")
+    folder = RunFolder.open(options.run)
+
+    from fewshot_runner.cli.trained import load_trained  # late: a wrong folder is refused without torch
+    from fewshot_runner.data.sources.folder import Folder
+    from fewshot_runner.engine.predict import pictures_of, predict
+
+    support = Folder(path=str(options.support))
+    pictures = pictures_of(options.images)
+    trained = load_trained(folder)
+    predictions = predict(
+        trained.method,
+        support,
+        pictures,
+        image_shape=trained.facts.image_shape,
+        standardise=trained.standardise,
+        hardware=trained.hardware,
+        top=options.top,
+    )
+    if options.json:
+        print(json.dumps([prediction.as_dict() for prediction in predictions], indent=2))
+    elif options.csv:
+        writer = csv.writer(sys.stdout)
+        writer.writerow(["image", "rank", "class", "score"])
+        for prediction in predictions:
+            for rank, (name, score) in enumerate(prediction.ranking, start=1):
+                writer.writerow([prediction.image, rank, name, f"{score:.6f}"])
+    else:
+        from rich.console import Console
+
+        from fewshot_runner.report.predictions import prediction_table
+
+        Console(highlight=False).print(prediction_table([prediction.as_dict() for prediction in predictions]))

@@ -1,0 +1,32 @@
+"""fsl tb: TensorBoard over all runs of a folder, for this machine alone."""
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+
+from fewshot_runner.errors import UserError
+
+HOST = "127.0.0.1"
+
+
+def run(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser("fsl tb", description="Starts TensorBoard on 127.0.0.1 and says where.")
+    parser.add_argument("folder", nargs="?", default="outputs", help="a run, or a folder of runs (default: outputs)")
+    parser.add_argument("--port", type=int, default=6006, help="default: 6006, or the next free one")
+    options = parser.parse_args(arguments)
+    if not Path(options.folder).is_dir():
+        raise UserError(f"{options.folder}: there is no such folder; fsl train makes outputs/")
+
+    from tensorboard import program  # late: takes a second
+
+    board = program.TensorBoard()
+    where = ["--host", HOST] if options.port == 6006 else ["--host", HOST, "--port", str(options.port)]
+    board.configure(argv=["fsl tb", "--logdir", options.folder, *where])
+    try:
+        url = board.launch()
+    except program.TensorBoardServerException as error:
+        raise UserError(f"TensorBoard could not start: {error}; choose another port with --port") from error
+    print(f"TensorBoard: {url}  (stop with Ctrl-C)", flush=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    signal.pause()

@@ -1,0 +1,298 @@
+"""Samplers draw indices, never pixels. Item k is a pure function of (seed, stream, k) and the class table.
+
+Shapes: E episodes, N ways, K shots, S = N K support images, Q queries, P classes or pairs.
+"""
+
+from abc import ABC, abstractmethod
+
+import numpy as np
+import torch
+
+from fewshot_runner.data.batch import Batch, Episode
+from fewshot_runner.data.classes import ClassTable
+from fewshot_runner.errors import UserError
+from fewshot_runner.randomness import numpy_generator, uniforms
+
+__all__ = ["BatchSampler", "EpisodeSampler", "PKSampler", "PairSampler", "Sampler", "draw_distinct"]
+
+
+def draw_distinct(uniform: np.ndarray, population: np.ndarray) -> np.ndarray:
+    """Ordered draws without replacement from 0..population-1, for many rows at once.
+
+    uniform (..., k) numbers in [0, 1), population (...) with population >= k. Returns (..., k) int64 in which every
+    ordered selection is equally likely. This is the Fisher-Yates shuffle, cut off after k exchanges and kept as a
+    list of exchanges instead of an array of the whole population, so its cost does not depend on the population.
+    """
+    k = uniform.shape[-1]
+    exchanged = np.full(uniform.shape, -1, dtype=np.int64)  # position that step j exchanged with position j
+    moved = np.empty(uniform.shape, dtype=np.int64)  # value that step j moved there
+    drawn = np.empty(uniform.shape, dtype=np.int64)
+
+    def value_at(position: np.ndarray, step: int) -> np.ndarray:
+        """What stands at `position` (...) after the first `step` exchanges: the latest move there, else itself."""
+        value = position.copy()
+        for j in range(step):
+            np.copyto(value, moved[..., j], where=exchanged[..., j] == position)
+        return value
+
+    for j in range(k):
+        target = j + (uniform[..., j] * (population - j)).astype(np.int64)
+        drawn[..., j] = value_at(target, j)
+        moved[..., j] = value_at(np.full_like(target, j), j)
+        exchanged[..., j] = target
+    return drawn
+
+
+class Sampler(ABC):
+    """An endless sequence of training items: `sampler[k]` is item k."""
+
+    def __init__(self, classes: ClassTable, *, seed: int, stream: str = "train") -> None:
+        self.classes = classes
+        self.seed = seed
+        self.stream = stream
+
+    @abstractmethod
+    def __getitem__(self, k: int) -> Episode | Batch:
+        """Item k, holding indices."""
+
+    def _images_of(self, classes: np.ndarray, uniform: np.ndarray) -> np.ndarray:
+        """(..., k) indices of k different images for each class number in `classes` (...)."""
+        within = draw_distinct(uniform, self.classes.sizes[classes])
+        return self.classes.members[self.classes.offsets[classes][..., None] + within]
+
+    def _batch(self, classes: np.ndarray, images: np.ndarray, pairs: np.ndarray | None = None) -> Batch:
+        return Batch(
+            images=torch.from_numpy(images),
+            labels=torch.from_numpy(classes.astype(np.int64)),
+            groups=torch.from_numpy(self.classes.class_groups[classes]),
+            pairs=None if pairs is None else torch.from_numpy(pairs),
+        )
+
+
+class EpisodeSampler(Sampler):
+    """N-way K-shot episodes; classes and images drawn without replacement, class and query order shuffled.
+
+    `n_way` "all" takes every class. With `within_group`, the classes of an episode come from one group, drawn
+    uniformly among the groups that have enough of them. An item is `episodes` episodes.
+    """
+
+    def __init__(
+        self,
+        classes: ClassTable,
+        *,
+        n_way: int | str,
+        n_shot: int,
+        n_query: int,
+        within_group: bool = False,
+        episodes: int = 1,
+        seed: int,
+        stream: str = "train",
+    ) -> None:
+        super().__init__(classes, seed=seed, stream=stream)
+        self.n_way = check_episode(classes, n_way=n_way, n_shot=n_shot, n_query=n_query, within_group=within_group)
+        self.n_shot = n_shot
+        self.n_query = n_query
+        self.episodes = episodes
+        self.eligible_groups = np.flatnonzero(classes.group_sizes >= self.n_way) if within_group else None
+
+    def __getitem__(self, k: int) -> Episode:
+        return self.draw(k * self.episodes, (k + 1) * self.episodes)
+
+    def draw(self, start: int, stop: int) -> Episode:
+        """Episodes number `start` to `stop - 1`, whichever chunks they are drawn in."""
+        n_way, per_class = self.n_way, self.n_shot + self.n_query
+        n_queries = n_way * self.n_query
+        count = 1 + n_way + n_way * per_class + n_queries
+        uniform = uniforms(self.seed, self.stream, range(start, stop), count)
+        of_group, of_classes, of_images, of_order = np.split(
+            uniform, np.cumsum([1, n_way, n_way * per_class]), axis=1
+        )
+        classes = self._draw_classes(of_group[:, 0], of_classes)  # (E, N)
+        images = self._images_of(classes, of_images.reshape(-1, n_way, per_class))  # (E, N, K + Q/N)
+        support = images[..., : self.n_shot].reshape(-1, n_way * self.n_shot)  # (E, S)
+        query = images[..., self.n_shot :].reshape(-1, n_queries)  # (E, Q)
+        order = of_order.argsort(axis=1)
+        labels = np.arange(n_way)
+        return Episode(
+            support=torch.from_numpy(support),
+            support_labels=torch.from_numpy(np.tile(labels.repeat(self.n_shot), (stop - start, 1))),
+            query=torch.from_numpy(np.take_along_axis(query, order, axis=1)),
+            query_labels=torch.from_numpy(labels.repeat(self.n_query)[order]),
+            n_way=n_way,
+        )
+
+    def _draw_classes(self, of_group: np.ndarray, of_classes: np.ndarray) -> np.ndarray:
+        """(E, N) class numbers from uniforms (E,) and (E, N)."""
+        if self.eligible_groups is None:
+            return draw_distinct(of_classes, np.full(len(of_group), self.classes.n_classes))
+        group = self.eligible_groups[(of_group * len(self.eligible_groups)).astype(np.int64)]
+        return self.classes.group_offsets[group][:, None] + draw_distinct(of_classes, self.classes.group_sizes[group])
+
+
+def check_episode(
+    classes: ClassTable, *, n_way: int | str, n_shot: int, n_query: int, within_group: bool, part: str = "these classes"
+) -> int:
+    """The number of ways of such episodes, or `UserError` where the classes cannot fill one.
+
+    It looks at counts alone, so a run can refuse an impossible test before it trains.
+    """
+    for key, value in {"n_way": n_way, "n_shot": n_shot, "n_query": n_query}.items():
+        if value != "all" and (isinstance(value, str) or value < 1):
+            raise UserError(f"{key}={value}: give a whole number of 1 or more" + (" or all" * (key == "n_way")))
+    if n_way == "all":
+        if within_group:
+            raise UserError("n_way=all and within_group=true exclude each other: groups differ in size")
+        n_way = classes.n_classes
+    if n_way < 2:
+        raise UserError(f"n_way={n_way}: an episode needs at least 2 classes to tell apart")
+    largest = int(classes.group_sizes.max(initial=0)) if within_group else classes.n_classes
+    if n_way > largest:
+        where = "the largest group" if within_group else part
+        raise UserError(f"n_way={n_way}: {where} has only {largest} classes; lower n_way to {largest} or less")
+    smallest = int(classes.sizes.argmin())
+    if classes.sizes[smallest] < n_shot + n_query:
+        raise UserError(
+            f"n_shot={n_shot}, n_query={n_query}: the class {classes.names[smallest]!r} has only "
+            f"{classes.sizes[smallest]} images where {n_shot + n_query} are needed; lower n_shot or n_query, "
+            "or add images to the class"
+        )
+    return int(n_way)
+
+
+class PairSampler(Sampler):
+    """Half of the pairs show one class in two different images, half show two classes.
+
+    `negatives_in_group` is the share of the different-class pairs whose classes belong to one group (an alphabet);
+    the others belong to two groups. Without groups, every pair of classes is equally likely.
+    """
+
+    def __init__(
+        self,
+        classes: ClassTable,
+        *,
+        n_pairs: int,
+        negatives_in_group: float = 0.5,
+        seed: int,
+        stream: str = "train",
+    ) -> None:
+        super().__init__(classes, seed=seed, stream=stream)
+        if n_pairs < 2 or n_pairs % 2:
+            raise UserError(f"n_pairs={n_pairs}: give an even number of 2 or more, half of them same-class pairs")
+        if not 0 <= negatives_in_group <= 1:
+            raise UserError(f"negatives_in_group={negatives_in_group}: give a share between 0 and 1")
+        if classes.n_classes < 2:
+            raise UserError("pairs of different classes need at least 2 training classes")
+        self.n_pairs = n_pairs
+        self.paired_classes = np.flatnonzero(classes.sizes >= 2)
+        if not len(self.paired_classes):
+            raise UserError("same-class pairs need a class of 2 images or more; every class has one image")
+        group_of = classes.class_groups
+        self.grouped_classes = np.flatnonzero(classes.group_sizes[group_of] >= 2)
+        if classes.n_groups == 1:
+            negatives_in_group = 1.0
+        elif not len(self.grouped_classes):
+            negatives_in_group = 0.0
+        self.n_in_group = round(negatives_in_group * (n_pairs // 2))
+
+    def __getitem__(self, k: int) -> Batch:
+        random = numpy_generator(self.seed, self.stream, k)
+        half = self.n_pairs // 2
+        same = random.choice(self.paired_classes, half)  # (P/2,)
+        first, second = self._draw_different(random, half)
+        images_same = self._images_of(same, random.random((half, 2)))  # (P/2, 2)
+        images_first = self._images_of(first, random.random((half, 1)))  # (P/2, 1)
+        images_second = self._images_of(second, random.random((half, 1)))
+        images = np.concatenate([images_same.ravel(), np.concatenate([images_first, images_second], 1).ravel()])
+        labels = np.concatenate([same.repeat(2), np.stack([first, second], 1).ravel()])
+        return self._batch(labels, images, pairs=np.arange(2 * self.n_pairs).reshape(-1, 2))
+
+    def _draw_different(self, random: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Two (count,) rows of class numbers that differ in every column, `n_in_group` of one group first."""
+        table, inside = self.classes, self.n_in_group
+        first = np.concatenate(
+            [random.choice(self.grouped_classes, inside), random.integers(table.n_classes, size=count - inside)]
+        )
+        group = table.class_groups[first]
+        start, size = table.group_offsets[group], table.group_sizes[group]
+        other_in_group = (random.random(count) * (size - 1)).astype(np.int64)
+        other_in_group = start + other_in_group + (start + other_in_group >= first)
+        other_group = (random.random(count) * (table.n_classes - size)).astype(np.int64)
+        other_group += np.where(other_group >= start, size, 0)
+        return first, np.where(np.arange(count) < inside, other_in_group, other_group)
+
+
+class PKSampler(Sampler):
+    """P classes with K images each (Hermans, Beyer and Leibe 2017), so that a loss may use all pairs of a batch.
+
+    `n_groups` > 0 takes half of the classes from that many groups (as evenly as they allow), so that pairs of
+    classes that look alike are not rare. A class of fewer than K images gives all it has.
+    """
+
+    def __init__(
+        self,
+        classes: ClassTable,
+        *,
+        n_classes: int,
+        n_images: int,
+        n_groups: int = 0,
+        seed: int,
+        stream: str = "train",
+    ) -> None:
+        super().__init__(classes, seed=seed, stream=stream)
+        if n_classes < 2 or n_images < 1 or n_groups < 0:
+            raise UserError(
+                f"n_classes={n_classes}, n_images={n_images}, n_groups={n_groups}: "
+                "a batch needs 2 classes or more, 1 image or more of each, and 0 groups or more"
+            )
+        if n_classes > classes.n_classes:
+            raise UserError(
+                f"n_classes={n_classes}: there are only {classes.n_classes} training classes; "
+                f"lower method.sampler.n_classes to {classes.n_classes} or less"
+            )
+        self.n_classes = n_classes
+        self.n_images = n_images
+        self.n_groups = min(n_groups, classes.n_groups)
+
+    def __getitem__(self, k: int) -> Batch:
+        random = numpy_generator(self.seed, self.stream, k)
+        chosen = self._draw_classes(random)  # (P,)
+        sizes = np.minimum(self.classes.sizes[chosen], self.n_images)
+        images = []
+        for size in np.unique(sizes):  # one draw for all classes that give equally many images
+            images.append((chosen[sizes == size], self._images_of(chosen[sizes == size], random.random(
+                (int((sizes == size).sum()), int(size))))))
+        labels = np.concatenate([classes.repeat(drawn.shape[1]) for classes, drawn in images])
+        return self._batch(labels, np.concatenate([drawn.ravel() for _, drawn in images]))
+
+    def _draw_classes(self, random: np.random.Generator) -> np.ndarray:
+        table = self.classes
+        if not self.n_groups:
+            return random.choice(table.n_classes, self.n_classes, replace=False)
+        groups = random.choice(table.n_groups, self.n_groups, replace=False)
+        share = -(-(self.n_classes // 2) // self.n_groups)
+        grouped = np.concatenate(
+            [
+                table.group_offsets[g] + random.choice(n := table.group_sizes[g], min(share, n), replace=False)
+                for g in groups
+            ]
+        )[: self.n_classes // 2]
+        others = np.setdiff1d(np.arange(table.n_classes), grouped, assume_unique=True)
+        return np.concatenate([grouped, random.choice(others, self.n_classes - len(grouped), replace=False)])
+
+
+class BatchSampler(Sampler):
+    """Every image once an epoch in shuffled order; an epoch's last batch takes what is left."""
+
+    def __init__(self, classes: ClassTable, *, batch_size: int, seed: int, stream: str = "train") -> None:
+        super().__init__(classes, seed=seed, stream=stream)
+        if batch_size < 1:
+            raise UserError(f"batch_size={batch_size}: give a whole number of 1 or more")
+        self.batch_size = batch_size
+        self.n_batches = -(-len(classes.members) // batch_size)
+        self.labels = classes.image_labels
+
+    def __getitem__(self, k: int) -> Batch:
+        epoch, position = divmod(k, self.n_batches)
+        order = numpy_generator(self.seed, self.stream, epoch).permutation(len(self.labels))
+        chosen = order[position * self.batch_size : (position + 1) * self.batch_size]
+        return self._batch(self.labels[chosen], self.classes.members[chosen])

@@ -1,0 +1,152 @@
+"""The store: every image of a source decoded once, at the run's resolution, into one memory-mapped array on disk.
+
+A store is a folder of three files below the cache folder, named after a key that covers the source's identity and
+every ingest option. It is built beside its place and renamed into it, under a lock, so that it is whole or absent.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock
+
+from fewshot_runner import atomic
+from fewshot_runner.data.decode import fit
+from fewshot_runner.data.source import Source
+from fewshot_runner.errors import UserError
+
+FORMAT = 1
+PIXELS, INDEX, META = "pixels.npy", "index.npz", "meta.json"
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Store:
+    """What was ingested: uint8 pixels (I, C, H, W) and, per image, its name, class number and part.
+
+    `labels` (I,) number `class_names` (C,); `class_groups` (C,) gives each class's group name, "" without groups.
+    """
+
+    pixels: np.ndarray
+    image_names: np.ndarray
+    image_parts: np.ndarray
+    labels: np.ndarray
+    class_names: np.ndarray
+    class_groups: np.ndarray
+    path: Path
+
+
+def open_store(
+    source: Source, *, image_size: int, channels: int, cache: Path, progress: Progress | None = None
+) -> Store:
+    """Opens the store of `source` at `image_size`, and builds it first where it is absent or damaged.
+
+    Any number of processes may call this at once: one builds, the others wait for it. `progress` is called with
+    (images done, images in all) while building.
+    """
+    options = {"format": FORMAT, "image_size": image_size, "channels": channels, "source": source.identity()}
+    key = hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:20]
+    path = cache / f"{source.name}-{image_size}px-{key}"
+    if (store := _load(path)) is not None:
+        return store
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with FileLock(cache / f"{path.name}.lock"):
+            if (store := _load(path)) is None:
+                _build(source, path, options, progress)
+                store = _load(path)
+    except OSError as error:
+        raise UserError(
+            f"dataset.cache={cache}: the decoded images cannot be kept there ({error}); "
+            "set dataset.cache or FSL_CACHE to a folder with free space that you may write to"
+        ) from error
+    assert store is not None, f"{path} was built and does not verify"
+    return store
+
+
+def _build(source: Source, path: Path, options: dict[str, Any], progress: Progress | None) -> None:
+    items = source.items()
+    building = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    try:
+        size, channels = options["image_size"], options["channels"]
+        shape = (len(items), channels, size, size)
+        pixels = np.lib.format.open_memmap(building / PIXELS, mode="w+", dtype=np.uint8, shape=shape)
+
+        def ingest(index: int) -> None:
+            pixels[index] = fit(source.image(index), size, channels)
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            futures = [pool.submit(ingest, index) for index in range(len(items))]
+            try:
+                for done, future in enumerate(futures, start=1):
+                    future.result()
+                    if progress is not None and (done % 500 == 0 or done == len(items)):
+                        progress(done, len(items))
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+        pixels.flush()
+        classes = sorted({(item.group, item.class_name) for item in items})
+        number = {class_name: index for index, (_, class_name) in enumerate(classes)}
+        np.savez(
+            building / INDEX,
+            image_names=np.array([item.name for item in items]),
+            image_parts=np.array([item.part for item in items]),
+            labels=np.array([number[item.class_name] for item in items], dtype=np.int64),
+            class_names=np.array([class_name for _, class_name in classes]),
+            class_groups=np.array([group for group, _ in classes]),
+        )
+        for name in (PIXELS, INDEX):
+            with open(building / name, "rb+") as file:
+                os.fsync(file.fileno())
+        files = {name: {**_stamp(building / name), "sha256": _sha256(building / name)} for name in (PIXELS, INDEX)}
+        atomic.write_json(building / META, {"options": options, "files": files})
+        if path.exists():
+            shutil.rmtree(path)
+        building.rename(path)
+        atomic.fsync_folder(path.parent)
+    except BaseException:
+        shutil.rmtree(building, ignore_errors=True)
+        raise
+
+
+def _load(path: Path) -> Store | None:
+    """The store at `path`, or None where it is absent, unfinished or damaged."""
+    try:
+        files = json.loads((path / META).read_text())["files"]
+        if not all(_intact(path / name, files[name]) for name in (PIXELS, INDEX)):
+            return None
+        with np.load(path / INDEX, allow_pickle=False) as index:
+            arrays = dict(index)
+        # "c" keeps the file untouched and gives torch the writable array that it insists on
+        pixels = np.load(path / PIXELS, mmap_mode="c", allow_pickle=False)
+        return Store(pixels=pixels, path=path, **arrays)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _intact(path: Path, recorded: dict[str, Any]) -> bool:
+    """Whether a file is as it was written: unchanged stamp, or else the recorded digest (a copied cache, say)."""
+    stamp = _stamp(path)
+    if stamp["size"] != recorded["size"]:
+        return False
+    return stamp["mtime_ns"] == recorded["mtime_ns"] or _sha256(path) == recorded["sha256"]
+
+
+def _stamp(path: Path) -> dict[str, int]:
+    status = path.stat()
+    return {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,78 @@
+"""A CSV file with a header, row by row, with errors that name the line."""
+
+import csv
+import difflib
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from fewshot_runner.errors import UserError
+
+_DELIMITERS = ",;\t"
+
+
+def read_table(path: Path, columns: Mapping[str, str]) -> Iterator[tuple[int, dict[str, str]]]:
+    """The line number and the cells of each row that is not blank; of a cell of several lines, the last line counts.
+
+    `columns` maps the keys of the result to column names, as the user set them. The file is UTF-8; of comma,
+    semicolon and tab, the delimiter that makes most of a header with these columns. Cells lose surrounding blanks,
+    and cells that a row lacks are "". Raises `UserError` for other encodings, broken quotes, rows of too many cells,
+    and columns that are missing or ambiguous.
+    """
+    text = _text(path)
+    header, delimiter = _header(path, text, columns)
+    places = {key: _place(path, header, key, column) for key, column in columns.items()}
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    try:
+        next(reader)
+        for row in reader:
+            cells = [cell.strip() for cell in row]
+            if not any(cells):
+                continue
+            if any(cells[len(header) :]):
+                raise UserError(
+                    f"{path}: line {reader.line_num} has {len(cells)} cells where the header has {len(header)}; "
+                    f"put quotes around cells that contain {delimiter!r}"
+                )
+            cells += [""] * (len(header) - len(cells))
+            yield reader.line_num, {key: cells[place] for key, place in places.items()}
+    except csv.Error as error:
+        raise UserError(f"{path}: line {reader.line_num} is broken ({error}); mend its quotes") from error
+
+
+def _text(path: Path) -> str:
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); check its permissions") from error
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise UserError(f"{path}: line {line} is not UTF-8; save the file as CSV UTF-8") from error
+    if not text.strip():
+        raise UserError(f"{path} is empty; it needs a header and one row an image")
+    return text
+
+
+def _header(path: Path, text: str, columns: Mapping[str, str]) -> tuple[list[str], str]:
+    """The column names and the delimiter that finds most of `columns`, or else most names, in the first row."""
+    headers = []
+    for delimiter in _DELIMITERS:
+        try:
+            row = next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
+        except csv.Error as error:
+            raise UserError(f"{path}: the header is broken ({error}); give a CSV file") from error
+        headers.append(([name.strip() for name in row], delimiter))
+    return max(headers, key=lambda found: (len(set(found[0]) & set(columns.values())), len(found[0])))
+
+
+def _place(path: Path, header: Sequence[str], key: str, column: str) -> int:
+    if header.count(column) == 1:
+        return header.index(column)
+    if column in header:
+        raise UserError(f"{path}: two columns are called {column!r}; rename one of them")
+    folded = {name.casefold(): name for name in reversed(header)}
+    near = [folded[name] for name in difflib.get_close_matches(column.casefold(), folded, n=1)]
+    nearest = f" (the nearest name is {near[0]!r})" if near else ""
+    raise UserError(
+        f"{path}: dataset.{key}={column} is no column{nearest}; set dataset.{key} to one of: {', '.join(header)}"
+    )

@@ -1,0 +1,102 @@
+"""Augmentations of whole batches with one random draw per image, and the last step before the network.
+
+Shapes: B images, C channels, H and W pixels. Values are in 0..1 until `Standardise`.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from fewshot_runner.errors import UserError
+
+PAPER = {"white": 1.0, "black": 0.0}
+
+
+class Warp:
+    """Random affine map and elastic distortion in one resampling, as Koch et al. (2015) and Simard et al. (2003).
+
+    Per image, uniformly: rotation within +-`rotation` degrees; shear within +-`shear` along each axis; each axis
+    scaled by 1 +-`scale`; shift within +-`shift` of the image size; a smooth displacement field whose control
+    points, `elastic_grid` a side, move by a normal deviate of `elastic` image sizes. What comes in from beyond the
+    border is `background`: "white" or "black" paper, or "edge" for the nearest pixel (photographs).
+    """
+
+    def __init__(
+        self,
+        *,
+        rotation: float = 0.0,
+        shear: float = 0.0,
+        scale: float = 0.0,
+        shift: float = 0.0,
+        elastic: float = 0.0,
+        elastic_grid: int = 5,
+        background: str = "white",
+    ) -> None:
+        if background not in (*PAPER, "edge"):
+            raise UserError(f"background={background}: choose white, black or edge")
+        if not 0 <= scale < 1:
+            raise UserError(f"scale={scale}: give a share of 0 or more and below 1")
+        if elastic_grid < 2:
+            raise UserError(f"elastic_grid={elastic_grid}: give 2 or more control points a side")
+        self.rotation = math.radians(rotation)
+        self.shear = shear
+        self.scale = scale
+        self.shift = shift
+        self.elastic = elastic
+        self.elastic_grid = elastic_grid
+        self.background = background
+
+    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """(B, C, H, W) to the same shape; `generator` is a CPU generator whatever the images' device."""
+        grid = functional.affine_grid(
+            self._affine(len(images), generator).to(images.device), list(images.shape), align_corners=False
+        )  # (B, H, W, 2), coordinates in -1..1
+        if self.elastic:
+            points = torch.randn(len(images), 2, self.elastic_grid, self.elastic_grid, generator=generator)
+            field = functional.interpolate(
+                (2 * self.elastic * points).to(images.device), images.shape[-2:], mode="bicubic", align_corners=True
+            )  # (B, 2, H, W)
+            grid = grid + field.permute(0, 2, 3, 1)
+        if self.background == "edge":
+            return functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
+        paper = PAPER[self.background]
+        return functional.grid_sample(images - paper, grid, align_corners=False).add_(paper)
+
+    def _affine(self, count: int, generator: torch.Generator) -> Tensor:
+        """(count, 2, 3) maps from output to input coordinates."""
+
+        def uniform(limit: float) -> Tensor:
+            return (2 * torch.rand(count, generator=generator) - 1) * limit
+
+        angle = uniform(self.rotation)
+        cos, sin = angle.cos(), angle.sin()
+        shear_x, shear_y = uniform(self.shear), uniform(self.shear)
+        scale_x, scale_y = 1 + uniform(self.scale), 1 + uniform(self.scale)
+        shift_x, shift_y = uniform(2 * self.shift), uniform(2 * self.shift)
+        rotation = torch.stack([cos, -sin, sin, cos], dim=1).view(-1, 2, 2)
+        shear = torch.stack([torch.ones(count), shear_x, shear_y, torch.ones(count)], dim=1).view(-1, 2, 2)
+        scaled = rotation @ shear * torch.stack([scale_x, scale_y], dim=1)[:, None]  # (count, 2, 2)
+        return torch.cat([scaled, torch.stack([shift_x, shift_y], dim=1)[..., None]], dim=2)
+
+
+class Standardise:
+    """The last step before the network: dark becomes light with `invert`, then (value - mean) / std per channel."""
+
+    def __init__(self, *, invert: bool = False, mean: list[float] | None = None, std: list[float] | None = None):
+        if std is not None and min(std) <= 0:
+            raise UserError(f"std={std}: every channel's standard deviation must be above 0")
+        self.invert = invert
+        self.mean = None if mean is None else torch.tensor(mean).view(-1, 1, 1)
+        self.std = None if std is None else torch.tensor(std).view(-1, 1, 1)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) to the same shape."""
+        if self.invert:
+            images = 1 - images
+        if self.mean is not None:
+            images = images - self.mean.to(images.device)
+        if self.std is not None:
+            images = images / self.std.to(images.device)
+        return images

@@ -6,3 +6,9 @@ class UserError(ValueError):
 
     The command line prints the message without a traceback and exits with code 2.
     """
+
+
+class RunFailed(Exception):
+    """A run ended before its results, by no mistake of the user's and no defect of ours; `exit_code` says how."""
+
+    exit_code: int

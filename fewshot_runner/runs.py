@@ -32,21 +32,17 @@ class RunFolder:
     @classmethod
     def claim(cls, output_dir: Path, experiment: str) -> "RunFolder":
         """Makes a new folder below `output_dir/experiment`; simultaneous callers get different ones."""
-        while True:
-            path = output_dir / experiment / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
-            try:
-                path.mkdir(parents=True, exist_ok=False)
-            except FileExistsError:
-                continue
-            except OSError as error:
-                raise UserError(
-                    f"output_dir={output_dir}: cannot make a run folder there ({error.strerror}); "
-                    "choose a folder you may write to, as in output_dir=/tmp/outputs"
-                ) from error
-            run = cls(path)
+        try:
+            (output_dir / experiment).mkdir(parents=True, exist_ok=True)
+            run = cls(_new_folder(output_dir / experiment))
             run.checkpoints.mkdir()
             run.tasks.mkdir()
-            return run
+        except OSError as error:
+            raise UserError(
+                f"output_dir={output_dir}: cannot make a run folder there ({error.strerror}); "
+                "choose a folder you may write to, as in output_dir=/tmp/outputs"
+            ) from error
+        return run
 
     @classmethod
     def open(cls, path: str | Path) -> "RunFolder":
@@ -99,10 +95,24 @@ class RunFolder:
         """The logged steps; a last line that was cut off by a kill is left out."""
         if not self.metrics.is_file():
             return []
-        lines = self.metrics.read_text().split("\n")
-        return [json.loads(line) for line in lines[:-1]]
+        lines = self.metrics.read_text(errors="replace").split("\n")
+        try:
+            return [json.loads(line) for line in lines[:-1]]
+        except ValueError as error:
+            raise UserError(f"{self.metrics}: cannot be read ({error}); the run folder is damaged") from error
 
     def cut_metrics(self, step: int) -> None:
         """Drops what was logged after `step`, as a run that goes on from there logs it again."""
         kept = [line for line in self.read_metrics() if line["step"] <= step]
         atomic.write_text(self.metrics, "".join(json.dumps(line) + "\n" for line in kept))
+
+
+def _new_folder(parent: Path) -> Path:
+    """A folder that this call made, whoever else makes folders there at the same time."""
+    while True:
+        path = parent / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
+        try:
+            path.mkdir()
+        except FileExistsError:
+            continue
+        return path

@@ -6,9 +6,8 @@ import json
 import sys
 from pathlib import Path
 
-from rich.console import Console
-
 from fewshot_runner.report.compare import compare_table, find_runs, rows_of
+from fewshot_runner.report.console import output
 
 
 def run(arguments: list[str]) -> None:
@@ -32,4 +31,4 @@ def run(arguments: list[str]) -> None:
         writer.writeheader()
         writer.writerows(rows)
     else:
-        Console(highlight=False).print(compare_table(rows))
+        output().print(compare_table(rows))

@@ -15,12 +15,13 @@ from hydra import main as hydra_main
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fewshot_runner.cli.arguments import nearest
 from fewshot_runner.cli.conf import conf_dir
-from fewshot_runner.errors import UserError
+from fewshot_runner.errors import RunFailed, UserError
 
 VERSION_BASE = "1.3"
 OmegaConf.register_new_resolver("abspath", lambda path: str(Path(path).expanduser().absolute()), replace=True)
@@ -40,20 +41,38 @@ def compose(overrides: Sequence[str] = (), *, config_name: str = "train") -> dic
 def run_hydra(config_name: str, program: str, arguments: list[str], task: Callable[[dict, list[str]], None]) -> None:
     """Calls `task(config, overrides)` as a Hydra program does: once, or with -m once a combination.
 
-    Hydra itself answers --help, --cfg, --info and the like.
+    Hydra itself answers --help, --cfg, --info and the like. In a sweep, a job that fails neither stops the others nor
+    hides: `SweepFailed` names it at the end.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here instead of being printed
+    failures: list[tuple[list[str], Exception]] = []
 
     @hydra_main(config_path=str(conf_dir()), config_name=config_name, version_base=VERSION_BASE)
     def hydra_task(config: DictConfig) -> None:
         hydra = HydraConfig.get()
-        task(plain(config, hydra.runtime.choices), list(hydra.overrides.task))
+        overrides = list(hydra.overrides.task)
+        try:
+            task(plain(config, hydra.runtime.choices), overrides)
+        except Exception as error:
+            if hydra.mode is RunMode.MULTIRUN and isinstance(error, UserError | RunFailed):
+                print(f"fsl: {error}", file=sys.stderr)
+            failures.append((overrides, error))
 
     sys.argv = [program, *arguments]
     try:
         hydra_task()
     except (HydraException, OmegaConfBaseException) as error:
         raise as_user_error(error) from error
+    if failures and not {"-m", "--multirun"} & set(arguments):
+        raise failures[0][1]
+    if failures:
+        raise SweepFailed("\n".join(f"failed: {' '.join(given)}: {error}" for given, error in failures))
+
+
+class SweepFailed(RunFailed):
+    """Some jobs of a sweep failed; the others ran."""
+
+    exit_code = 3
 
 
 def overlay(config: dict[str, Any], overrides: Sequence[str], groups: Sequence[str]) -> dict[str, Any]:

@@ -7,10 +7,10 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from fewshot_runner.errors import UserError
+from fewshot_runner.report.console import output
 
 
 def run(arguments: list[str]) -> None:
@@ -25,7 +25,7 @@ def run(arguments: list[str]) -> None:
         except UserError as error:
             failed = True
             table.add_row("[red]no[/]", f"[bold]{name}[/]", str(error))
-    Console(highlight=False).print(table)
+    output().print(table)
     if failed:
         raise UserError("something is amiss: see the lines marked no")
 

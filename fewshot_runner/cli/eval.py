@@ -24,11 +24,10 @@ def run(arguments: list[str]) -> None:
         raise UserError("fsl eval needs one run=RUN, the folder of a trained run")
     folder = RunFolder.open(named[0])
 
-    from rich.console import Console  # late: a wrong folder is refused without torch
-
     from fewshot_runner.cli.evaluation import evaluate_run
+    from fewshot_runner.report.console import output  # late: a wrong folder is refused without torch
     from fewshot_runner.report.results import results_table
 
     results = evaluate_run(folder, overrides)
-    Console(highlight=False).print(results_table(results, title=folder.name))
+    output().print(results_table(results, title=folder.name))
     print(f"run: {folder.path}")

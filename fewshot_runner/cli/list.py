@@ -3,12 +3,12 @@
 import argparse
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from fewshot_runner.cli.arguments import nearest
 from fewshot_runner.cli.conf import conf_dir
 from fewshot_runner.errors import UserError
+from fewshot_runner.report.console import output
 
 
 def run(arguments: list[str]) -> None:
@@ -26,7 +26,7 @@ def run(arguments: list[str]) -> None:
             for path in sorted((folder / group).glob("*.yaml")):
                 table.add_row(f"[bold]{group}={path.stem}[/]", purpose(path))
         if table.row_count:
-            Console(highlight=False).print(table, "")
+            output().print(table, "")
 
 
 def subfolders(folder: Path) -> list[Path]:

@@ -31,12 +31,28 @@ def main() -> None:
 
         print(f"fsl {version('fewshot-runner')}")
         sys.exit(DONE)
+    if arguments[0] in ("-sc", "--shell-completion"):
+        sys.exit(complete(arguments))
     sys.exit(run(arguments[0], arguments[1:]))
+
+
+def complete(arguments: list[str]) -> int:
+    """Shell completion: eval "$(fsl -sc install=bash)". Commands are completed here, overrides by Hydra."""
+    before = os.environ.get("COMP_LINE", "")[: int(os.environ.get("COMP_POINT", sys.maxsize))]
+    words = before.split()
+    if arguments[1].startswith("query") and (len(words) < 2 or (len(words) == 2 and not before.endswith(" "))):
+        start = words[1] if len(words) == 2 else ""
+        print(" ".join(name for name in COMMANDS if name.startswith(start)))
+        return DONE
+    if words:  # Hydra knows nothing of the command in between
+        os.environ["COMP_LINE"] = before.replace(f"{words[0]} {words[1]}", words[0], 1)
+        os.environ["COMP_POINT"] = str(len(os.environ["COMP_LINE"]))
+    return run("train", arguments)
 
 
 def run(command: str, arguments: list[str]) -> int:
     """Runs one command and turns what stops it into an exit code."""
-    from fewshot_runner.errors import UserError
+    from fewshot_runner.errors import RunFailed, UserError
 
     if command not in COMMANDS:
         import difflib
@@ -54,9 +70,9 @@ def run(command: str, arguments: list[str]) -> int:
     except BrokenPipeError:  # the reader of our output has gone, as in `fsl list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
-    except Exception as error:
-        if (code := getattr(error, "exit_code", None)) is not None:
-            return _complain(str(error), code)
+    except RunFailed as error:
+        return _complain(str(error), error.exit_code)
+    except Exception:
         traceback.print_exc()
         print("\nThis is a defect of fsl; please report it with the lines above.", file=sys.stderr)
         return DEFECT
@@ -78,4 +94,5 @@ def help_text() -> str:
 First steps:
   fsl train                                  prototypical networks on the built-in characters
   fsl train method=siamese dataset=omniglot  a siamese network on real handwriting
-  fsl train --help                           every setting; fsl <command> --help for the others"""
+  fsl train --help                           every setting; fsl <command> --help for the others
+  eval "$(fsl -sc install=bash)"             completion in the shell (bash, zsh, fish)"""

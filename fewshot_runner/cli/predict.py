@@ -54,8 +54,7 @@ def run(arguments: list[str]) -> None:
             for rank, (name, score) in enumerate(prediction.ranking, start=1):
                 writer.writerow([prediction.image, rank, name, f"{score:.6f}"])
     else:
-        from rich.console import Console
-
+        from fewshot_runner.report.console import output
         from fewshot_runner.report.predictions import prediction_table
 
-        Console(highlight=False).print(prediction_table([prediction.as_dict() for prediction in predictions]))
+        output().print(prediction_table([prediction.as_dict() for prediction in predictions]))

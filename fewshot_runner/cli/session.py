@@ -8,7 +8,6 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 from PIL import Image
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from fewshot_runner import atomic
@@ -22,6 +21,7 @@ from fewshot_runner.engine.stopping import StopRequest
 from fewshot_runner.engine.train import train
 from fewshot_runner.errors import UserError
 from fewshot_runner.report.config import config_tree
+from fewshot_runner.report.console import output
 from fewshot_runner.report.results import result_table
 from fewshot_runner.runs import DONE, RunFolder
 
@@ -74,7 +74,7 @@ def _train(
 
 def show(config: dict[str, Any]) -> None:
     """What a run would be made of; trains nothing and leaves nothing behind but the cache of decoded images."""
-    narrator = Narrator(Console(highlight=False, soft_wrap=True))
+    narrator = Narrator(output())
     experiment = build(config, narrator).experiment()
     narrator.say(config_tree(config))
     narrator.say(experiment.describe())
@@ -86,7 +86,7 @@ def show(config: dict[str, Any]) -> None:
 
 def report(run: RunFolder) -> None:
     """The results on standard output; the last line says where they lie."""
-    console = Console(highlight=False)
+    console = output()
     console.print(result_table(run))
     print(f"next: fsl predict {run.path} --support DIR IMAGE...   fsl compare {run.path.parent}   fsl tb {run.path}")
     print(f"run: {run.path}")
@@ -100,6 +100,7 @@ def build(config: dict[str, Any], narrator: Narrator) -> Builder:
         MofNCompleteColumn(),
         console=narrator.console,
         transient=True,
+        disable=not narrator.console.is_terminal,
     ) as bar:
         task = bar.add_task("decode", visible=False)
         return Builder(config, say_progress=lambda done, of: bar.update(task, completed=done, total=of, visible=True))

@@ -17,4 +17,4 @@ def run(arguments: list[str]) -> None:
         else:
             session.start(config, overrides)
 
-    run_hydra("train", "fsl train", arguments, task)
+    run_hydra("train", "fsl", arguments, task)

@@ -46,13 +46,14 @@ class Dataset:
             raise UserError(f"dataset.channels={channels}: choose 1 (grey) or 3 (colour)")
         if image_size < 8:
             raise UserError(f"dataset.image_size={image_size}: give 8 pixels or more")
+        for key, values in (("mean", mean), ("std", std)):
+            if values is not None and len(values) != channels:
+                raise UserError(f"dataset.{key}={values}: give one value a channel; dataset.channels={channels}")
         self.source = source
         self.name = source.name
         self.split: Split = source.split(split)
         self.cache = Path(cache).expanduser()
-        self.store = open_store(
-            source, image_size=image_size, channels=channels, cache=self.cache, progress=progress
-        )
+        self.store = open_store(source, image_size=image_size, channels=channels, cache=self.cache, progress=progress)
         self.image_shape = (channels, image_size, image_size)
         self.standardise = Standardise(invert=invert, mean=mean, std=std)
         self.symmetries = symmetries

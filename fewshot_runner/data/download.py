@@ -1,10 +1,9 @@
-"""Downloads that leave a whole, verified file or none."""
+"""Downloads that leave a whole, verified file or nothing."""
 
-import os
-import shutil
 import tempfile
 from pathlib import Path
 
+from fewshot_runner import atomic
 from fewshot_runner.errors import UserError
 
 
@@ -15,16 +14,13 @@ def fetch(url: str, path: Path, *, md5: str | None = None) -> None:
     """
     from torchvision.datasets.utils import download_url  # late: importing torchvision takes a second
 
-    by_hand = f"download {url} by hand and put it at {path}"
     try:
+        with tempfile.TemporaryDirectory(prefix="fsl-download-") as folder:
+            download_url(url, folder, filename=path.name, md5=md5)
+            content = (Path(folder) / path.name).read_bytes()
         path.parent.mkdir(parents=True, exist_ok=True)
-        folder = tempfile.mkdtemp(dir=path.parent, prefix=".download-")
-    except OSError as error:
-        raise UserError(f"{path.parent}: cannot write the download there ({error}); {by_hand}") from error
-    try:
-        download_url(url, folder, filename=path.name, md5=md5)
-        os.replace(Path(folder) / path.name, path)
+        atomic.write_bytes(path, content)
     except (OSError, RuntimeError, ValueError) as error:
-        raise UserError(f"{path} is missing and could not be downloaded ({error}); {by_hand}") from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        raise UserError(
+            f"{path} is missing and could not be downloaded ({error}); download {url} by hand and put it there"
+        ) from error

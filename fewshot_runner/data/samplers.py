@@ -89,6 +89,8 @@ class EpisodeSampler(Sampler):
         stream: str = "train",
     ) -> None:
         super().__init__(classes, seed=seed, stream=stream)
+        if episodes < 1:
+            raise UserError(f"episodes={episodes}: give a whole number of 1 or more")
         self.n_way = check_episode(classes, n_way=n_way, n_shot=n_shot, n_query=n_query, within_group=within_group)
         self.n_shot = n_shot
         self.n_query = n_query
@@ -104,9 +106,7 @@ class EpisodeSampler(Sampler):
         n_queries = n_way * self.n_query
         count = 1 + n_way + n_way * per_class + n_queries
         uniform = uniforms(self.seed, self.stream, range(start, stop), count)
-        of_group, of_classes, of_images, of_order = np.split(
-            uniform, np.cumsum([1, n_way, n_way * per_class]), axis=1
-        )
+        of_group, of_classes, of_images, of_order = np.split(uniform, np.cumsum([1, n_way, n_way * per_class]), axis=1)
         classes = self._draw_classes(of_group[:, 0], of_classes)  # (E, N)
         images = self._images_of(classes, of_images.reshape(-1, n_way, per_class))  # (E, N, K + Q/N)
         support = images[..., : self.n_shot].reshape(-1, n_way * self.n_shot)  # (E, S)
@@ -137,8 +137,9 @@ def check_episode(
     It looks at counts alone, so a run can refuse an impossible test before it trains.
     """
     for key, value in {"n_way": n_way, "n_shot": n_shot, "n_query": n_query}.items():
-        if value != "all" and (isinstance(value, str) or value < 1):
-            raise UserError(f"{key}={value}: give a whole number of 1 or more" + (" or all" * (key == "n_way")))
+        may_be_all = key == "n_way"
+        if not (may_be_all and value == "all") and (isinstance(value, str) or value < 1):
+            raise UserError(f"{key}={value}: give a whole number of 1 or more" + " or all" * may_be_all)
     if n_way == "all":
         if within_group:
             raise UserError("n_way=all and within_group=true exclude each other: groups differ in size")
@@ -259,8 +260,8 @@ class PKSampler(Sampler):
         sizes = np.minimum(self.classes.sizes[chosen], self.n_images)
         images = []
         for size in np.unique(sizes):  # one draw for all classes that give equally many images
-            images.append((chosen[sizes == size], self._images_of(chosen[sizes == size], random.random(
-                (int((sizes == size).sum()), int(size))))))
+            alike = chosen[sizes == size]
+            images.append((alike, self._images_of(alike, random.random((len(alike), int(size))))))
         labels = np.concatenate([classes.repeat(drawn.shape[1]) for classes, drawn in images])
         return self._batch(labels, np.concatenate([drawn.ravel() for _, drawn in images]))
 

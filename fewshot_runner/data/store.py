@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
+import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -75,11 +75,14 @@ def open_store(
 
 def _build(source: Source, path: Path, options: dict[str, Any], progress: Progress | None) -> None:
     items = source.items()
-    building = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    building = path.with_name(f".{path.name}.building")
+    shutil.rmtree(building, ignore_errors=True)  # left by a build that was killed: the lock is ours
+    building.mkdir()
     try:
         size, channels = options["image_size"], options["channels"]
         shape = (len(items), channels, size, size)
         pixels = np.lib.format.open_memmap(building / PIXELS, mode="w+", dtype=np.uint8, shape=shape)
+        _reserve(building / PIXELS)
 
         def ingest(index: int) -> None:
             pixels[index] = fit(source.image(index), size, channels)
@@ -119,6 +122,13 @@ def _build(source: Source, path: Path, options: dict[str, Any], progress: Progre
         raise
 
 
+def _reserve(path: Path) -> None:
+    """Claims the disk space of a sparse file: a full disk is an `OSError` here, a bus error in a memory map."""
+    if hasattr(os, "posix_fallocate"):
+        with open(path, "rb+") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+
+
 def _load(path: Path) -> Store | None:
     """The store at `path`, or None where it is absent, unfinished or damaged."""
     try:
@@ -130,7 +140,7 @@ def _load(path: Path) -> Store | None:
         # "c" keeps the file untouched and gives torch the writable array that it insists on
         pixels = np.load(path / PIXELS, mmap_mode="c", allow_pickle=False)
         return Store(pixels=pixels, path=path, **arrays)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
         return None
 
 

@@ -6,6 +6,7 @@ is, since zip readers pass over what trails the archive.
 
 import hashlib
 import io
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,10 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     body, trailer = content[:-TRAILER], content[-TRAILER:]
     if trailer != MARK + hashlib.sha256(body).digest():
         raise DamagedCheckpoint(f"{path}: damaged, its checksum does not match")
-    return torch.load(io.BytesIO(body), map_location=device, weights_only=True)
+    try:
+        return torch.load(io.BytesIO(body), map_location=device, weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise DamagedCheckpoint(f"{path}: holds more than tensors and plain values; fsl did not write it") from error
 
 
 class Checkpoints:
@@ -55,8 +59,8 @@ class Checkpoints:
 
     def save_step(self, step: int, state: dict[str, Any]) -> None:
         save(self.folder / f"step-{step:08d}.pt", state)
-        for older in self._steps()[KEPT:]:
-            older.unlink()
+        for superseded in [*self._steps()[KEPT:], *self.folder.glob(".*.tmp")]:  # the latter: from a kill in a save
+            superseded.unlink()
 
     def load_step(self, device: torch.device | str = "cpu") -> tuple[dict[str, Any] | None, list[str]]:
         """The newest whole state, or None where there is none, and a line for each damaged one passed over."""

@@ -57,11 +57,13 @@ def choose_device(name: str) -> torch.device:
     }
     if name == "auto":
         return torch.device(next(kind for kind, there in available.items() if there))
-    kind = name.partition(":")[0]
-    if kind not in available:
-        raise UserError(f"hardware.device={name}: choose auto, cpu, cuda or mps")
+    kind, colon, number = name.partition(":")
+    if kind not in available or (colon and not number.isdecimal()):
+        raise UserError(f"hardware.device={name}: choose auto, cpu, cuda or mps, or one of several GPUs as in cuda:1")
     if not available[kind]:
         raise UserError(f"hardware.device={name}: torch finds no such device here; use hardware.device=auto or cpu")
+    if kind == "cuda" and colon and int(number) >= torch.cuda.device_count():
+        raise UserError(f"hardware.device={name}: the GPUs here are numbered 0 to {torch.cuda.device_count() - 1}")
     return torch.device(name)
 
 

@@ -11,10 +11,11 @@ from fewshot_runner.engine.checkpoint import Checkpoints
 from fewshot_runner.engine.experiment import Experiment
 from fewshot_runner.engine.log import TrainingLog
 from fewshot_runner.engine.stopping import StopRequest
+from fewshot_runner.errors import RunFailed
 from fewshot_runner.randomness import torch_seed
 
 
-class NotFinite(Exception):
+class NotFinite(RunFailed):
     """The loss became infinite or not a number. No checkpoint holds what came of it."""
 
     exit_code = 4
@@ -35,8 +36,13 @@ def fit(
     method, optimizer, progress = experiment.method, experiment.optimizer, experiment.progress
     trainer, stopping, hardware = experiment.trainer, experiment.stopping, experiment.hardware
 
-    def keep_state() -> None:
+    def check_sound() -> None:
         check_finite({name: float(total) for name, total in progress.totals.items()}, progress.step)
+        if not all(parameter.isfinite().all() for parameter in method.parameters()):
+            check_finite({"a weight": math.nan}, progress.step)
+
+    def keep_state() -> None:
+        check_sound()
         log.flush()
         checkpoints.save_step(progress.step, experiment.state_dict())
 
@@ -69,6 +75,7 @@ def fit(
 
         if progress.step % trainer.val_every == 0 or last:
             paused = time.perf_counter()
+            check_sound()
             val_figures = validate()
             is_best = stopping.improves(val_figures, progress.step)
             log.validation(progress.step, val_figures, best=is_best)

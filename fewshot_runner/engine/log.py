@@ -33,7 +33,7 @@ class Narrator:
             self.file = Console(file=file, highlight=False, width=120, no_color=True)
             try:
                 yield
-            except Exception:
+            except BaseException:
                 file.write(traceback.format_exc())
                 raise
             finally:

@@ -3,7 +3,7 @@
 import signal
 from types import FrameType
 
-from fewshot_runner.errors import UserError
+from fewshot_runner.errors import RunFailed, UserError
 
 
 class EarlyStopping:
@@ -44,7 +44,7 @@ class EarlyStopping:
         self.best, self.best_step, self.waited = state["best"], state["best_step"], state["waited"]
 
 
-class Stopped(Exception):
+class Stopped(RunFailed):
     """The run was asked to stop by a signal, and has kept what it needs to go on."""
 
     def __init__(self, signal_number: int) -> None:

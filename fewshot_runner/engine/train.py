@@ -101,7 +101,8 @@ def test(
 ) -> dict[str, Any]:
     """Evaluates, keeps the accuracy of every task in the run folder, and returns what the summary says of it."""
     evaluation = evaluate(method, protocol, hardware=hardware, between=between)
-    tasks = run.tasks / f"{name}.npy"
+    seed = evaluation.protocol["episode_seed"]
+    tasks = run.tasks / f"{stamp['dataset']}-{stamp['split']}-{name}-{'fixed' if seed is None else seed}.npy"
     atomic.write_array(tasks, evaluation.accuracies.astype(np.float32))
     return {
         "name": name,

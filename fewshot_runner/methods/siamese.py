@@ -8,7 +8,7 @@ Where we deviate: once images are embedded, pairs cost next to nothing, so the l
 would draw them: half of the weight on same-class pairs, a quarter on different classes of one group (an alphabet),
 a quarter on classes of different groups.
 
-Shapes: P pairs.
+Shapes: B images, P pairs.
 """
 
 import torch
@@ -18,58 +18,51 @@ from torch.nn import functional
 from fewshot_runner.data.batch import Batch
 from fewshot_runner.errors import UserError
 from fewshot_runner.methods.base import EmbeddingMethod, class_means
+from fewshot_runner.models.pair_heads import DifferenceMlp, WeightedL1
 
 
 class Siamese(EmbeddingMethod):
-    """`hidden`: units of the head's hidden layer; 0 for Koch's weighted L1 distance."""
+    """`hidden`: units of the head's hidden layer; 0 for a weighted L1 distance."""
 
     def __init__(self, backbone: nn.Module, *, hidden: int = 0) -> None:
         super().__init__()
         if hidden < 0:
             raise UserError(f"method.learner.hidden={hidden}: give 0 (no hidden layer) or a number of units")
-        features = backbone.out_features
         self.backbone = backbone
-        self.head = (
-            nn.Sequential(nn.Linear(features, hidden), nn.ReLU(), nn.Linear(hidden, 1))
-            if hidden
-            else nn.Linear(features, 1)
-        )
+        self.head = DifferenceMlp(backbone.out_features, hidden) if hidden else WeightedL1(backbone.out_features)
 
     def embed(self, images: Tensor) -> Tensor:
         return self.backbone(images)  # (B, D)
 
-    def compare(self, first: Tensor, second: Tensor) -> Tensor:
-        """Two broadcastable (..., D) to the logits (...) of showing the same class."""
-        return self.head((first - second).abs()).squeeze(-1)
-
     def score(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Tensor:
-        # one query at a time: the differences of all (E, Q, S, D) at once would not fit for hundreds of ways
-        same = torch.stack([self.compare(query[:, q, None], support) for q in range(query.shape[1])], dim=2)
-        return class_means(same, support_labels, n_way).transpose(1, 2)  # (E, S, Q) -> (E, N, Q) -> (E, Q, N)
+        same = self.head.all_pairs(support, query)  # (E, S, Q)
+        return class_means(same, support_labels, n_way).transpose(1, 2)  # (E, N, Q) -> (E, Q, N)
 
     def loss(self, batch: Batch) -> Tensor:
-        features = self.embed(batch.images)
-        pairs = batch.pairs
-        if pairs is None:
-            pairs = torch.combinations(torch.arange(len(features), device=features.device))  # (P, 2)
-        first, second = pairs.unbind(1)
-        logits = self.compare(features[first], features[second])  # (P,)
-        same = batch.labels[first] == batch.labels[second]
-        same_group = batch.groups[first] == batch.groups[second]
-        return balanced_loss(logits, same, same_group)
+        features, labels, groups = self.embed(batch.images), batch.labels, batch.groups
+        if batch.pairs is not None:
+            first, second = batch.pairs.unbind(1)
+            logits = self.head(features[first], features[second])  # (P,)
+            return balanced_loss(logits, labels[first] == labels[second], groups[first] == groups[second])
+        logits = self.head.all_pairs(features, features)  # (B, B)
+        weights = torch.ones_like(logits).fill_diagonal_(0)  # an image and itself make no pair
+        return balanced_loss(logits, labels[:, None] == labels, groups[:, None] == groups, weights)
 
 
-def balanced_loss(logits: Tensor, same: Tensor, same_group: Tensor) -> Tensor:
-    """Binary cross-entropy of pair logits (P,), averaged within each kind of pair and then over the kinds.
+def balanced_loss(logits: Tensor, same: Tensor, same_group: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Binary cross-entropy of pair logits, averaged within each kind of pair and then over the kinds.
 
     Same-class pairs weigh as much as different-class pairs; among the latter, those within a group as much as those
-    across. A kind that does not occur leaves its weight to the others of its half.
+    across. A kind that does not occur leaves its weight to the others of its half. `same`, `same_group` (booleans)
+    and `weights` have the shape of `logits`.
     """
-    each = functional.binary_cross_entropy_with_logits(logits, same.to(logits.dtype), reduction="none")  # (P,)
+    each = functional.binary_cross_entropy_with_logits(logits, same.to(logits.dtype), reduction="none")
+    weights = torch.ones_like(each) if weights is None else weights
 
     def mean_over(kind: Tensor) -> tuple[Tensor, Tensor]:
-        count = kind.sum()
-        return (each * kind).sum() / count.clamp(min=1), (count > 0).to(each.dtype)
+        weight = weights * kind
+        total = weight.sum()
+        return (each * weight).sum() / total.clamp(min=1), (total > 0).to(each.dtype)
 
     positive, has_positive = mean_over(same)
     near, has_near = mean_over(~same & same_group)

@@ -156,12 +156,15 @@ def test_characters_of_one_alphabet_look_alike(test_part):
     """The directions of its lines betray a character's alphabet, from other characters of it by other drawers."""
     across, down = np.gradient(test_part.reshape(12, 20, 6, 28, 28), axis=(4, 3))
     angle, weight = np.arctan2(down, across) % np.pi, np.hypot(across, down)
-    bins = [(weight * (np.floor(angle * 12 / np.pi) == k)).sum(axis=(3, 4)) for k in range(12)]
-    lines = np.stack([*bins, 3 * test_part.reshape(12, 20, 6, -1).sum(axis=3)], axis=3)  # (12, 20, 6, 13)
-    known = lines[:, ::2, ::2].mean(axis=(1, 2))
-    asked = lines[:, 1::2, 1::2].mean(axis=2)
-    named = ((asked[:, :, None] - known) ** 2).sum(axis=3).argmin(axis=2)
-    assert (named == np.arange(12)[:, None]).mean() > 2 / 12, "no better than twice chance"
+    lines = np.stack([(weight * (np.floor(angle * 12 / np.pi) == k)).sum(axis=(3, 4)) for k in range(12)], axis=3)
+    lines /= lines.sum(axis=3, keepdims=True)  # (12 alphabets, 20 characters, 6 drawers, 12 directions)
+    right = []
+    for even in (0, 1):
+        known = lines[:, even::2, ::2].mean(axis=(1, 2))
+        asked = lines[:, 1 - even :: 2, 1::2].mean(axis=2)
+        named = ((asked[:, :, None] - known) ** 2).sum(axis=3).argmin(axis=2)
+        right.append((named == np.arange(12)[:, None]).mean())
+    assert np.mean(right) > 0.15  # chance: 0.083
 
 
 def test_characters_are_distinct(test_part):
@@ -199,14 +202,15 @@ def test_unknown_split_names_the_known_one():
 
 
 def test_identity_tells_every_option():
-    plain = Glyphs(**SMALL).identity()
+    source = Glyphs(**SMALL)
+    plain = source.identity()
     assert json.loads(json.dumps(plain)) == plain
     assert plain["name"] == "glyphs"
     assert "version" in plain
     for change in ({"alphabets": 4}, {"characters": 6}, {"drawers": 5}, {"size": 28}, {"seed": 1}):
         assert Glyphs(**{**SMALL, **change}).identity() != plain
-    Glyphs(**SMALL).image(0)
-    assert Glyphs(**SMALL).identity() == plain
+    source.image(0)
+    assert source.identity() == Glyphs(**SMALL).identity() == plain
 
 
 @pytest.mark.parametrize(
@@ -220,7 +224,7 @@ def test_identity_tells_every_option():
         {"size": 28.0},
         {"seed": -1},
         {"seed": "zero"},
-        {"drawers": True},
+        {"seed": True},
         {"characters": None},
     ],
     ids=str,

@@ -6,6 +6,8 @@ their figures are not comparable: `lake` (30 background alphabets against 20 eva
 authors' 20 fixed runs of 20-way one-shot classification within an alphabet.
 """
 
+import hashlib
+import json
 import threading
 import zipfile
 import zlib
@@ -16,7 +18,7 @@ from typing import Any
 
 from PIL import Image
 
-from fewshot_runner.data.decode import decode
+from fewshot_runner.data.decode import DECODER, decode
 from fewshot_runner.data.download import fetch
 from fewshot_runner.data.source import FixedRuns, Item, Run, Source, Split
 from fewshot_runner.errors import UserError
@@ -31,6 +33,7 @@ MD5 = {
 ARCHIVES = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python"
 RUNS_ARCHIVE = f"{ARCHIVES}/one-shot-classification/all_runs.zip"
 RUNS_MD5 = "e8996daecdf12afeeb4a53a179f06b19"
+VINYALS_CHARACTERS = {"train": 1028, "val": 172, "test": 423}
 VINYALS_MD5 = {
     "train": "433d1fcc2b20dcee2983ceb524586f7f",
     "val": "78c535fa427b12b6596908376a0b3f34",
@@ -69,12 +72,12 @@ class Omniglot(Source):
         return archive
 
     def identity(self) -> dict[str, Any]:
-        identity: dict[str, Any] = {"name": self.name, "version": 1}
+        identity: dict[str, Any] = {"name": self.name, "version": 1, "decoder": DECODER}
         for part, place in self.places.items():
             if place.is_dir():
-                files = sorted(place.glob("*/*/*.png"))
-                stamp = [(status := file.stat()).st_size + status.st_mtime_ns for file in files]
-                identity[part] = {"files": len(files), "stamp": sum(stamp)}
+                files = [(str(file.relative_to(place)), file.stat()) for file in sorted(place.glob("*/*/*.png"))]
+                stamps = json.dumps([(name, status.st_size, status.st_mtime_ns) for name, status in files])
+                identity[part] = {"images": len(files), "files": hashlib.sha256(stamps.encode()).hexdigest()}
             else:
                 identity[part] = {"size": place.stat().st_size, "mtime_ns": place.stat().st_mtime_ns}
         return identity
@@ -89,7 +92,7 @@ class Omniglot(Source):
             if place.is_dir():
                 names = [f"{part}/{file.relative_to(place).as_posix()}" for file in place.glob("*/*/*.png")]
             else:
-                names = [name for name in self._archive(part).namelist() if name.endswith(".png")]
+                names = [name for name in self._archive(part).namelist() if _is_drawing(name, part)]
             found = [_item(name) for name in sorted(names)]
             drawings: dict[str, int] = {}
             for item in found:
@@ -152,16 +155,24 @@ class Omniglot(Source):
             if not self.download:
                 raise UserError(f"{path}: the published list is missing; set dataset.source.download=true to fetch it")
             fetch(f"{VINYALS_LISTS}/{part}.txt", path, md5=VINYALS_MD5[part])
-        lines = path.read_text().split()
+        lines = path.read_text(errors="replace").split()
         known = {item.class_name for item in self._items}
         characters = sorted({line.rpartition("/")[0] for line in lines})
         unknown = [character for character in characters if character not in known]
-        if unknown or len(lines) != 4 * len(characters):
+        expected = VINYALS_CHARACTERS[part]
+        if unknown or len(characters) != expected or len(set(lines)) != 4 * expected:
+            found = f"{len(characters)} characters under {len(set(lines))} rotations"
             raise UserError(
-                f"{path}: not the published list ({', '.join(unknown[:3]) or 'some rotations are missing'}); "
+                f"{path}: not the published list of {expected} characters under 4 rotations each "
+                f"({'unknown: ' + ', '.join(unknown[:3]) if unknown else found}); "
                 "delete it and let fsl download it again"
             )
         return characters
+
+
+def _is_drawing(name: str, part: str) -> bool:
+    """Whether a member of an archive is one: whoever packs it again may add others, as macOS does."""
+    return name.startswith(f"{part}/") and name.endswith(".png") and name.count("/") == 3
 
 
 def _item(name: str) -> Item:
@@ -197,7 +208,8 @@ class LakeRuns(FixedRuns):
 
     def identity(self) -> dict[str, Any]:
         status = self.place.stat()
-        return {"name": self.name, "version": 1, "size": status.st_size, "mtime_ns": status.st_mtime_ns}
+        stamp = {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
+        return {"name": self.name, "version": 1, "decoder": DECODER, **stamp}
 
     def items(self) -> Sequence[Item]:
         """Support images are of the class their label file gives them; test images of the class that they match."""
@@ -207,9 +219,8 @@ class LakeRuns(FixedRuns):
         return [Item(name=name, class_name=classes[name], group=name.split("/")[0]) for name in self._names]
 
     def image(self, index: int) -> Image.Image:
-        with self._lock:
-            content = self._archive.read(self._names[index])
-        return decode(content, f"{self.place}/{self._names[index]}")
+        name = self._names[index]
+        return decode(self._read(name), f"{self.place}/{name}")
 
     def runs(self) -> Sequence[Run]:
         position = {name: index for index, name in enumerate(self._names)}
@@ -229,5 +240,16 @@ class LakeRuns(FixedRuns):
 
     def _answers(self, run: str) -> dict[str, str]:
         """Test image to training image, from lines that read "run01/test/item01.png run01/training/class08.png"."""
-        lines = self._archive.read(f"{run}/class_labels.txt").decode().split("\n")
-        return dict(line.split() for line in lines if line.strip())
+        name = f"{run}/class_labels.txt"
+        lines = [line.split() for line in self._read(name).decode(errors="replace").split("\n") if line.strip()]
+        known = set(self._names)
+        if len(lines) != 20 or not all(len(line) == 2 and known.issuperset(line) for line in lines):
+            raise UserError(f"{self.place}: {name} does not name 20 pairs of images; delete it to have it fetched")
+        return dict(lines)
+
+    def _read(self, name: str) -> bytes:
+        try:
+            with self._lock:
+                return self._archive.read(name)
+        except (zipfile.BadZipFile, OSError, zlib.error, KeyError) as error:
+            raise UserError(f"{self.place}: {name} is damaged ({error}); delete it to have it fetched") from error

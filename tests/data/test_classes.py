@@ -1,0 +1,94 @@
+"""The class table against dictionaries of lists."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fewshot_runner.data.classes import ClassTable
+from fewshot_runner.data.images import SYMMETRIES
+
+
+@st.composite
+def listings(draw):
+    """Labels of images, names and groups of classes, and the images to keep."""
+    n_classes = draw(st.integers(1, 7))
+    names = draw(st.permutations([f"name{number}" for number in range(n_classes)]))
+    groups = draw(st.lists(st.sampled_from(["", "b", "a"]), min_size=n_classes, max_size=n_classes))
+    labels = draw(st.lists(st.integers(0, n_classes - 1), min_size=1, max_size=30))
+    keep = draw(st.sets(st.integers(0, len(labels) - 1)))
+    return np.array(labels), names, groups, np.array(sorted(keep), dtype=np.int64)
+
+
+def by_hand(labels, names, groups, keep) -> dict[str, dict[str, list[int]]]:
+    """group -> class -> images, in the order that the table promises."""
+    table: dict[str, dict[str, list[int]]] = {}
+    for group, name, label in sorted(zip(groups, names, range(len(names)), strict=True)):
+        images = [int(image) for image in keep if labels[image] == label]
+        if images:
+            table.setdefault(group, {})[name] = images
+    return table
+
+
+def read(table: ClassTable) -> dict[str, dict[str, list[int]]]:
+    groups: dict[str, dict[str, list[int]]] = {}
+    for g, group in enumerate(table.group_names):
+        for c in range(table.group_offsets[g], table.group_offsets[g + 1]):
+            images = table.members[table.offsets[c] : table.offsets[c + 1]].tolist()
+            groups.setdefault(group, {})[table.names[c]] = images
+    return groups
+
+
+@settings(max_examples=300, deadline=None)
+@given(listings())
+def test_every_image_stands_under_its_class_and_every_class_under_its_group(listing):
+    table, expected = ClassTable.build(*listing), by_hand(*listing)
+    assert read(table) == expected
+    assert list(table.names) == [name for group in expected.values() for name in group]
+    assert list(table.group_names) == list(expected)
+    assert table.n_classes == sum(len(group) for group in expected.values())
+    assert table.n_groups == len(expected)
+    assert table.sizes.tolist() == [len(images) for group in expected.values() for images in group.values()]
+    assert table.group_sizes.tolist() == [len(group) for group in expected.values()]
+    assert table.class_groups.tolist() == [g for g, group in enumerate(expected.values()) for _ in group]
+    labels = [images for group in expected.values() for images in group.values()]
+    assert table.image_labels.tolist() == [c for c, images in enumerate(labels) for _ in images]
+
+
+@settings(max_examples=100, deadline=None)
+@given(listings(), st.sampled_from(["rotations", "dihedral"]))
+def test_symmetries_multiply_classes_and_groups(listing, kind):
+    table, stride = ClassTable.build(*listing), len(listing[0])
+    expected: dict[str, dict[str, list[int]]] = {}
+    for version, symmetry in enumerate(SYMMETRIES[kind]):
+        suffix = f"/{symmetry}" if version else ""
+        for group, classes in by_hand(*listing).items():
+            expected[group + suffix] = {
+                name + suffix: [image + version * stride for image in images] for name, images in classes.items()
+            }
+    turned = table.with_symmetries(SYMMETRIES[kind], stride)
+    assert read(turned) == expected
+    assert turned.members.dtype == turned.offsets.dtype == turned.group_offsets.dtype == np.int64
+    assert turned.n_classes == len(SYMMETRIES[kind]) * table.n_classes
+
+
+def test_a_table_holds_no_pixels_and_no_way_to_them():
+    """So a sampler, which is given nothing else, cannot touch them."""
+    table = ClassTable.build(np.array([0, 0, 1]), ["a", "b"], ["", ""], np.arange(3))
+    for field in dataclasses.fields(table):
+        value = getattr(table, field.name)
+        assert not isinstance(value, torch.Tensor)
+        if isinstance(value, np.ndarray):
+            assert value.ndim == 1
+            assert value.dtype == np.int64
+        else:
+            assert all(isinstance(name, str) for name in value)
+
+
+def test_a_table_cannot_be_reassigned():
+    table = ClassTable.build(np.array([0]), ["a"], [""], np.arange(1))
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        table.names = ("b",)

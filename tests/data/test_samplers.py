@@ -1,0 +1,480 @@
+"""Samplers: properties over thousands of items, distributions against theory, and slow loops.
+
+Wherever a label is checked, the class is looked up in the table by the image's index.
+"""
+
+import os
+import subprocess
+import sys
+from itertools import permutations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from fewshot_runner.data.batch import Batch, Episode
+from fewshot_runner.data.classes import ClassTable
+from fewshot_runner.data.samplers import (
+    BatchSampler,
+    EpisodeSampler,
+    PairSampler,
+    PKSampler,
+    check_episode,
+    draw_distinct,
+)
+from fewshot_runner.errors import UserError
+
+
+def make_table(sizes: dict[str, list[int]]) -> ClassTable:
+    """A table of groups with classes of the given numbers of images, whose indices are scattered."""
+    names = [f"{group}/{number}" for group, classes in sizes.items() for number in range(len(classes))]
+    groups = [group for group, classes in sizes.items() for _ in classes]
+    counts = [count for classes in sizes.values() for count in classes]
+    labels = np.random.default_rng(0).permutation(np.repeat(np.arange(len(names)), counts))
+    return ClassTable.build(labels, names, groups, np.arange(len(labels)))
+
+
+def lookup(table: ClassTable) -> dict[int, int]:
+    """image -> class number"""
+    return {
+        int(image): c
+        for c in range(table.n_classes)
+        for image in table.members[table.offsets[c] : table.offsets[c + 1]]
+    }
+
+
+GREEK, LATIN, RUNES = [9, 12, 10, 9, 15], [11, 9, 9, 20, 9, 9, 10], [9, 9]
+TABLE = make_table({"Greek": GREEK, "Latin": LATIN, "Runes": RUNES})
+CLASS_OF = lookup(TABLE)
+
+
+# --- draws without replacement
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.data())
+def test_distinct_draws_equal_a_shuffle_of_the_whole_population(data):
+    k = data.draw(st.integers(0, 8))
+    population = data.draw(st.integers(max(k, 1), 40))
+    below_one = st.floats(0, 1, exclude_max=True)
+    uniform = data.draw(st.lists(below_one, min_size=k, max_size=k))
+    array = list(range(population))
+    for j in range(k):  # Fisher and Yates, as in Knuth's algorithm P
+        other = j + int(uniform[j] * (population - j))
+        array[j], array[other] = array[other], array[j]
+    drawn = draw_distinct(np.array([uniform]), np.array([population]))
+    assert drawn.dtype == np.int64
+    assert drawn.tolist() == [array[:k]]
+
+
+def test_rows_have_populations_of_their_own():
+    population = np.random.default_rng(1).integers(5, 60, size=(300, 4))
+    uniform = np.random.default_rng(2).random((300, 4, 5))
+    drawn = draw_distinct(uniform, population)
+    for row in np.ndindex(300, 4):
+        assert drawn[row].tolist() == draw_distinct(uniform[row][None], population[row][None])[0].tolist()
+        assert len(set(drawn[row].tolist())) == 5
+        assert 0 <= drawn[row].min() <= drawn[row].max() < population[row]
+
+
+@pytest.mark.parametrize(("population", "k"), [(5, 1), (4, 4), (5, 3)])
+def test_every_ordered_selection_is_equally_likely(population, k):
+    rows = 60_000
+    drawn = draw_distinct(np.random.default_rng(3).random((rows, k)), np.full(rows, population))
+    counts = {selection: 0 for selection in permutations(range(population), k)}
+    for selection in map(tuple, drawn.tolist()):
+        counts[selection] += 1
+    assert stats.chisquare(list(counts.values())).pvalue > 1e-4
+
+
+def test_the_largest_uniform_below_one_stays_inside_any_population():
+    population = np.array([1, 2, 3, 964, 32_460, 2**31 + 1, 2**52 - 1])
+    uniform = np.full((len(population), 1), np.nextafter(1.0, 0.0))
+    assert draw_distinct(uniform, population)[:, 0].tolist() == (population - 1).tolist()
+
+
+def test_the_population_costs_nothing():
+    """A list of a million billion could not be held."""
+    drawn = draw_distinct(np.random.default_rng(4).random((2, 6)), np.array([10**15, 10**15]))
+    assert len(set(drawn.ravel().tolist())) == 12
+    assert drawn.max() < 10**15
+
+
+# --- episodes
+
+
+def check_tasks(episode: Episode, table: ClassTable, *, n_way: int, n_shot: int, n_query: int) -> list[list[int]]:
+    """All that must hold of every task; returns the class number behind each label, a row a task."""
+    class_of = lookup(table)
+    behind = []
+    assert episode.n_way == n_way
+    tasks = zip(episode.support, episode.support_labels, episode.query, episode.query_labels, strict=True)
+    for support, support_labels, query, query_labels in tasks:
+        support, query = support.tolist(), query.tolist()
+        assert len(set(support)) == len(support) == n_way * n_shot
+        assert len(set(query)) == len(query) == n_way * n_query
+        assert not set(support) & set(query)
+        assert np.bincount(support_labels, minlength=n_way).tolist() == [n_shot] * n_way
+        assert np.bincount(query_labels, minlength=n_way).tolist() == [n_query] * n_way
+        classes: dict[int, set[int]] = {}
+        for image, label in [
+            *zip(support, support_labels.tolist(), strict=True),
+            *zip(query, query_labels.tolist(), strict=True),
+        ]:
+            classes.setdefault(label, set()).add(class_of[image])
+        assert all(len(of_label) == 1 for of_label in classes.values()), "a label means one class"
+        row = [classes[label].pop() for label in range(n_way)]
+        assert len(set(row)) == n_way, "and a class has one label"
+        behind.append(row)
+    return behind
+
+
+@pytest.mark.parametrize("within_group", [False, True])
+@pytest.mark.parametrize(("n_way", "n_shot", "n_query"), [(5, 1, 8), (2, 4, 1), (5, 3, 5)])
+def test_trap_02_tasks_hold_different_classes_and_images_and_right_labels(n_way, n_shot, n_query, within_group):
+    sampler = EpisodeSampler(
+        TABLE, n_way=n_way, n_shot=n_shot, n_query=n_query, within_group=within_group, seed=0, stream="test"
+    )
+    behind = check_tasks(sampler.draw(0, 2000), TABLE, n_way=n_way, n_shot=n_shot, n_query=n_query)
+    groups = [{int(TABLE.class_groups[c]) for c in row} for row in behind]
+    if within_group:
+        assert all(len(of_task) == 1 for of_task in groups)
+        large = {g for g, size in enumerate(TABLE.group_sizes) if size >= n_way}
+        assert set.union(*groups) == large
+    else:
+        assert any(len(of_task) > 1 for of_task in groups)
+        assert {c for row in behind for c in row} == set(range(TABLE.n_classes))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_trap_02_any_table_gives_tasks_without_repeats(data):
+    n_way, n_shot, n_query = (data.draw(st.integers(low, 4)) for low in (2, 1, 1))
+    size = st.integers(n_shot + n_query, 12)
+    groups = data.draw(st.lists(st.lists(size, min_size=1, max_size=5), min_size=1, max_size=4))
+    groups.append([n_shot + n_query] * n_way)  # one group is exactly large enough
+    table = make_table({f"group{number}": sizes for number, sizes in enumerate(groups)})
+    within_group = data.draw(st.booleans())
+    sampler = EpisodeSampler(
+        table, n_way=n_way, n_shot=n_shot, n_query=n_query, within_group=within_group, episodes=5, seed=1
+    )
+    behind = check_tasks(sampler[3], table, n_way=n_way, n_shot=n_shot, n_query=n_query)
+    if within_group:
+        assert all(len(set(table.class_groups[row])) == 1 for row in behind)
+
+
+def test_groups_that_are_large_enough_are_equally_likely():
+    sampler = EpisodeSampler(TABLE, n_way=5, n_shot=1, n_query=1, within_group=True, seed=0)
+    groups = [TABLE.class_groups[CLASS_OF[int(task[0])]] for task in sampler.draw(0, 4000).support]
+    assert stats.binomtest(groups.count(TABLE.group_names.index("Greek")), 4000, 0.5).pvalue > 1e-4
+
+
+def test_trap_05_class_order_and_query_order_tell_nothing():
+    n_way, n_query, tasks = 3, 2, 6000
+    sampler = EpisodeSampler(TABLE, n_way=n_way, n_shot=1, n_query=n_query, seed=0)
+    episode = sampler.draw(0, tasks)
+    assert not all(labels.tolist() == sorted(labels.tolist()) for labels in episode.query_labels)
+    for position in range(n_way * n_query):  # at each place in the row of queries, each label is equally likely
+        counts = np.bincount(episode.query_labels[:, position], minlength=n_way)
+        assert stats.chisquare(counts).pvalue > 1e-4
+    for label in range(n_way):  # behind each label, each class is equally likely
+        classes = [CLASS_OF[int(image)] for image in episode.support[:, label]]
+        assert stats.chisquare(np.bincount(classes, minlength=TABLE.n_classes)).pvalue > 1e-4
+
+
+def test_shots_and_queries_of_a_class_are_drawn_alike():
+    table = make_table({"": [4, 4]})
+    episode = EpisodeSampler(table, n_way=2, n_shot=1, n_query=2, seed=0).draw(0, 6000)
+    members = table.members[:4].tolist()
+    for images in (episode.support, episode.query):
+        drawn = [image for image in images.ravel().tolist() if image in members]
+        assert stats.chisquare([drawn.count(image) for image in members]).pvalue > 1e-4
+
+
+def same(one: Episode | Batch, other: Episode | Batch) -> bool:
+    fields = [field for field in one.__slots__ if isinstance(getattr(one, field), torch.Tensor)]
+    return all(torch.equal(getattr(one, field), getattr(other, field)) for field in fields)
+
+
+def join(parts: list[Episode]) -> Episode:
+    names = ("support", "support_labels", "query", "query_labels")
+    return Episode(*(torch.cat([getattr(part, name) for part in parts]) for name in names), parts[0].n_way)
+
+
+def test_trap_14_an_episode_does_not_depend_on_the_chunks_it_is_drawn_in():
+    def sampler(episodes: int) -> EpisodeSampler:
+        return EpisodeSampler(TABLE, n_way=3, n_shot=2, n_query=2, episodes=episodes, seed=0, stream="val")
+
+    whole = sampler(1).draw(0, 100)
+    chunks = [(0, 1), (1, 64), (64, 65), (65, 100)]
+    assert same(join([sampler(1).draw(*chunk) for chunk in chunks]), whole)
+    assert same(join([sampler(20)[k] for k in range(5)]), whole)
+    assert same(join([sampler(1)[k] for k in reversed(range(100))][::-1]), whole)
+    assert same(sampler(20)[3], whole[60:80])
+
+
+def samplers(seed: int = 0, stream: str = "train") -> dict[str, object]:
+    return {
+        "episodes": EpisodeSampler(TABLE, n_way=5, n_shot=1, n_query=2, episodes=2, seed=seed, stream=stream),
+        "within group": EpisodeSampler(
+            TABLE, n_way=5, n_shot=1, n_query=2, within_group=True, seed=seed, stream=stream
+        ),
+        "pairs": PairSampler(TABLE, n_pairs=16, seed=seed, stream=stream),
+        "P classes, K images": PKSampler(TABLE, n_classes=6, n_images=4, n_groups=2, seed=seed, stream=stream),
+        "batches": BatchSampler(TABLE, batch_size=10, seed=seed, stream=stream),
+    }
+
+
+@pytest.mark.parametrize("kind", samplers())
+def test_trap_14_item_k_is_a_function_of_seed_stream_and_k_alone(kind):
+    ordered = [samplers()[kind][k] for k in range(30)]
+    one = samplers()[kind]
+    for k in np.random.default_rng(0).permutation(60) % 30:  # any order, each item twice
+        assert same(one[k], ordered[k])
+    for k in range(1, 30):
+        assert not same(ordered[k], ordered[k - 1])
+    assert not same(samplers(seed=1)[kind][0], ordered[0])
+    assert not same(samplers(stream="val")[kind][0], ordered[0])
+
+
+def test_trap_14_another_process_draws_the_same_items():
+    program = (
+        f"import sys; sys.path.insert(0, {os.path.dirname(__file__)!r})\n"
+        "from test_samplers import samplers\n"
+        "print([repr(sampler[7]) for sampler in samplers().values()])"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONHASHSEED": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert answer == f"{[repr(sampler[7]) for sampler in samplers().values()]}\n"
+
+
+@pytest.mark.parametrize("kind", samplers())
+def test_items_are_indices_of_the_table_with_right_labels_and_groups(kind):
+    for k in range(20):
+        item = samplers()[kind][k]
+        images = torch.cat([item.support, item.query], 1) if isinstance(item, Episode) else item.images
+        assert images.dtype == torch.int64
+        assert set(images.ravel().tolist()) <= set(CLASS_OF)
+        if isinstance(item, Batch):
+            classes = [CLASS_OF[int(image)] for image in images]
+            assert item.labels.tolist() == classes
+            assert item.groups.tolist() == [int(TABLE.class_groups[c]) for c in classes]
+            assert item.n_images == len(images)
+
+
+def test_all_ways_take_every_class_in_another_order_each_time():
+    sampler = EpisodeSampler(TABLE, n_way="all", n_shot=2, n_query=3, seed=0, stream="test")
+    assert sampler.n_way == TABLE.n_classes == 14
+    behind = check_tasks(sampler.draw(0, 50), TABLE, n_way=14, n_shot=2, n_query=3)
+    assert all(sorted(row) == list(range(14)) for row in behind)
+    assert len(set(map(tuple, behind))) == 50
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ({"n_way": 15}, "n_way=15: val has only 14 classes; lower n_way to 14 or less"),
+        ({"n_way": 8, "within_group": True}, "n_way=8: the largest group has only 7 classes; lower n_way to 7"),
+        ({"n_way": 1}, "n_way=1: an episode needs at least 2 classes"),
+        ({"n_way": 0}, "n_way=0: give a whole number of 1 or more or all"),
+        ({"n_way": "some"}, "n_way=some: give a whole number of 1 or more or all"),
+        ({"n_way": "all", "within_group": True}, "n_way=all and within_group=true exclude each other"),
+        ({"n_shot": 0}, "n_shot=0: give a whole number of 1 or more$"),
+        ({"n_shot": "all"}, "n_shot=all: give a whole number of 1 or more$"),
+        ({"n_query": -1}, "n_query=-1: give a whole number of 1 or more$"),
+        ({"n_shot": 5, "n_query": 4}, "n_shot=5, n_query=4: the class 'b/1' has only 8 images where 9 are needed"),
+    ],
+)
+def test_an_impossible_episode_is_refused_with_its_remedy(shape, message):
+    table = make_table({"a": [9] * 5, "b": [11, 8, 10, 9, 12, 9, 9], "c": [9, 9]})
+    asked = {"n_way": 5, "n_shot": 1, "n_query": 2, "within_group": False, **shape}
+    with pytest.raises(UserError, match=message):
+        check_episode(table, **asked, part="val")
+    with pytest.raises(UserError, match=message.replace("val", "these classes")):
+        EpisodeSampler(table, **asked, seed=0)
+
+
+def test_the_largest_possible_episode_is_accepted():
+    assert check_episode(TABLE, n_way=14, n_shot=4, n_query=5, within_group=False) == 14
+    assert check_episode(TABLE, n_way="all", n_shot=8, n_query=1, within_group=False) == 14
+    assert check_episode(TABLE, n_way=7, n_shot=8, n_query=1, within_group=True) == 7
+
+
+def test_an_item_without_episodes_is_refused():
+    with pytest.raises(UserError, match="episodes=0: give a whole number of 1 or more"):
+        EpisodeSampler(TABLE, n_way=2, n_shot=1, n_query=1, episodes=0, seed=0)
+
+
+# --- pairs
+
+
+@pytest.mark.parametrize(("share", "in_group"), [(0.5, 8), (0.0, 0), (1.0, 16), (0.25, 4)])
+def test_trap_03_positives_are_two_images_and_negatives_two_classes(share, in_group):
+    sampler = PairSampler(TABLE, n_pairs=32, negatives_in_group=share, seed=0)
+    for k in range(400):
+        batch = sampler[k]
+        assert batch.pairs.shape == (32, 2)
+        assert sorted(batch.pairs.ravel().tolist()) == list(range(64))
+        images = batch.images[batch.pairs].tolist()
+        classes = [(CLASS_OF[one], CLASS_OF[other]) for one, other in images]
+        assert batch.labels[batch.pairs].tolist() == [list(pair) for pair in classes]
+        positives = [pair for pair, (one, other) in zip(images, classes, strict=True) if one == other]
+        assert len(positives) == 16
+        assert all(one != other for one, other in positives)
+        groups = [TABLE.class_groups[list(pair)] for pair in classes if pair[0] != pair[1]]
+        assert sum(one == other for one, other in groups) == in_group
+
+
+def test_pairs_are_drawn_evenly_over_classes_and_partners():
+    table = make_table({"a": [3, 3, 3], "b": [3, 3], "c": [3]})
+    sampler = PairSampler(table, n_pairs=6000, negatives_in_group=0.5, seed=0)
+    batch = sampler[0]
+    pairs = batch.labels[batch.pairs]
+    same_class = pairs[:, 0] == pairs[:, 1]
+    assert stats.chisquare(np.bincount(pairs[same_class, 0], minlength=6)).pvalue > 1e-4
+    group = torch.from_numpy(table.class_groups)
+    inside = ~same_class & (group[pairs[:, 0]] == group[pairs[:, 1]])
+    # within a group: the first class evenly over the five that have a neighbour, the second evenly over these
+    chance = {pair: 1 / 5 / 2 for pair in permutations(range(3), 2)} | {(3, 4): 1 / 5, (4, 3): 1 / 5}
+    counts = {pair: 0 for pair in chance}
+    for pair in map(tuple, pairs[inside].tolist()):
+        counts[pair] += 1
+    expected = [1500 * chance[pair] for pair in counts]
+    assert stats.chisquare(list(counts.values()), expected).pvalue > 1e-4
+    # across groups: the first class evenly over all six, the second evenly over those outside its group
+    chance = {
+        (one, other): 1 / 6 / int((group != group[one]).sum())
+        for one in range(6)
+        for other in range(6)
+        if group[one] != group[other]
+    }
+    counts = {pair: 0 for pair in chance}
+    for pair in map(tuple, pairs[~same_class & ~inside].tolist()):
+        counts[pair] += 1
+    assert stats.chisquare(list(counts.values()), [1500 * chance[pair] for pair in counts]).pvalue > 1e-4
+
+
+def test_without_groups_all_pairs_of_classes_are_equally_likely():
+    table = make_table({"": [2, 2, 2, 2]})
+    batch = PairSampler(table, n_pairs=8000, negatives_in_group=0.3, seed=0)[0]
+    pairs = batch.labels[batch.pairs]
+    counts = {pair: 0 for pair in permutations(range(4), 2)}
+    for pair in map(tuple, pairs[pairs[:, 0] != pairs[:, 1]].tolist()):
+        counts[pair] += 1
+    assert sum(counts.values()) == 4000
+    assert stats.chisquare(list(counts.values())).pvalue > 1e-4
+
+
+def test_groups_of_one_class_give_negatives_across_groups_alone():
+    table = make_table({"a": [2], "b": [2], "c": [1]})
+    sampler = PairSampler(table, n_pairs=20, seed=0)
+    for k in range(50):
+        pairs = sampler[k].labels[sampler[k].pairs]
+        assert (pairs[:10, 0] == pairs[:10, 1]).all()
+        assert (pairs[:10] < 2).all(), "a class of one image has no pair"
+        assert (pairs[10:, 0] != pairs[10:, 1]).all()
+
+
+@pytest.mark.parametrize(
+    ("sizes", "options", "message"),
+    [
+        ([2, 2], {"n_pairs": 3}, "n_pairs=3: give an even number of 2 or more"),
+        ([2, 2], {"n_pairs": 0}, "n_pairs=0: give an even number"),
+        ([2, 2], {"n_pairs": 2, "negatives_in_group": 1.5}, "negatives_in_group=1.5: give a share between 0 and 1"),
+        ([2], {"n_pairs": 2}, "at least 2 training classes"),
+        ([1, 1], {"n_pairs": 2}, "need a class of 2 images or more"),
+    ],
+)
+def test_impossible_pairs_are_refused(sizes, options, message):
+    with pytest.raises(UserError, match=message):
+        PairSampler(make_table({"": sizes}), **options, seed=0)
+
+
+# --- P classes, K images each
+
+
+@pytest.mark.parametrize(("n_groups", "grouped_at_most"), [(0, 3), (1, 1), (2, 2)])
+def test_p_different_classes_give_k_different_images_each(n_groups, grouped_at_most):
+    sampler = PKSampler(TABLE, n_classes=8, n_images=9, n_groups=n_groups, seed=0)
+    for k in range(200):
+        batch = sampler[k]
+        assert len(set(batch.images.tolist())) == len(batch.images) == 72
+        labels, counts = batch.labels.unique(return_counts=True)
+        assert len(labels) == 8
+        assert counts.tolist() == [9] * 8
+
+
+def test_half_of_the_classes_come_from_few_groups():
+    table = make_table({f"group{number}": [3] * 10 for number in range(40)})
+    sampler = PKSampler(table, n_classes=24, n_images=2, n_groups=3, seed=0)
+    largest = []
+    for k in range(200):
+        of_group = np.bincount(table.class_groups[sampler[k].labels.unique()], minlength=40)
+        assert of_group.sum() == 24
+        largest.append(np.sort(of_group)[-3:])
+        assert (largest[-1] >= 4).all(), "12 classes of 3 groups, 4 of each"
+    assert np.mean(largest) < 5.5, "the other 12 are spread over all groups"
+    alone = PKSampler(table, n_classes=24, n_images=2, n_groups=0, seed=0)
+    assert np.mean([np.bincount(alone[k].groups // 1).max() / 2 for k in range(50)]) < 4
+
+
+def test_small_classes_give_all_they_have_and_small_groups_are_filled_up():
+    table = make_table({"a": [1, 2], "b": [5, 5], "c": [7, 3]})
+    sampler = PKSampler(table, n_classes=6, n_images=4, n_groups=1, seed=0)
+    for k in range(50):
+        batch = sampler[k]
+        assert np.bincount(batch.labels).tolist() == [1, 2, 4, 4, 4, 3]
+        assert len(set(batch.images.tolist())) == 18
+
+
+def test_all_classes_are_equally_likely_without_groups():
+    sampler = PKSampler(TABLE, n_classes=4, n_images=1, seed=0)
+    counts = sum(np.bincount(sampler[k].labels, minlength=14) for k in range(3000))
+    expected = 3000 * 4 / 14
+    statistic = ((counts - expected) ** 2 / (expected * (1 - 4 / 14)) * 13 / 14).sum()  # drawn without replacement
+    assert stats.chi2.sf(statistic, 13) > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n_classes": 15, "n_images": 2}, "n_classes=15: there are only 14 training classes"),
+        ({"n_classes": 1, "n_images": 2}, "needs 2 classes or more"),
+        ({"n_classes": 2, "n_images": 0}, "n_images=0.*1 image or more"),
+        ({"n_classes": 2, "n_images": 2, "n_groups": -1}, "n_groups=-1.*0 groups or more"),
+    ],
+)
+def test_impossible_batches_of_classes_are_refused(options, message):
+    with pytest.raises(UserError, match=message):
+        PKSampler(TABLE, **options, seed=0)
+
+
+# --- plain batches
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 50, 1000])
+def test_every_image_comes_once_an_epoch_in_another_order_each(batch_size):
+    table = make_table({"a": [5, 6], "b": [39]})
+    sampler = BatchSampler(table, batch_size=batch_size, seed=0)
+    n_batches = {1: 50, 7: 8, 50: 1, 1000: 1}[batch_size]
+    epochs = []
+    for epoch in range(3):
+        batches = [sampler[k] for k in range(epoch * n_batches, (epoch + 1) * n_batches)]
+        assert [len(batch.images) for batch in batches][:-1] == [batch_size] * (n_batches - 1)
+        epochs.append([image for batch in batches for image in batch.images.tolist()])
+        assert sorted(epochs[-1]) == list(range(50))
+    assert epochs[0] != epochs[1] != epochs[2] != epochs[0]
+    assert sorted(epochs[0]) != epochs[0]
+
+
+def test_a_batch_of_nothing_is_refused():
+    with pytest.raises(UserError, match="batch_size=0: give a whole number of 1 or more"):
+        BatchSampler(TABLE, batch_size=0, seed=0)

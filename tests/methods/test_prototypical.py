@@ -1,0 +1,107 @@
+"""Prototypical networks against the definition, written as loops."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fewshot_runner.data.batch import Episode
+from fewshot_runner.errors import UserError
+from fewshot_runner.methods.prototypical import Prototypical
+
+SCALE = 3.0
+LABELS = {"equal": [0, 1, 2, 2, 1, 0], "unequal": [2, 0, 1, 2, 2, 1]}  # 2, 2, 2 and 1, 2, 3 shots
+
+
+def random_features(shots: str) -> Episode:
+    """Two episodes of 3 ways with 6 support images and 4 queries of 5 features, all in double precision."""
+    random = torch.Generator().manual_seed(0)
+    return Episode(
+        support=torch.randn(2, 6, 5, generator=random, dtype=torch.double),
+        support_labels=torch.tensor([LABELS[shots], LABELS[shots][::-1]]),
+        query=torch.randn(2, 4, 5, generator=random, dtype=torch.double),
+        query_labels=torch.tensor([[2, 0, 1, 0], [1, 1, 0, 2]]),
+        n_way=3,
+    )
+
+
+def slow_score(episode: Episode, distance: str) -> list[list[list[float]]]:
+    """Scale times minus the mean squared distance, or times the cosine, to each class mean."""
+
+    def unit(vector: list[float]) -> list[float]:
+        length = math.sqrt(sum(x * x for x in vector))
+        return [x / length for x in vector]
+
+    logits = []
+    for e in range(2):
+        support, query = episode.support[e].tolist(), episode.query[e].tolist()
+        if distance == "cosine":
+            support, query = [unit(v) for v in support], [unit(v) for v in query]
+        rows = []
+        for q in query:
+            row = []
+            for n in range(3):
+                of_class = [s for s, label in zip(support, episode.support_labels[e], strict=True) if label == n]
+                mean = [sum(values) / len(of_class) for values in zip(*of_class, strict=True)]
+                if distance == "cosine":
+                    similarity = sum(a * b for a, b in zip(q, unit(mean), strict=True))
+                else:
+                    similarity = -sum((a - b) ** 2 for a, b in zip(q, mean, strict=True)) / len(q)
+                row.append(SCALE * similarity)
+            rows.append(row)
+        logits.append(rows)
+    return logits
+
+
+def method(distance: str) -> Prototypical:
+    return Prototypical(nn.Flatten(), distance=distance, scale=SCALE).double()
+
+
+@pytest.mark.parametrize("shots", LABELS)
+@pytest.mark.parametrize("distance", ["euclidean", "cosine"])
+def test_score_equals_the_definition(distance: str, shots: str) -> None:
+    episode = random_features(shots)
+    logits = method(distance).score(episode.support, episode.support_labels, episode.query, 3)
+    expected = torch.tensor(slow_score(episode, distance), dtype=torch.double)
+    torch.testing.assert_close(logits, expected, rtol=1e-6, atol=1e-6)  # the scale is kept in single precision
+
+
+@pytest.mark.parametrize("shots", LABELS)
+@pytest.mark.parametrize("distance", ["euclidean", "cosine"])
+def test_loss_is_the_mean_surprise_at_the_right_class(distance: str, shots: str) -> None:
+    episode = random_features(shots)
+    surprises = []
+    for e, rows in enumerate(slow_score(episode, distance)):
+        for row, label in zip(rows, episode.query_labels[e], strict=True):
+            surprises.append(math.log(sum(math.exp(x) for x in row)) - row[label])
+    loss = method(distance).loss(episode)
+    assert float(loss) == pytest.approx(sum(surprises) / 8, rel=1e-6)
+
+
+def test_the_scale_is_learned_and_stays_positive() -> None:
+    learner = method("euclidean")
+    learner.backward(random_features("equal"))
+    assert learner.log_scale.grad != 0
+    with torch.no_grad():
+        learner.log_scale -= 10 * learner.log_scale.grad.sign() + 10
+    assert learner.log_scale.exp() > 0
+
+
+@pytest.mark.parametrize("distance", ["euclidean", "cosine"])
+def test_distances_are_exact_where_the_network_is_not(distance: str) -> None:
+    """In bfloat16, |q|^2 + |p|^2 - 2 qp would drown small differences of large features."""
+    random = torch.Generator().manual_seed(0)
+    features: Tensor = 4 + torch.randn(1, 40, 64, generator=random)
+    labels = torch.arange(20)[None]
+    learner = Prototypical(nn.Flatten(), distance=distance, scale=SCALE)
+    exact = learner.score(features[:, :20], labels, features[:, 20:], 20)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = learner.score(features[:, :20], labels, features[:, 20:], 20)
+    torch.testing.assert_close(mixed, exact, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("options", "key"), [({"distance": "manhattan"}, "distance"), ({"scale": 0.0}, "scale")])
+def test_wrong_options_are_refused_by_name(options: dict, key: str) -> None:
+    with pytest.raises(UserError, match=rf"method\.learner\.{key}="):
+        Prototypical(nn.Flatten(), **options)

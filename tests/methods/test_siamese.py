@@ -1,0 +1,188 @@
+"""Siamese networks against the definition, written as loops.
+
+Shapes: B images, D features, P pairs.
+"""
+
+import math
+from itertools import combinations
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fewshot_runner.data.batch import Batch
+from fewshot_runner.data.classes import ClassTable
+from fewshot_runner.data.samplers import PairSampler, PKSampler
+from fewshot_runner.errors import UserError
+from fewshot_runner.methods.siamese import Siamese, balanced_loss
+
+D = 5
+
+
+class Identity(nn.Module):
+    """Images that are features already, (B, D)."""
+
+    out_features = D
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images
+
+
+def learner(hidden: int = 0) -> Siamese:
+    torch.manual_seed(0)
+    return Siamese(Identity(), hidden=hidden).double()
+
+
+def slow_logit(method: Siamese, first: Tensor, second: Tensor) -> float:
+    """Koch's equation by hand: a bias, and |difference| of each feature times its weight."""
+    if isinstance(method.head, nn.Linear):
+        layers = [method.head]
+    else:
+        layers = [method.head[0], method.head[2]]
+    values = [abs(a - b) for a, b in zip(first.tolist(), second.tolist(), strict=True)]
+    for number, layer in enumerate(layers):
+        if number:
+            values = [max(0.0, value) for value in values]
+        rows = zip(layer.weight.tolist(), layer.bias.tolist(), strict=True)
+        values = [bias + sum(w * v for w, v in zip(weights, values, strict=True)) for weights, bias in rows]
+    (logit,) = values
+    return logit
+
+
+def surprise(logit: float, same: bool) -> float:
+    probability = 1 / (1 + math.exp(-logit))
+    return -math.log(probability if same else 1 - probability)
+
+
+def slow_balanced(logits: list[float], labels: list[tuple[int, int]], groups: list[tuple[int, int]]) -> float:
+    """Half of the weight on same-class pairs; of the other half, equal parts for pairs within and across groups."""
+    kinds: dict[str, list[float]] = {"same": [], "near": [], "far": []}
+    for logit, (a, b), (g, h) in zip(logits, labels, groups, strict=True):
+        kind = "same" if a == b else "near" if g == h else "far"
+        kinds[kind].append(surprise(logit, a == b))
+    mean = {kind: sum(values) / len(values) for kind, values in kinds.items() if values}
+    different = [mean[kind] for kind in ("near", "far") if kind in mean]
+    halves = [mean["same"]] if "same" in mean else []
+    halves += [sum(different) / len(different)] if different else []
+    return sum(halves) / len(halves)
+
+
+@pytest.mark.parametrize("hidden", [0, 7])
+@pytest.mark.parametrize("labels", [[0, 1, 2, 0, 1, 2], [2, 0, 1, 2, 2, 1]])
+def test_score_is_the_mean_logit_over_a_classs_examples(hidden: int, labels: list[int]) -> None:
+    random = torch.Generator().manual_seed(0)
+    method = learner(hidden)
+    support = torch.randn(2, 6, D, generator=random, dtype=torch.double)
+    query = torch.randn(2, 4, D, generator=random, dtype=torch.double)
+    support_labels = torch.tensor([labels, labels[::-1]])
+
+    logits = method.score(support, support_labels, query, 3)
+
+    assert logits.shape == (2, 4, 3)
+    for e in range(2):
+        for q in range(4):
+            for n in range(3):
+                of_class = [s for s in range(6) if support_labels[e, s] == n]
+                each = [slow_logit(method, query[e, q], support[e, s]) for s in of_class]
+                assert float(logits[e, q, n]) == pytest.approx(sum(each) / len(each), rel=1e-9)
+
+
+def test_a_pair_has_no_order_and_an_image_is_most_like_itself_where_weights_are_negative() -> None:
+    method = learner()
+    first, second = torch.randn(2, 9, D, dtype=torch.double)
+    assert torch.equal(method.compare(first, second), method.compare(second, first))
+    with torch.no_grad():
+        method.head.weight.copy_(-method.head.weight.abs())
+    assert (method.compare(first, first) > method.compare(first, second)).all()
+
+
+@pytest.mark.parametrize(
+    ("labels", "groups"),
+    [
+        ([0, 0, 1, 1, 2, 3, 3], [0, 0, 0, 0, 1, 1, 1]),
+        ([0, 0, 1, 1, 2], [0, 0, 0, 0, 0]),  # no pair across groups
+        ([0, 0, 1, 1, 2], [0, 0, 1, 1, 2]),  # no different classes within a group
+        ([0, 1, 2, 3], [0, 0, 1, 1]),  # no same-class pair
+        ([0, 0, 0], [0, 0, 0]),  # same-class pairs alone
+    ],
+)
+@pytest.mark.parametrize("hidden", [0, 7])
+def test_loss_over_all_pairs_equals_the_definition(labels: list[int], groups: list[int], hidden: int) -> None:
+    images = torch.randn(len(labels), D, generator=torch.Generator().manual_seed(1), dtype=torch.double)
+    method = learner(hidden)
+    pairs = list(combinations(range(len(labels)), 2))
+    expected = slow_balanced(
+        [slow_logit(method, images[i], images[j]) for i, j in pairs],
+        [(labels[i], labels[j]) for i, j in pairs],
+        [(groups[i], groups[j]) for i, j in pairs],
+    )
+    loss = method.loss(Batch(images, torch.tensor(labels), torch.tensor(groups)))
+    assert float(loss) == pytest.approx(expected, rel=1e-9)
+
+
+def test_loss_over_chosen_pairs_looks_at_no_others() -> None:
+    labels, groups = [0, 0, 1, 1, 2, 3], [0, 0, 0, 0, 1, 1]
+    pairs = [(0, 1), (2, 3), (0, 2), (1, 5), (4, 5)]
+    images = torch.randn(6, D, generator=torch.Generator().manual_seed(1), dtype=torch.double)
+    method = learner()
+    expected = slow_balanced(
+        [slow_logit(method, images[i], images[j]) for i, j in pairs],
+        [(labels[i], labels[j]) for i, j in pairs],
+        [(groups[i], groups[j]) for i, j in pairs],
+    )
+    loss = method.loss(Batch(images, torch.tensor(labels), torch.tensor(groups), pairs=torch.tensor(pairs)))
+    assert float(loss) == pytest.approx(expected, rel=1e-9)
+
+
+def test_balanced_loss_by_hand() -> None:
+    """Logit 0 has surprise log 2, either way; a far pair that is surely wrong weighs a quarter of the whole."""
+    logits = torch.tensor([0.0, 0.0, 0.0, 10.0], dtype=torch.double)
+    same = torch.tensor([True, True, False, False])
+    same_group = torch.tensor([True, True, True, False])
+    far = math.log(1 + math.exp(10))  # 10.0000454
+    expected = 0.5 * math.log(2) + 0.25 * math.log(2) + 0.25 * far
+    assert float(balanced_loss(logits, same, same_group)) == pytest.approx(expected, rel=1e-12)
+
+
+# Two alphabets of two characters with three drawings each: every class and group of equal size.
+TABLE = ClassTable.build(
+    np.arange(4).repeat(3), ["a/1", "a/2", "b/1", "b/2"], ["a", "a", "b", "b"], keep=np.arange(12)
+)
+FEATURES = torch.randn(12, D, generator=torch.Generator().manual_seed(2), dtype=torch.double)
+
+
+def test_all_pairs_cost_what_pairs_drawn_at_random_cost_on_average() -> None:
+    """The claim of the module's head: the all-pairs loss is the expectation of a balanced pair sampler's."""
+    method = learner()
+    everything = PKSampler(TABLE, n_classes=4, n_images=3, seed=0)[0]
+    with torch.no_grad():
+        whole = float(method.loss(everything.map(FEATURES.__getitem__)))
+        sampler = PairSampler(TABLE, n_pairs=400, seed=0)
+        draws = np.array([float(method.loss(sampler[k].map(FEATURES.__getitem__))) for k in range(200)])
+    error = draws.std(ddof=1) / math.sqrt(len(draws))
+    assert error < 0.01 * whole
+    assert abs(draws.mean() - whole) < 4 * error
+
+
+def test_a_pair_batch_costs_the_plain_mean_over_its_pairs() -> None:
+    """Half same, a quarter within and a quarter across groups already: the balance changes nothing."""
+    method = learner()
+    batch = PairSampler(TABLE, n_pairs=8, seed=3)[0]
+    images = FEATURES[batch.images]
+    each = [
+        surprise(slow_logit(method, images[i], images[j]), bool(batch.labels[i] == batch.labels[j]))
+        for i, j in batch.pairs.tolist()
+    ]
+    assert float(method.loss(batch.map(FEATURES.__getitem__))) == pytest.approx(sum(each) / 8, rel=1e-9)
+
+
+def test_the_head_takes_what_the_backbone_gives() -> None:
+    assert learner().head.weight.shape == (1, D)
+    assert [tuple(p.shape) for p in learner(7).head.parameters()] == [(7, D), (7,), (1, 7), (1,)]
+
+
+def test_a_negative_number_of_units_is_refused() -> None:
+    with pytest.raises(UserError, match=r"method\.learner\.hidden=-1"):
+        Siamese(SimpleNamespace(out_features=3), hidden=-1)

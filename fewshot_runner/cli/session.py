@@ -23,7 +23,7 @@ from fewshot_runner.errors import UserError
 from fewshot_runner.report.config import config_tree
 from fewshot_runner.report.console import output
 from fewshot_runner.report.results import result_table
-from fewshot_runner.runs import DONE, RunFolder
+from fewshot_runner.runs import DONE, RUNNING, RunFolder
 
 # Where files lie and what things are called changes no result, and makes no hyperparameter.
 PLACES = (
@@ -42,9 +42,10 @@ def start(config: dict[str, Any], overrides: list[str]) -> RunFolder:
         choices = config["choices"]
         run = RunFolder.claim(Path(config["output_dir"]), f"{choices['dataset']}-{choices['method']}")
         with held(run):
-            atomic.write_text(run.config, to_yaml(config))
-            atomic.write_text(run.overrides, to_yaml(overrides))
             atomic.write_json(run.environment, describe_environment(seed=builder.config.seed))
+            atomic.write_text(run.overrides, to_yaml(overrides))
+            run.write_status(RUNNING, step=0, seconds=0.0)
+            atomic.write_text(run.config, to_yaml(config))  # last: with it the folder is a run that can be resumed
             _train(run, config, experiment, narrator, stop)
     return run
 

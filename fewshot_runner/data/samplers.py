@@ -225,8 +225,9 @@ class PairSampler(Sampler):
 class PKSampler(Sampler):
     """P classes with K images each (Hermans, Beyer and Leibe 2017), so that a loss may use all pairs of a batch.
 
-    `n_groups` > 0 takes half of the classes from that many groups (as evenly as they allow), so that pairs of
-    classes that look alike are not rare. A class of fewer than K images gives all it has.
+    `n_groups` > 0 takes the classes from that many groups, equally many of each, so that classes that look alike
+    come together; where a group has too few, classes of other groups fill up. A class of fewer than K images gives
+    all it has.
     """
 
     def __init__(
@@ -269,16 +270,16 @@ class PKSampler(Sampler):
         table = self.classes
         if not self.n_groups:
             return random.choice(table.n_classes, self.n_classes, replace=False)
-        groups = random.choice(table.n_groups, self.n_groups, replace=False)
-        share = -(-(self.n_classes // 2) // self.n_groups)
-        grouped = np.concatenate(
-            [
-                table.group_offsets[g] + random.choice(n := table.group_sizes[g], min(share, n), replace=False)
-                for g in groups
-            ]
-        )[: self.n_classes // 2]
+        share = -(-self.n_classes // self.n_groups)
+        drawn = []
+        for group in random.choice(table.n_groups, self.n_groups, replace=False):
+            size = table.group_sizes[group]
+            drawn.append(table.group_offsets[group] + random.choice(size, min(share, size), replace=False))
+        grouped = np.concatenate(drawn)[: self.n_classes]
+        if not (missing := self.n_classes - len(grouped)):
+            return grouped
         others = np.setdiff1d(np.arange(table.n_classes), grouped, assume_unique=True)
-        return np.concatenate([grouped, random.choice(others, self.n_classes - len(grouped), replace=False)])
+        return np.concatenate([grouped, random.choice(others, missing, replace=False)])
 
 
 class BatchSampler(Sampler):

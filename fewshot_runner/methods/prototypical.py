@@ -3,16 +3,19 @@
 A class is represented by the mean of its embedded support images, its prototype. A query belongs to the nearest
 prototype. Training minimises the cross-entropy of a softmax over negative squared distances.
 
-Where we deviate: the distances are multiplied by a learned positive scale, and the cosine may replace the distance.
+Where we deviate: similarities are multiplied by a learned positive scale, the cosine may replace the distance, and
+training may take labelled batches instead of episodes (`PKSampler`). Then every pair of images of one class is a
+one-shot episode against all other classes of the batch: once images are embedded, all those episodes together cost
+one product of matrices.
 """
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fewshot_runner.data.batch import Episode
+from fewshot_runner.data.batch import Batch, Episode
 from fewshot_runner.errors import UserError
-from fewshot_runner.methods.base import EmbeddingMethod, class_means
+from fewshot_runner.methods.base import EmbeddingMethod, class_means, full_precision
 
 
 class Prototypical(EmbeddingMethod):
@@ -29,23 +32,41 @@ class Prototypical(EmbeddingMethod):
         self.log_scale = nn.Parameter(torch.tensor(float(scale)).log())
 
     def embed(self, images: Tensor) -> Tensor:
-        return self.backbone(images)  # (B, D)
+        return self.backbone(images).float()  # (B, D)
 
     def score(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Tensor:
         if self.distance == "cosine":
-            support, query = functional.normalize(support, dim=-1), functional.normalize(query, dim=-1)
-        prototypes = class_means(support, support_labels, n_way)  # (E, N, D)
-        if self.distance == "cosine":
-            similarity = query @ functional.normalize(prototypes, dim=-1).transpose(1, 2)  # (E, Q, N)
-        else:
-            similarity = -(
-                query.square().mean(dim=-1)[:, :, None]
-                + prototypes.square().mean(dim=-1)[:, None]
-                - 2 * (query @ prototypes.transpose(1, 2)) / query.shape[-1]
-            )  # (E, Q, N)
+            support = functional.normalize(support, dim=-1)
+        return self.similarity(query, class_means(support, support_labels, n_way))  # (E, N, D) -> (E, Q, N)
+
+    def similarity(self, first: Tensor, second: Tensor) -> Tensor:
+        """(..., A, D) and (..., B, D) to scaled similarities (..., A, B)."""
+        with full_precision(first):
+            if self.distance == "cosine":
+                similarity = functional.normalize(first, dim=-1) @ functional.normalize(second, dim=-1).mT
+            else:
+                squares = first.square().mean(-1)[..., :, None] + second.square().mean(-1)[..., None, :]
+                similarity = 2 * (first @ second.mT) / first.shape[-1] - squares
         return self.log_scale.exp() * similarity
 
-    def loss(self, batch: Episode) -> Tensor:
+    def loss(self, batch: Episode | Batch) -> Tensor:
+        if isinstance(batch, Batch):
+            features = self.embed(batch.images)
+            return one_shot_loss(self.similarity(features, features), batch.labels)
         features = batch.map(self.embed)
         logits = self.score(features.support, features.support_labels, features.query, features.n_way)
         return functional.cross_entropy(logits.flatten(0, 1), features.query_labels.flatten())
+
+
+def one_shot_loss(similarity: Tensor, labels: Tensor) -> Tensor:
+    """The mean over all pairs (query, support) of one class of the one-shot cross-entropy, from (B, B) similarities.
+
+    The other classes of the batch compete with the expected weight of a random image of theirs. A batch without a
+    pair of one class gives 0.
+    """
+    same = labels[:, None] == labels  # (B, B)
+    class_sizes = same.sum(dim=0)  # (B,) images of the class that each image belongs to
+    others = (similarity - class_sizes.log()).masked_fill(same, float("-inf")).logsumexp(dim=1)  # (B,)
+    pairs = same ^ torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+    losses = functional.softplus(others[:, None] - similarity)  # (B, B): -log(s / (s + others))
+    return torch.where(pairs, losses, 0).sum() / pairs.sum().clamp(min=1)

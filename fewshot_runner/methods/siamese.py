@@ -32,7 +32,7 @@ class Siamese(EmbeddingMethod):
         self.head = DifferenceMlp(backbone.out_features, hidden) if hidden else WeightedL1(backbone.out_features)
 
     def embed(self, images: Tensor) -> Tensor:
-        return self.backbone(images)  # (B, D)
+        return self.backbone(images).float()  # (B, D)
 
     def score(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Tensor:
         same = self.head.all_pairs(support, query)  # (E, S, Q)

@@ -76,7 +76,7 @@ def test_loss_is_the_mean_surprise_at_the_right_class(distance: str, shots: str)
         for row, label in zip(rows, episode.query_labels[e], strict=True):
             surprises.append(math.log(sum(math.exp(x) for x in row)) - row[label])
     loss = method(distance).loss(episode)
-    assert float(loss) == pytest.approx(sum(surprises) / 8, rel=1e-6)
+    assert loss.item() == pytest.approx(sum(surprises) / 8, rel=1e-5)  # embeddings are in single precision
 
 
 def test_the_scale_is_learned_and_stays_positive() -> None:

@@ -17,6 +17,7 @@ from fewshot_runner.data.classes import ClassTable
 from fewshot_runner.data.samplers import PairSampler, PKSampler
 from fewshot_runner.errors import UserError
 from fewshot_runner.methods.siamese import Siamese, balanced_loss
+from fewshot_runner.models.pair_heads import WeightedL1
 
 D = 5
 
@@ -31,24 +32,24 @@ class Identity(nn.Module):
 
 
 def learner(hidden: int = 0) -> Siamese:
-    torch.manual_seed(0)
-    return Siamese(Identity(), hidden=hidden).double()
+    """With random weights of either sign, so that no value the head starts from hides a mistake."""
+    random = torch.Generator().manual_seed(0)
+    method = Siamese(Identity(), hidden=hidden).double()
+    for parameter in method.parameters():
+        parameter.data = torch.randn(parameter.shape, generator=random, dtype=torch.double)
+    return method
 
 
 def slow_logit(method: Siamese, first: Tensor, second: Tensor) -> float:
-    """Koch's equation by hand: a bias, and |difference| of each feature times its weight."""
-    if isinstance(method.head, nn.Linear):
-        layers = [method.head]
-    else:
-        layers = [method.head[0], method.head[2]]
+    """By hand: what two embeddings differ by, feature by feature, in Koch's weighted sum or in two plain layers."""
     values = [abs(a - b) for a, b in zip(first.tolist(), second.tolist(), strict=True)]
-    for number, layer in enumerate(layers):
-        if number:
-            values = [max(0.0, value) for value in values]
-        rows = zip(layer.weight.tolist(), layer.bias.tolist(), strict=True)
-        values = [bias + sum(w * v for w, v in zip(weights, values, strict=True)) for weights, bias in rows]
-    (logit,) = values
-    return logit
+    if isinstance(method.head, WeightedL1):
+        weights = [abs(weight) for weight in method.head.weight.tolist()]
+        return method.head.threshold.item() - sum(w * v for w, v in zip(weights, values, strict=True))
+    into, out = method.head.layers[0], method.head.layers[2]
+    rows = zip(into.weight.tolist(), into.bias.tolist(), strict=True)
+    units = [max(0.0, bias + sum(w * v for w, v in zip(weights, values, strict=True))) for weights, bias in rows]
+    return out.bias.item() + sum(w * u for w, u in zip(out.weight[0].tolist(), units, strict=True))
 
 
 def surprise(logit: float, same: bool) -> float:
@@ -86,16 +87,34 @@ def test_score_is_the_mean_logit_over_a_classs_examples(hidden: int, labels: lis
             for n in range(3):
                 of_class = [s for s in range(6) if support_labels[e, s] == n]
                 each = [slow_logit(method, query[e, q], support[e, s]) for s in of_class]
-                assert float(logits[e, q, n]) == pytest.approx(sum(each) / len(each), rel=1e-9)
+                assert logits[e, q, n].item() == pytest.approx(sum(each) / len(each), rel=1e-9)
 
 
-def test_a_pair_has_no_order_and_an_image_is_most_like_itself_where_weights_are_negative() -> None:
-    method = learner()
+@pytest.mark.parametrize("hidden", [0, 7])
+def test_a_head_says_of_all_pairs_what_it_says_of_each(hidden: int) -> None:
+    random = torch.Generator().manual_seed(0)
+    head = learner(hidden).head
+    first, second = torch.randn(2, 3, 4, D, generator=random, dtype=torch.double)
+    together = head.all_pairs(first, second[:, :2])
+    assert together.shape == (3, 4, 2)
+    for a in range(4):
+        for b in range(2):
+            torch.testing.assert_close(together[:, a, b], head(first[:, a], second[:, b]))
+
+
+@pytest.mark.parametrize("hidden", [0, 7])
+def test_a_pair_has_no_order(hidden: int) -> None:
     first, second = torch.randn(2, 9, D, dtype=torch.double)
-    assert torch.equal(method.compare(first, second), method.compare(second, first))
-    with torch.no_grad():
-        method.head.weight.copy_(-method.head.weight.abs())
-    assert (method.compare(first, first) > method.compare(first, second)).all()
+    head = learner(hidden).head
+    assert torch.equal(head(first, second), head(second, first))
+
+
+def test_nothing_is_more_like_an_image_than_itself() -> None:
+    """A weighted distance stays one whatever sign the weights are trained to."""
+    head = learner().head
+    first, second = torch.randn(2, 9, D, dtype=torch.double)
+    assert (head.weight < 0).any()
+    assert (head(first, first) > head(first, second)).all()
 
 
 @pytest.mark.parametrize(
@@ -119,7 +138,7 @@ def test_loss_over_all_pairs_equals_the_definition(labels: list[int], groups: li
         [(groups[i], groups[j]) for i, j in pairs],
     )
     loss = method.loss(Batch(images, torch.tensor(labels), torch.tensor(groups)))
-    assert float(loss) == pytest.approx(expected, rel=1e-9)
+    assert loss.item() == pytest.approx(expected, rel=1e-9)
 
 
 def test_loss_over_chosen_pairs_looks_at_no_others() -> None:
@@ -133,7 +152,7 @@ def test_loss_over_chosen_pairs_looks_at_no_others() -> None:
         [(groups[i], groups[j]) for i, j in pairs],
     )
     loss = method.loss(Batch(images, torch.tensor(labels), torch.tensor(groups), pairs=torch.tensor(pairs)))
-    assert float(loss) == pytest.approx(expected, rel=1e-9)
+    assert loss.item() == pytest.approx(expected, rel=1e-9)
 
 
 def test_balanced_loss_by_hand() -> None:
@@ -143,7 +162,7 @@ def test_balanced_loss_by_hand() -> None:
     same_group = torch.tensor([True, True, True, False])
     far = math.log(1 + math.exp(10))  # 10.0000454
     expected = 0.5 * math.log(2) + 0.25 * math.log(2) + 0.25 * far
-    assert float(balanced_loss(logits, same, same_group)) == pytest.approx(expected, rel=1e-12)
+    assert balanced_loss(logits, same, same_group).item() == pytest.approx(expected, rel=1e-12)
 
 
 # Two alphabets of two characters with three drawings each: every class and group of equal size.
@@ -158,9 +177,9 @@ def test_all_pairs_cost_what_pairs_drawn_at_random_cost_on_average() -> None:
     method = learner()
     everything = PKSampler(TABLE, n_classes=4, n_images=3, seed=0)[0]
     with torch.no_grad():
-        whole = float(method.loss(everything.map(FEATURES.__getitem__)))
+        whole = method.loss(everything.map(FEATURES.__getitem__)).item()
         sampler = PairSampler(TABLE, n_pairs=400, seed=0)
-        draws = np.array([float(method.loss(sampler[k].map(FEATURES.__getitem__))) for k in range(200)])
+        draws = np.array([method.loss(sampler[k].map(FEATURES.__getitem__)).item() for k in range(200)])
     error = draws.std(ddof=1) / math.sqrt(len(draws))
     assert error < 0.01 * whole
     assert abs(draws.mean() - whole) < 4 * error
@@ -175,12 +194,12 @@ def test_a_pair_batch_costs_the_plain_mean_over_its_pairs() -> None:
         surprise(slow_logit(method, images[i], images[j]), bool(batch.labels[i] == batch.labels[j]))
         for i, j in batch.pairs.tolist()
     ]
-    assert float(method.loss(batch.map(FEATURES.__getitem__))) == pytest.approx(sum(each) / 8, rel=1e-9)
+    assert method.loss(batch.map(FEATURES.__getitem__)).item() == pytest.approx(sum(each) / 8, rel=1e-9)
 
 
 def test_the_head_takes_what_the_backbone_gives() -> None:
-    assert learner().head.weight.shape == (1, D)
-    assert [tuple(p.shape) for p in learner(7).head.parameters()] == [(7, D), (7,), (1, 7), (1,)]
+    assert sum(p.numel() for p in learner().parameters()) == D + 1
+    assert sum(p.numel() for p in learner(7).parameters()) == 7 * D + 7 + 7 + 1
 
 
 def test_a_negative_number_of_units_is_refused() -> None:

@@ -1,0 +1,257 @@
+"""The store: the right pixels, a key that forgets nothing, every kind of damage, and many builders at once."""
+
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fewshot_runner.data import store as store_module
+from fewshot_runner.data.store import open_store
+from fewshot_runner.errors import UserError
+
+FILES = ["index.npz", "meta.json", "pixels.npy"]
+
+
+def folders(cache: Path) -> list[str]:
+    """What is in a cache folder beside the locks."""
+    return sorted(entry.name for entry in cache.iterdir() if entry.suffix != ".lock")
+
+
+def straightforward(source, size: int, mode: str) -> np.ndarray:
+    """(I, C, size, size), an image at a time."""
+    images = []
+    for index in range(len(source.items())):
+        image = source.image(index).convert(mode)
+        if image.size != (size, size):
+            image = image.resize((size, size), Image.Resampling.BILINEAR)
+        images.append(np.asarray(image).reshape(size, size, -1).transpose(2, 0, 1))
+    return np.stack(images)
+
+
+@pytest.mark.parametrize("size", [20, 13, 31])
+@pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (3, "RGB")])
+def test_cold_and_warm_stores_hold_what_a_straightforward_decode_gives(tmp_path, squares, size, channels, mode):
+    expected = straightforward(squares(), size, mode)
+    source = squares()
+    for asked in (range(36), []):  # the second time nothing is decoded
+        source.decoded.clear()
+        store = open_store(source, image_size=size, channels=channels, cache=tmp_path)
+        assert sorted(source.decoded) == list(asked)
+        assert store.pixels.dtype == np.uint8
+        assert np.array_equal(store.pixels, expected)
+
+
+def test_names_labels_groups_and_parts_stand_beside_the_pixels(tmp_path, squares):
+    source = squares()
+    store = open_store(source, image_size=8, channels=1, cache=tmp_path)
+    for index, item in enumerate(source.items()):
+        assert store.image_names[index] == item.name
+        assert store.image_parts[index] == item.part
+        assert store.class_names[store.labels[index]] == item.class_name
+        assert store.class_groups[store.labels[index]] == item.group
+    assert sorted(store.class_names) == sorted(source.classes)
+    assert store.path.parent == tmp_path
+    assert sorted(entry.name for entry in store.path.iterdir()) == FILES
+    assert folders(tmp_path) == [store.path.name]
+
+
+def test_the_key_covers_every_option_and_the_identity_of_the_source(tmp_path, squares, monkeypatch):
+    def path(source, **options) -> Path:
+        return open_store(source, **{"image_size": 8, "channels": 1, "cache": tmp_path, **options}).path
+
+    other_name = squares()
+    other_name.name = "other"
+    paths = [
+        path(squares()),
+        path(squares(), image_size=9),
+        path(squares(), channels=3),
+        path(squares(version=2)),
+        path(squares(n_images=5)),
+        path(other_name),
+    ]
+    monkeypatch.setattr(store_module, "FORMAT", store_module.FORMAT + 1)
+    paths.append(path(squares()))
+    assert len(set(paths)) == len(paths)
+    assert path(squares()) == paths[-1], "and nothing else"
+
+
+def test_the_pixels_in_memory_can_be_written_and_the_file_stays(tmp_path, squares):
+    store = open_store(squares(), image_size=8, channels=1, cache=tmp_path)
+    before = store.pixels.copy()
+    store.pixels[:] = 7
+    assert np.array_equal(open_store(squares(), image_size=8, channels=1, cache=tmp_path).pixels, before)
+
+
+def test_progress_ends_with_all_images_and_is_silent_when_warm(tmp_path, squares):
+    calls: list[tuple[int, int]] = []
+    for _ in range(2):
+        open_store(
+            squares(n_images=200), image_size=8, channels=1, cache=tmp_path, progress=lambda *call: calls.append(call)
+        )
+    assert calls == [(500, 1200), (1000, 1200), (1200, 1200)]
+
+
+def flip_byte(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+DAMAGE = {
+    **{f"{name} truncated": lambda path, name=name: os.truncate(path / name, 100) for name in FILES},
+    **{f"{name} emptied": lambda path, name=name: os.truncate(path / name, 0) for name in FILES},
+    **{f"{name} missing": lambda path, name=name: (path / name).unlink() for name in FILES},
+    **{f"{name} with a flipped bit": lambda path, name=name: flip_byte(path / name) for name in FILES[::2]},
+    **{f"{name} longer": lambda path, name=name: (path / name).open("ab").write(b"\0") for name in FILES[::2]},
+    **{
+        f"meta.json holding {content[:20]!r}": lambda path, content=content: (path / "meta.json").write_bytes(content)
+        for content in (b"\xff\xfe\0", b"[]", b"null", b"{}", b'{"files": 3}', b'{"files": {"pixels.npy": {}}}')
+    },
+    "an empty folder": lambda path: [(path / name).unlink() for name in FILES],
+    "no folder": lambda path: shutil.rmtree(path),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_store_is_rebuilt(tmp_path, squares, damage):
+    expected = straightforward(squares(), 20, "L")
+    path = open_store(squares(), image_size=20, channels=1, cache=tmp_path).path
+    damage(path)
+    source = squares()
+    store = open_store(source, image_size=20, channels=1, cache=tmp_path)
+    assert sorted(source.decoded) == list(range(36))
+    assert np.array_equal(store.pixels, expected)
+    assert store.path == path
+    assert folders(tmp_path) == [path.name]
+    source.decoded.clear()
+    open_store(source, image_size=20, channels=1, cache=tmp_path)
+    assert not source.decoded, "and is whole again"
+
+
+def test_damage_under_an_unchanged_stamp_does_not_crash(tmp_path, squares):
+    path = open_store(squares(), image_size=8, channels=1, cache=tmp_path).path
+    status = (path / "index.npz").stat()
+    (path / "index.npz").write_bytes(b"\0" * status.st_size)
+    os.utime(path / "index.npz", ns=(status.st_atime_ns, status.st_mtime_ns))
+    store = open_store(squares(), image_size=8, channels=1, cache=tmp_path)
+    assert store.class_names.tolist() == sorted(squares().classes)
+
+
+def test_a_copied_cache_is_taken_as_it_is(tmp_path, squares):
+    store = open_store(squares(), image_size=8, channels=1, cache=tmp_path / "one")
+    shutil.copytree(store.path, tmp_path / "two" / store.path.name, copy_function=shutil.copyfile)  # new times
+    source = squares()
+    copy = open_store(source, image_size=8, channels=1, cache=tmp_path / "two")
+    assert not source.decoded
+    assert np.array_equal(copy.pixels, store.pixels)
+
+
+@pytest.mark.parametrize("failure", [UserError("7.png: damaged"), KeyboardInterrupt(), MemoryError()], ids=repr)
+def test_a_build_that_fails_leaves_nothing_behind(tmp_path, squares, failure):
+    class Failing(squares):
+        def image(self, index):
+            if index == 7:
+                raise failure
+            return super().image(index)
+
+    with pytest.raises(type(failure)) as caught:
+        open_store(Failing(), image_size=8, channels=1, cache=tmp_path)
+    assert caught.value is failure
+    assert folders(tmp_path) == []
+    assert len(open_store(squares(), image_size=8, channels=1, cache=tmp_path).pixels) == 36
+
+
+@pytest.mark.parametrize("place", ["a file", "below a file"])
+def test_a_cache_that_cannot_be_made_is_named(tmp_path, squares, place):
+    (tmp_path / "file").write_text("")
+    cache = tmp_path / "file" if place == "a file" else tmp_path / "file" / "cache"
+    with pytest.raises(UserError, match="dataset.cache=.*file.*set dataset.cache or FSL_CACHE to a folder"):
+        open_store(squares(), image_size=8, channels=1, cache=cache)
+    assert folders(tmp_path) == ["file"]
+
+
+def test_a_full_disk_is_an_error_before_the_first_image_and_leaves_nothing(tmp_path, squares, monkeypatch):
+    def full(descriptor: int, offset: int, length: int) -> None:
+        assert (offset, length) == (0, os.fstat(descriptor).st_size)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
+    source = squares()
+    with pytest.raises(UserError, match="dataset.cache=.*No space left on device.*free space"):
+        open_store(source, image_size=8, channels=1, cache=tmp_path)
+    assert not source.decoded
+    assert folders(tmp_path) == []
+
+
+def test_others_may_read_the_cache_that_the_umask_lets_them_read(tmp_path, squares):
+    previous = os.umask(0o022)
+    try:
+        path = open_store(squares(), image_size=8, channels=1, cache=tmp_path).path
+    finally:
+        os.umask(previous)
+    assert path.stat().st_mode & 0o777 == 0o755
+    assert {name: (path / name).stat().st_mode & 0o777 for name in FILES} == dict.fromkeys(FILES, 0o644)
+
+
+@pytest.fixture
+def picture_folder(tmp_path) -> Path:
+    random = np.random.default_rng(0)
+    for name in ("a", "b", "c"):
+        (tmp_path / "pictures" / name).mkdir(parents=True)
+        for number in range(20):
+            pixels = random.integers(0, 256, size=(24, 24), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "pictures" / name / f"{number:02d}.png")
+    return tmp_path / "pictures"
+
+
+PROGRAM = """
+import hashlib, os, sys, time
+from pathlib import Path
+from fewshot_runner.data.sources.folder import Folder
+from fewshot_runner.data.store import open_store
+
+class Watched(Folder):
+    decoded = 0
+    def image(self, index):
+        Watched.decoded += 1
+        time.sleep(0.002)
+        if index == int(sys.argv[3]):
+            os.kill(os.getpid(), 9)
+        return super().image(index)
+
+store = open_store(Watched(path=sys.argv[1]), image_size=16, channels=1, cache=Path(sys.argv[2]))
+print(Watched.decoded, hashlib.sha256(store.pixels.tobytes()).hexdigest())
+"""
+
+
+def start(pictures: Path, cache: Path, *, dies_at: int = -1) -> subprocess.Popen[str]:
+    arguments = [sys.executable, "-c", PROGRAM, str(pictures), str(cache), str(dies_at)]
+    return subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
+
+
+def test_several_processes_build_one_good_store(tmp_path, picture_folder):
+    processes = [start(picture_folder, tmp_path / "cache") for _ in range(4)]
+    answers = [process.communicate()[0].split() for process in processes]
+    assert sorted(int(decoded) for decoded, _ in answers) == [0, 0, 0, 60]
+    assert len({digest for _, digest in answers}) == 1
+    assert len(folders(tmp_path / "cache")) == 1
+
+
+def test_a_build_that_was_killed_is_cleared_away_and_done_again(tmp_path, picture_folder):
+    killed = start(picture_folder, tmp_path / "cache", dies_at=30)
+    killed.communicate()
+    assert killed.returncode == -signal.SIGKILL
+    (half,) = folders(tmp_path / "cache")
+    assert half.startswith("."), "half a store has no name that could be taken for a whole one"
+    decoded, _ = start(picture_folder, tmp_path / "cache").communicate()[0].split()
+    assert decoded == "60"
+    (whole,) = folders(tmp_path / "cache")
+    assert json.loads((tmp_path / "cache" / whole / "meta.json").read_text())["options"]["image_size"] == 16

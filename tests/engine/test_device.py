@@ -1,0 +1,90 @@
+"""Device, threads and precision."""
+
+import os
+
+import pytest
+import torch
+
+from fewshot_runner.engine.device import Hardware, available_cores, choose_device
+from fewshot_runner.engine.experiment import Experiment
+from fewshot_runner.errors import UserError
+
+
+def pretend(monkeypatch: pytest.MonkeyPatch, *, gpus: int = 0, mps: bool = False) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "mps", "chosen"), [(0, False, "cpu"), (0, True, "mps"), (2, False, "cuda"), (1, True, "cuda")]
+)
+def test_auto_takes_a_gpu_where_there_is_one(
+    monkeypatch: pytest.MonkeyPatch, gpus: int, mps: bool, chosen: str
+) -> None:
+    pretend(monkeypatch, gpus=gpus, mps=mps)
+    assert choose_device("auto").type == chosen
+
+
+def test_a_device_is_chosen_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, gpus=2)
+    assert choose_device("cpu") == torch.device("cpu")
+    assert choose_device("cuda") == torch.device("cuda")
+    assert choose_device("cuda:1") == torch.device("cuda:1")
+
+
+@pytest.mark.parametrize("name", ["gpu", "", "cuda:", "cuda:x", "cpu:x", "cuda:-1", "cuda:2", "mps"])
+def test_a_device_that_is_not_there_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    pretend(monkeypatch, gpus=2)
+    with pytest.raises(UserError, match=f"hardware.device={name}:"):
+        choose_device(name)
+
+
+def test_cuda_without_a_gpu_says_what_to_use() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(UserError, match=r"hardware\.device=cuda: .*hardware\.device=auto or cpu"):
+        Hardware(device="cuda")
+
+
+def test_threads() -> None:
+    assert Hardware(device="cpu", threads=1).threads == torch.get_num_threads() == 1
+    assert Hardware(device="cpu").threads == torch.get_num_threads() == available_cores()
+    assert 1 <= available_cores() <= (os.cpu_count() or 1)
+    for threads in (0, -1, "many"):
+        with pytest.raises(UserError, match=rf"hardware\.threads={threads}"):
+            Hardware(device="cpu", threads=threads)
+
+
+def test_an_unknown_precision_is_refused() -> None:
+    with pytest.raises(UserError, match=r"hardware\.precision=int8: .*float32, bfloat16"):
+        Hardware(device="cpu", precision="int8")
+
+
+def test_autocast_computes_in_the_chosen_precision() -> None:
+    a = torch.eye(2)
+    for precision, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
+        with Hardware(device="cpu", threads=1, precision=precision).autocast():
+            assert (a @ a).dtype == dtype
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_place_sets_the_memory_format(channels_last: bool) -> None:
+    hardware = Hardware(device="cpu", threads=1, channels_last=channels_last)
+    weight = hardware.place(torch.nn.Conv2d(3, 4, 3)).weight
+    assert weight.is_contiguous(memory_format=torch.channels_last) == channels_last
+
+
+def test_mixed_precision_trains_to_finite_float32_weights(make_experiment) -> None:
+    experiment: Experiment = make_experiment(hardware=Hardware(device="cpu", threads=1, precision="bfloat16"))
+    before = [parameter.detach().clone() for parameter in experiment.method.parameters()]
+    for step in range(3):
+        experiment.optimizer.zero_grad()
+        with experiment.hardware.autocast():
+            figures = experiment.method.backward(experiment.items[step])
+        experiment.optimizer.step()
+        assert figures["loss"].isfinite()
+    for parameter, old in zip(experiment.method.parameters(), before, strict=True):
+        assert parameter.dtype == torch.float32
+        assert parameter.isfinite().all()
+        assert not torch.equal(parameter, old)

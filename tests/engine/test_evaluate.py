@@ -1,0 +1,166 @@
+"""The evaluator against counting by hand, and what it must leave alone."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from fewshot_runner.data.batch import Episode
+from fewshot_runner.engine import evaluate as module
+from fewshot_runner.engine.device import Hardware
+from fewshot_runner.engine.evaluate import Evaluation, embed_all, evaluate
+from fewshot_runner.engine.metrics import t_interval
+from fewshot_runner.engine.protocols import Runs
+from fewshot_runner.data.source import Run
+from fewshot_runner.methods.base import EmbeddingMethod, Method
+
+
+class Brightness(Method):
+    """Answers with the class whose support image is of the nearest mean brightness; no embedding to cache."""
+
+    def loss(self, batch: object) -> Tensor:
+        raise NotImplementedError
+
+    def classify(self, episode: Episode) -> Tensor:
+        assert not torch.is_grad_enabled()
+        assert not self.training
+        support, query = episode.support.flatten(2).mean(-1), episode.query.flatten(2).mean(-1)  # (E, S), (E, Q)
+        order = episode.support_labels.argsort(dim=1)  # one shot: class n is the n-th
+        return -(query[..., None] - support.gather(1, order)[:, None]).abs()
+
+
+def by_hand(world, protocol) -> list[float]:
+    """Accuracies of `Brightness` by plain loops over the pixels."""
+    brightness = (world.pixels.double() / 255).mean(dim=(1, 2, 3)).tolist()
+    accuracies = []
+    for number in range(len(protocol)):
+        task = protocol.draw(number, number + 1)
+        support = dict(zip(task.support_labels[0].tolist(), task.support[0].tolist(), strict=True))
+        right = 0
+        for image, label in zip(task.query[0].tolist(), task.query_labels[0].tolist(), strict=True):
+            answer = min(support, key=lambda n: abs(brightness[image] - brightness[support[n]]))
+            right += answer == label
+        accuracies.append(right / task.query.shape[1])
+    return accuracies
+
+
+def test_accuracies_by_hand(world, hardware: Hardware) -> None:
+    protocol = world.protocol("test", episodes=30)
+    evaluation = evaluate(Brightness(), protocol, hardware=hardware)
+    assert evaluation.accuracies.tolist() == pytest.approx(by_hand(world, protocol))
+    assert len(set(evaluation.accuracies.tolist())) > 3
+    assert evaluation.accuracy == evaluation.accuracies.mean()
+    assert evaluation.ci95 == t_interval(evaluation.accuracies)
+    assert evaluation.protocol == {
+        "protocol": "episodes", "part": "test", "n_way": 4, "n_shot": 1, "n_query": 3, "within_group": False,
+        "episodes": 30, "episode_seed": 0,
+    }  # fmt: skip
+
+
+def test_fixed_runs_by_hand(world, hardware: Hardware) -> None:
+    runs = [
+        Run(support=(8 * 18, 8 * 19), support_labels=(0, 1), query=(8 * 19 + 1, 8 * 18 + 2), query_labels=(1, 0)),
+        Run(support=(8 * 21, 8 * 20), support_labels=(1, 0), query=(8 * 20 + 3, 8 * 21 + 1), query_labels=(0, 1)),
+    ]
+    protocol = Runs(runs, world.viewer, name="two_runs")
+    evaluation = evaluate(Brightness(), protocol, hardware=hardware)
+    assert evaluation.accuracies.tolist() == pytest.approx(by_hand(world, protocol))
+    described = evaluation.protocol
+    assert (described["n_way"], described["n_shot"], described["n_query"], described["episodes"]) == (2, 1, 1, 2)
+    assert (described["protocol"], described["part"], described["episode_seed"]) == ("runs", "two_runs", None)
+
+
+def test_nothing_is_changed(world, hardware: Hardware, make_method) -> None:
+    method = make_method()
+    method.train()
+    method.backbone.blocks[1].eval()
+    modes = [part.training for part in method.modules()]
+    values = {key: value.clone() for key, value in method.state_dict().items()}
+    states = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()  # noqa: NPY002
+    evaluate(method, world.protocol("test"), hardware=hardware)
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert np.array_equal(np.random.get_state()[1], states[1])  # noqa: NPY002
+    assert random.getstate() == states[2]
+    assert [part.training for part in method.modules()] == modes
+    assert torch.is_grad_enabled()
+    assert all(torch.equal(value, values[key]) for key, value in method.state_dict().items())
+    assert all(parameter.grad is None for parameter in method.parameters())
+
+
+def test_modes_come_back_after_an_error(world, hardware: Hardware, make_method) -> None:
+    method = make_method().train()
+
+    class Enough(Exception):
+        pass
+
+    def between() -> None:
+        raise Enough
+
+    with pytest.raises(Enough):
+        evaluate(method, world.protocol("test"), hardware=hardware, between=between)
+    assert all(part.training for part in method.modules())
+    with pytest.raises(Enough):
+        evaluate(Brightness(), world.protocol("test"), hardware=hardware, between=between)
+
+
+@pytest.mark.parametrize(("images", "comparisons"), [(1, 1), (7, 50), (1024, 1 << 17)])
+def test_chunks_do_not_change_accuracies(
+    world, hardware: Hardware, make_method, monkeypatch: pytest.MonkeyPatch, images: int, comparisons: int
+) -> None:
+    protocol = world.protocol("test", episodes=25, n_shot=2)
+    whole = evaluate(make_method(), protocol, hardware=hardware)
+    monkeypatch.setattr(module, "IMAGES_AT_ONCE", images)
+    monkeypatch.setattr(module, "COMPARISONS_AT_ONCE", comparisons)
+    calls: list[int] = []
+    chunked = evaluate(make_method(), protocol, hardware=hardware, between=lambda: calls.append(1))
+    np.testing.assert_array_equal(chunked.accuracies, whole.accuracies)
+    if (images, comparisons) == (1, 1):
+        assert len(calls) == 6 * 8 + 25  # once an image, once an episode
+
+
+def test_an_image_is_embedded_once(world, hardware: Hardware) -> None:
+    class Counting(EmbeddingMethod):
+        seen = 0
+
+        def loss(self, batch: object) -> Tensor:
+            raise NotImplementedError
+
+        def embed(self, images: Tensor) -> Tensor:
+            self.seen += len(images)
+            return images.flatten(1)
+
+        def score(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Tensor:
+            return torch.zeros(*query.shape[:2], n_way)
+
+    method = Counting()
+    protocol = world.protocol("test", episodes=500)
+    evaluate(method, protocol, hardware=hardware)
+    assert method.seen == 6 * 8  # all images of the six test classes
+
+
+def test_embed_all_keeps_the_order(world, make_method, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "IMAGES_AT_ONCE", 3)
+    method = make_method().eval()
+    index = torch.tensor([5, 100, 3, 5, 17, 180, 0])
+    with torch.no_grad():
+        features = embed_all(method, world.viewer, index)
+        for row, number in zip(features, index, strict=True):
+            torch.testing.assert_close(row, method.embed(world.viewer(number[None]))[0])
+
+
+def test_the_mean_is_over_tasks() -> None:
+    evaluation = Evaluation(np.array([0.5, 1.0]), {})
+    assert evaluation.accuracy == 0.75
+    assert Evaluation(np.array([0.5]), {}).ci95 is None
+
+
+def test_mixed_precision_gives_finite_answers_without_spurious_ties(world, make_method) -> None:
+    protocol = world.protocol("test", episodes=200)
+    exact = evaluate(make_method(), protocol, hardware=Hardware(device="cpu", threads=1))
+    mixed = evaluate(make_method(), protocol, hardware=Hardware(device="cpu", threads=1, precision="bfloat16"))
+    assert np.isfinite(mixed.accuracies).all()
+    assert abs(mixed.accuracy - exact.accuracy) < 0.02
+    earned = mixed.accuracies * protocol.draw(0, 1).query.shape[1]
+    assert np.allclose(earned, earned.round())  # a tie would have earned a part

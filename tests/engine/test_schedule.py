@@ -1,0 +1,59 @@
+"""Learning rates against closed forms."""
+
+import math
+
+import pytest
+
+from fewshot_runner.engine.schedule import Constant, Cosine, Exponential
+from fewshot_runner.errors import UserError
+
+
+def test_trap_15_factors_do_not_compound() -> None:
+    """`rate *= 0.99 ** epoch` would be at 0.99 ** 1275 = 0.0000027 by epoch 50."""
+    schedule = Exponential(factor=0.99, every=100)
+    assert schedule(50 * 100, 10_000) == pytest.approx(0.6050060671, rel=1e-9)
+    assert schedule(50 * 100 + 99, 10_000) == schedule(50 * 100, 10_000)
+    assert schedule(99, 10_000) == 1.0
+    assert schedule(100, 10_000) == 0.99
+
+
+def test_trap_15_the_rate_of_a_step_does_not_depend_on_what_was_asked_before() -> None:
+    for schedule in (Constant(), Cosine(warmup=10, floor=0.1), Exponential(factor=0.99, every=3)):
+        forwards = [schedule(step, 100) for step in range(100)]
+        assert [schedule(step, 100) for step in reversed(range(100))] == forwards[::-1]
+
+
+def test_cosine_by_hand() -> None:
+    schedule = Cosine(floor=0.2)
+    assert schedule(0, 90) == 1.0
+    assert schedule(30, 90) == pytest.approx(0.2 + 0.8 * 0.75)  # cos 60 degrees = 1/2
+    assert schedule(45, 90) == pytest.approx(0.6)
+    assert schedule(90, 90) == pytest.approx(0.2)
+    assert Cosine()(90, 90) == pytest.approx(0.0)
+
+
+def test_warmup_rises_to_the_base_rate() -> None:
+    schedule = Cosine(warmup=4)
+    assert [schedule(step, 104) for step in range(5)] == [0.25, 0.5, 0.75, 1.0, 1.0]
+    assert schedule(54, 104) == pytest.approx(0.5)
+    assert schedule(104, 104) == pytest.approx(0.0)
+    assert all(math.isfinite(Cosine(warmup=10)(step, 10)) for step in range(11))
+
+
+def test_constant() -> None:
+    assert {Constant()(step, 10) for step in range(10)} == {1.0}
+
+
+@pytest.mark.parametrize(
+    ("schedule", "options"),
+    [
+        (Cosine, {"warmup": -1}),
+        (Cosine, {"floor": 1.5}),
+        (Exponential, {"factor": 0.0, "every": 1}),
+        (Exponential, {"factor": 1.1, "every": 1}),
+        (Exponential, {"factor": 0.5, "every": 0}),
+    ],
+)
+def test_impossible_settings_are_refused(schedule: type, options: dict) -> None:
+    with pytest.raises(UserError, match="|".join(f"{key}={value}" for key, value in options.items())):
+        schedule(**options)

@@ -1,5 +1,6 @@
 """Downloads that leave a whole, verified file or nothing."""
 
+import http.client
 import tempfile
 from pathlib import Path
 
@@ -20,7 +21,7 @@ def fetch(url: str, path: Path, *, md5: str | None = None) -> None:
             content = (Path(folder) / path.name).read_bytes()
         path.parent.mkdir(parents=True, exist_ok=True)
         atomic.write_bytes(path, content)
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, http.client.HTTPException) as error:
         raise UserError(
             f"{path} is missing and could not be downloaded ({error}); download {url} by hand and put it there"
         ) from error

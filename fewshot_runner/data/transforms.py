@@ -3,6 +3,7 @@
 Shapes: B images, C channels, H and W pixels. Values are in 0..1 until `Standardise`.
 """
 
+import functools
 import math
 
 import torch
@@ -55,9 +56,9 @@ class Warp:
         )  # (B, H, W, 2), coordinates in -1..1
         if self.elastic:
             points = torch.randn(len(images), 2, self.elastic_grid, self.elastic_grid, generator=generator)
-            field = functional.interpolate(
-                (2 * self.elastic * points).to(images.device), images.shape[-2:], mode="bicubic", align_corners=True
-            )  # (B, 2, H, W)
+            points = (2 * self.elastic * points).to(images.device)
+            rows, columns = (bicubic_weights(self.elastic_grid, size).to(images.device) for size in images.shape[-2:])
+            field = rows @ points @ columns.T  # (B, 2, H, W)
             grid = grid + field.permute(0, 2, 3, 1)
         if self.background == "edge":
             return functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
@@ -79,6 +80,16 @@ class Warp:
         shear = torch.stack([torch.ones(count), shear_x, shear_y, torch.ones(count)], dim=1).view(-1, 2, 2)
         scaled = rotation @ shear * torch.stack([scale_x, scale_y], dim=1)[:, None]  # (count, 2, 2)
         return torch.cat([scaled, torch.stack([shift_x, shift_y], dim=1)[..., None]], dim=2)
+
+
+@functools.cache
+def bicubic_weights(points: int, size: int) -> Tensor:
+    """(size, points): each of `size` pixels as a weighted sum of control points that span them from end to end.
+
+    Interpolation is linear in the points, so a field is two small products of matrices.
+    """
+    identity = torch.eye(points)[None, None]
+    return functional.interpolate(identity, (size, points), mode="bicubic", align_corners=True)[0, 0]
 
 
 class Standardise:

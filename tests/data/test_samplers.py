@@ -412,21 +412,30 @@ def test_p_different_classes_give_k_different_images_each(n_groups):
         assert counts.tolist() == [9] * 8
 
 
-def test_half_of_the_classes_come_from_few_groups():
+@pytest.mark.parametrize(
+    ("n_classes", "n_groups", "shares"), [(24, 3, [8, 8, 8]), (10, 3, [2, 4, 4]), (2, 5, [1, 1]), (10, 1, [10])]
+)
+def test_classes_come_from_few_groups_equally_many_of_each(n_classes, n_groups, shares):
     table = make_table({f"group{number}": [3] * 10 for number in range(40)})
-    sampler = PKSampler(table, n_classes=24, n_images=2, n_groups=3, seed=0)
-    largest = []
+    sampler = PKSampler(table, n_classes=n_classes, n_images=2, n_groups=n_groups, seed=0)
+    seen = set()
     for k in range(200):
         of_group = np.bincount(table.class_groups[sampler[k].labels.unique()], minlength=40)
-        assert of_group.sum() == 24
-        largest.append(np.sort(of_group)[-3:])
-        assert (largest[-1] >= 4).all(), "12 classes of 3 groups, 4 of each"
-    assert np.mean(largest) < 5.5, "the other 12 are spread over all groups"
-    alone = PKSampler(table, n_classes=24, n_images=2, n_groups=0, seed=0)
-    assert np.mean([np.bincount(alone[k].groups).max() / 2 for k in range(50)]) < 4
+        assert sorted(of_group[of_group > 0]) == shares
+        seen |= set(np.flatnonzero(of_group))
+    assert seen == set(range(40))
 
 
-def test_small_classes_give_all_they_have_and_small_groups_are_filled_up():
+def test_groups_that_are_too_small_are_filled_up_from_others():
+    table = make_table({f"group{number}": [3] * 2 for number in range(10)})
+    sampler = PKSampler(table, n_classes=8, n_images=1, n_groups=2, seed=0)
+    for k in range(100):
+        classes = sampler[k].labels.unique()
+        assert len(classes) == 8
+        assert (np.bincount(table.class_groups[classes]) == 2).sum() >= 2, "two groups in full"
+
+
+def test_small_classes_give_all_they_have():
     table = make_table({"a": [1, 2], "b": [5, 5], "c": [7, 3]})
     sampler = PKSampler(table, n_classes=6, n_images=4, n_groups=1, seed=0)
     for k in range(50):

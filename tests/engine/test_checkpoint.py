@@ -92,7 +92,7 @@ def test_a_pickle_bomb_is_not_executed(tmp_path: Path) -> None:
     save(path, {"method": Bomb(target)})
     with pytest.raises(DamagedCheckpoint, match=r"bomb\.pt"):
         load(path)
-    plain = pickle.dumps(Bomb(target))
+    plain = pickle.dumps(Bomb(target), protocol=2)
     path.write_bytes(plain + MARK + hashlib.sha256(plain).digest())
     with pytest.raises(DamagedCheckpoint, match=r"bomb\.pt"):
         load(path)
@@ -161,7 +161,7 @@ for kill in range(25):
     assert state is not None and not damaged, damaged
     assert state["step"] >= latest and (state["weight"] == state["step"]).all()
     best = checkpoints.load_best() if checkpoints.best.exists() else state
-    assert best["step"] >= state["step"] - 1 and (best["weight"] == best["step"]).all()
+    assert best["step"] <= state["step"] and (best["weight"] == best["step"]).all()
     temporary = len(list(checkpoints.folder.glob(".*")))
     leftovers += temporary
     assert temporary <= 2, temporary  # an earlier kill's are swept away

@@ -1,0 +1,146 @@
+"""What the tests of the commands share: `fsl` called in this process, tiny runs, and folders before and after."""
+
+import contextlib
+import io
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+
+from fewshot_runner.cli.compose import compose
+from fewshot_runner.cli.main import run
+
+WORLD = [
+    "dataset=glyphs", "++dataset.source.alphabets=6", "++dataset.source.characters=8", "++dataset.source.drawers=8",
+    "dataset.image_size=16", "model=conv4", "model.widths=[8,8]", "episode.n_way=3", "episode.n_query=4",
+    "hardware=cpu", "hardware.threads=1", "trainer.max_steps=20", "trainer.val_every=10", "trainer.val_episodes=20",
+    "trainer.checkpoint_every=5", "trainer.log_every=5", "eval.episodes=50",
+]  # fmt: skip
+SAMPLER = {
+    "n_way": 4, "n_shot": 1, "n_query": 2, "episodes": 1, "n_classes": 8, "n_images": 3, "n_groups": 2, "n_pairs": 16,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command said and how it ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def run(self) -> Path:
+        """The run folder, which stands in the last line."""
+        last = self.out.splitlines()[-1]
+        assert last.startswith("run: "), last
+        return Path(last.removeprefix("run: "))
+
+
+def call(*words: object) -> Answer:
+    command, *arguments = map(str, words)
+    out, err = io.StringIO(), io.StringIO()
+    argv, threads = sys.argv, torch.get_num_threads()
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = run(command, arguments)
+    except SystemExit as ended:  # argparse and Hydra end the process themselves
+        code = int(ended.code or 0)
+    finally:
+        sys.argv = argv
+        torch.set_num_threads(threads)
+    assert handlers == {number: signal.getsignal(number) for number in handlers}, "a command kept a signal for itself"
+    return Answer(code, out.getvalue(), err.getvalue())
+
+
+@pytest.fixture(scope="session")
+def fsl() -> Callable[..., Answer]:
+    """`fsl("train", "seed=1")` in this process, without the exit."""
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    return call
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Callable[[str], tuple[str, ...]]:
+    """The overrides of a run of some method that takes a second."""
+
+    @cache
+    def overrides(method: str = "prototypical") -> tuple[str, ...]:
+        sampler = compose([f"method={method}"])["method"]["sampler"]
+        smaller = [f"method.sampler.{key}={value}" for key, value in SAMPLER.items() if key in sampler]
+        return (f"method={method}", *WORLD, *smaller)
+
+    return overrides
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory, tiny: Callable) -> Callable[[str], Path]:
+    """A finished tiny run of a method; tests that write into it take a copy."""
+    runs: dict[str, Path] = {}
+
+    def run_of(method: str = "prototypical") -> Path:
+        if method not in runs:
+            answer = call("train", *tiny(method), f"output_dir={tmp_path_factory.mktemp('trained')}")
+            assert answer.code == 0, answer.err
+            runs[method] = answer.run
+        return runs[method]
+
+    return run_of
+
+
+@pytest.fixture
+def copied(tmp_path: Path, trained: Callable) -> Callable[[str], Path]:
+    """A copy of such a run to do harm to."""
+
+    def copy_of(method: str = "prototypical") -> Path:
+        original = trained(method)
+        return Path(shutil.copytree(original, tmp_path / "outputs" / original.parent.name / original.name))
+
+    return copy_of
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to stand in, so that every stray file is seen."""
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def everything() -> Callable[[Path], dict[str, bytes | None]]:
+    """Every file and folder below a folder, byte for byte; locks are empty and come and go."""
+
+    def content(folder: Path) -> dict[str, bytes | None]:
+        paths = [path for path in sorted(folder.rglob("*")) if path.name != ".lock"]
+        return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in paths}
+
+    return content
+
+
+@pytest.fixture
+def refused(fsl: Callable, elsewhere: Path, everything: Callable) -> Iterator[Callable[..., str]]:
+    """Calls a command that has to be refused: exit code 2, a few lines, no traceback, nothing left behind."""
+
+    def call_refused(*words: object, code: int = 2, lines: int = 8) -> str:
+        before = everything(elsewhere.parent)
+        answer = fsl(*words)
+        said = answer.err.strip()
+        assert answer.code == code, answer
+        assert "Traceback" not in said
+        assert said, "refused without a word"
+        assert len(said.splitlines()) <= lines, said
+        assert answer.out == ""
+        assert everything(elsewhere.parent) == before
+        return said
+
+    return call_refused

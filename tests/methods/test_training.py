@@ -1,0 +1,114 @@
+"""Every method in conf/method, trained for a few steps as the project builds it."""
+
+import io
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from fewshot_runner.cli.build import Builder
+from fewshot_runner.cli.conf import conf_dir
+from fewshot_runner.data.dataset import Dataset
+from fewshot_runner.engine.evaluate import evaluate
+from fewshot_runner.engine.experiment import Experiment
+from fewshot_runner.engine.fit import fit
+from fewshot_runner.engine.stopping import StopRequest
+
+METHODS = sorted(path.stem for path in (conf_dir() / "method").glob("*.yaml"))
+SHORT = ("trainer.max_steps=7", "trainer.val_every=2", "trainer.checkpoint_every=3", "trainer.log_every=2",
+         "trainer.patience=3")  # fmt: skip
+Build = Callable[..., Builder]
+
+
+@pytest.fixture(params=METHODS)
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+def test_there_are_methods() -> None:
+    assert METHODS
+
+
+class Record:
+    """Stands for the log and the checkpoint folder; states are kept as a file would keep them."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple] = []
+        self.states: dict[int, dict] = {}
+        self.best_step = 0
+
+    def step(self, step: int, figures: dict, *, rate: float, images_per_second: float) -> None:
+        self.lines.append((step, "train", figures, rate))
+
+    def validation(self, step: int, figures: dict, *, best: bool) -> None:
+        self.lines.append((step, "val", figures, best))
+
+    def flush(self) -> None:
+        pass
+
+    def save_step(self, step: int, state: dict) -> None:
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        buffer.seek(0)
+        self.states[step] = torch.load(buffer, weights_only=True)
+
+    def save_best(self, state: dict) -> None:
+        self.best_step = state["step"]
+
+
+def run(experiment: Experiment) -> Record:
+    record = Record()
+
+    def validate() -> dict[str, float]:
+        return {"accuracy": evaluate(experiment.method, experiment.validation, hardware=experiment.hardware).accuracy}
+
+    fit(experiment, validate, record, record, StopRequest())
+    return record
+
+
+def assert_same_bits(got: object, expected: object) -> None:
+    if isinstance(expected, dict):
+        assert list(got) == list(expected)
+        for key, value in expected.items():
+            assert_same_bits(got[key], value)
+    elif isinstance(expected, list | tuple):
+        for left, right in zip(got, expected, strict=True):
+            assert_same_bits(left, right)
+    elif isinstance(expected, torch.Tensor):
+        assert torch.equal(got, expected)
+    else:
+        assert got == expected
+
+
+def test_trap_16_a_resumed_run_ends_with_the_same_bits(build: Build, name: str) -> None:
+    builder = build(name, *SHORT)
+    whole = builder.experiment()
+    uninterrupted = run(whole)
+    resumed = builder.experiment()
+    resumed.load_state_dict(uninterrupted.states[3])
+    continued = run(resumed)
+    assert continued.lines == [line for line in uninterrupted.lines if line[0] > 3]
+    assert continued.lines
+    assert_same_bits(resumed.state_dict(), whole.state_dict())
+    assert any(
+        not torch.equal(value, uninterrupted.states[3]["method"][key])
+        for key, value in whole.method.state_dict().items()
+    )  # something was learned in between
+
+
+def test_trap_07_test_images_are_viewed_only_by_the_tests(
+    build: Build, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts: list[str] = []
+    viewer = Dataset.viewer
+
+    def watched(self: Dataset, part: str, device: torch.device) -> object:
+        parts.append(part)
+        return viewer(self, part, device)
+
+    monkeypatch.setattr(Dataset, "viewer", watched)
+    experiment = build(name, *SHORT).experiment()
+    run(experiment)
+    assert sorted(parts) == ["train", "val"]
+    assert experiment.tests()
+    assert "test" in parts[2:]

@@ -57,6 +57,11 @@ class RunFolder:
             raise UserError(f"{path}: not a run folder ({' and '.join(missing)} not found){hint}")
         return run
 
+    def sweep(self) -> None:
+        """Removes what a kill in the middle of a save has left. Call it while nobody else is at work on the run."""
+        for half_written in self.path.rglob(".*.tmp"):
+            half_written.unlink(missing_ok=True)
+
     @property
     def name(self) -> str:
         return f"{self.path.parent.name}/{self.path.name}"

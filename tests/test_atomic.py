@@ -11,6 +11,10 @@ import pytest
 from fewshot_runner import atomic
 
 
+def listed(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir())
+
+
 def test_content_is_written_and_replaced(tmp_path):
     path = tmp_path / "file"
     atomic.write_bytes(path, b"old and longer")
@@ -18,7 +22,7 @@ def test_content_is_written_and_replaced(tmp_path):
     assert path.read_bytes() == b"new"
     atomic.write_text(path, "grün\n")
     assert path.read_bytes() == b"gr\xc3\xbcn\n"
-    assert os.listdir(tmp_path) == ["file"]
+    assert listed(tmp_path) == ["file"]
 
 
 def test_json_is_readable_and_refuses_what_json_has_not(tmp_path):
@@ -28,7 +32,7 @@ def test_json_is_readable_and_refuses_what_json_has_not(tmp_path):
     with pytest.raises(ValueError, match="not JSON compliant"):
         atomic.write_json(path, {"accuracy": float("nan")})
     assert json.loads(path.read_text())["name"] == "Ω"
-    assert os.listdir(tmp_path) == ["file.json"]
+    assert listed(tmp_path) == ["file.json"]
 
 
 def test_an_array_comes_back_and_objects_are_never_pickled(tmp_path):
@@ -55,7 +59,7 @@ def test_the_file_is_on_disk_before_its_name_and_the_name_before_the_end(tmp_pat
     fsync, replace = os.fsync, os.replace
 
     def watched_fsync(descriptor: int) -> None:
-        target = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        target = Path(f"/proc/self/fd/{descriptor}").readlink()
         calls.append(("fsync", "folder" if target == tmp_path else target.read_bytes()))
         fsync(descriptor)
 
@@ -83,13 +87,13 @@ def test_a_failure_keeps_the_old_content_and_leaves_nothing_else(tmp_path, monke
     with pytest.raises(type(failure)):
         atomic.write_bytes(path, b"new")
     assert path.read_bytes() == b"old"
-    assert os.listdir(tmp_path) == ["file"]
+    assert listed(tmp_path) == ["file"]
 
 
 def test_a_missing_folder_is_an_error_and_is_not_made(tmp_path):
     with pytest.raises(FileNotFoundError):
         atomic.write_bytes(tmp_path / "absent" / "file", b"x")
-    assert os.listdir(tmp_path) == []
+    assert listed(tmp_path) == []
 
 
 def test_readers_and_several_writers_at_once_see_whole_contents_only(tmp_path):
@@ -106,4 +110,4 @@ def test_readers_and_several_writers_at_once_see_whole_contents_only(tmp_path):
     while any(writer.is_alive() for writer in writers):
         seen.add(path.read_bytes())
     assert seen | {path.read_bytes()} <= set(contents)
-    assert os.listdir(tmp_path) == ["file"]
+    assert listed(tmp_path) == ["file"]

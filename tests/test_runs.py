@@ -61,7 +61,7 @@ def test_a_place_that_cannot_hold_runs_is_refused(tmp_path, obstacle):
         output_dir = output_dir / "deeper"
     else:
         output_dir.symlink_to(tmp_path / "unmounted")
-    with pytest.raises(UserError, match="output_dir=.*outputs.*: cannot make a run folder there"):
+    with pytest.raises(UserError, match=r"output_dir=.*outputs.*: cannot make a run folder there"):
         RunFolder.claim(output_dir, "a-b")
 
 
@@ -126,6 +126,15 @@ def test_cutting_metrics_drops_later_steps_and_keeps_the_bytes_of_earlier_ones(r
     assert run.metrics.read_text() == "".join(lines[:3])
     run.cut_metrics(0)
     assert run.metrics.read_text() == ""
+
+
+def test_sweeping_removes_what_a_killed_save_left_and_nothing_else(run):
+    run.write_summary({"results": []})
+    kept = sorted(run.path.rglob("*"))
+    for folder in (run.path, run.checkpoints, run.tasks):
+        (folder / ".last.pt.0123456789ab.tmp").write_bytes(b"half")
+    run.sweep()
+    assert sorted(run.path.rglob("*")) == kept
 
 
 def test_a_damaged_line_of_metrics_is_named(run):

@@ -56,6 +56,8 @@ def _hints(target: Callable[..., Any]) -> dict[str, Any]:
 def _fits(value: Any, hint: Any) -> bool:
     """Whether a plain config value may stand where `hint` is annotated; True for what a config cannot judge."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return True
     if origin in (Union, types.UnionType):
         return any(_fits(value, option) for option in inner)
     if origin is Literal:
@@ -77,9 +79,9 @@ def _fits(value: Any, hint: Any) -> bool:
             return len(value) == len(inner) and all(_fits(v, h) for v, h in zip(value, inner, strict=True))
         return not inner or all(_fits(item, inner[0]) for item in value)
     if origin in (dict, Mapping) or hint in (dict, Mapping):
-        return isinstance(value, Mapping)
+        return isinstance(value, Mapping) and (not inner or all(_fits(item, inner[1]) for item in value.values()))
     if inspect.isclass(hint):  # an object that the config describes or that was built from it
-        return isinstance(value, hint) or isinstance(value, Mapping)
+        return isinstance(value, (hint, Mapping))
     return True
 
 

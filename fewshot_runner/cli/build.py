@@ -69,6 +69,10 @@ class EvalConfig:
     seed: int
     bn_mode: Literal["running"]
 
+    def __post_init__(self) -> None:
+        if self.episodes != "auto" and self.episodes < 1:
+            raise UserError(f"eval.episodes={self.episodes}: give auto or a whole number of 1 or more")
+
 
 @dataclass(frozen=True, kw_only=True)
 class TestConfig(EpisodeConfig, EvalConfig):
@@ -122,7 +126,8 @@ class Builder:
 
         A short name (`dataset.root` for `dataset.source.root`) counts as one only while the source follows it.
         """
-        described, source = self.config.dataset, self.config.dataset.get("source") or {}
+        described = self.config.dataset
+        source = source if isinstance(source := described.get("source"), Mapping) else {}
         return {
             key: value
             for key, value in described.items()
@@ -157,7 +162,13 @@ class Builder:
         wanted = inspect.signature(target).parameters
         supplied = {name: value for name, value in supplied.items() if name in wanted}
         checked(target, arguments, key=key, supplied=list(supplied))
-        return target(**arguments, **supplied)
+        try:
+            return target(**arguments, **supplied)
+        except UserError:
+            raise
+        except ValueError as error:  # what torch itself refuses, such as a negative learning rate
+            given = ", ".join(f"{key}.{name}={value}" for name, value in arguments.items())
+            raise UserError(f"{key}: {error}; choose another value (now {given})") from error
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -241,14 +252,20 @@ class Builder:
                     "choose a split that divides classes, such as dataset.split=random"
                 )
         own = TestConfig(**self._own_test())
-        checks = [(own, "val", "episode")]
-        checks += [(test, "test", name) for name, test in self._test_configs().items()]
-        for test, part, _ in checks:
+        checks = [("episode", own, "val")]
+        checks += [
+            ("episode" if test == own else f"dataset.tests.{name}", test, "test")
+            for name, test in self._test_configs().items()
+        ]
+        for key, test, part in checks:
             if test.protocol == "episodes":
-                check_episode(
-                    tables[part], n_way=test.n_way, n_shot=test.n_shot, n_query=test.n_query,
-                    within_group=test.within_group, part=f"the {part} part of {self.dataset.name}",
-                )  # fmt: skip
+                try:
+                    check_episode(
+                        tables[part], n_way=test.n_way, n_shot=test.n_shot, n_query=test.n_query,
+                        within_group=test.within_group, part=f"the {part} part of {self.dataset.name}",
+                    )  # fmt: skip
+                except UserError as error:
+                    raise UserError(f"{key}.{error}") from error
             else:
                 self._fixed_runs(test)
 

@@ -1,5 +1,6 @@
 """Composes a run's config with Hydra and hands it on as plain values."""
 
+import difflib
 import os
 import re
 import sys
@@ -14,10 +15,10 @@ from hydra import initialize_config_dir
 from hydra import main as hydra_main
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from fewshot_runner.cli.arguments import nearest
 from fewshot_runner.cli.conf import conf_dir
@@ -34,7 +35,7 @@ def compose(overrides: Sequence[str] = (), *, config_name: str = "train") -> dic
         try:
             config = hydra_compose(config_name, overrides=list(overrides), return_hydra_config=True)
             return plain(config, config.hydra.runtime.choices)
-        except (HydraException, OmegaConfBaseException) as error:
+        except (HydraException, OmegaConfBaseException, ValueError) as error:
             raise as_user_error(error) from error
 
 
@@ -54,6 +55,8 @@ def run_hydra(config_name: str, program: str, arguments: list[str], task: Callab
         try:
             task(plain(config, hydra.runtime.choices), overrides)
         except Exception as error:
+            if isinstance(error, HydraException | OmegaConfBaseException):
+                error = as_user_error(error)
             if hydra.mode is RunMode.MULTIRUN and isinstance(error, UserError | RunFailed):
                 print(f"fsl: {error}", file=sys.stderr)
             failures.append((overrides, error))
@@ -61,7 +64,7 @@ def run_hydra(config_name: str, program: str, arguments: list[str], task: Callab
     sys.argv = [program, *arguments]
     try:
         hydra_task()
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:  # the last: Hydra's, of overrides such as =5
         raise as_user_error(error) from error
     if failures and not {"-m", "--multirun"} & set(arguments):
         raise failures[0][1]
@@ -113,17 +116,33 @@ def as_user_error(error: Exception, keys: Sequence[str] | None = None) -> UserEr
     message = str(error).strip() or str(error.__cause__)
     if found := re.search(r"Could not override '([^']+)'", message):
         key = found.group(1)
-        return UserError(f"{key}: there is no such key{nearest(key, known_keys() if keys is None else keys)}")
+        return UserError(f"{key}: there is no such key{nearest_key(key, known_keys() if keys is None else keys)}")
+    if isinstance(error, MissingMandatoryValue):
+        return UserError(f"{error.full_key} is missing; set it, as in {error.full_key}=...")
+    if isinstance(error, OverrideParseException):
+        return UserError(f"{error.override}: cannot be read; give key=value, in quotes where the value has signs in it")
+    if message.startswith("Error merging override"):
+        message += f": {str(error.__cause__).strip().splitlines()[0]}"
     lines = [line for line in message.splitlines() if line.strip() and "HYDRA_FULL_ERROR" not in line]
     lines = [line for line in lines if not line.strip().startswith(("full_key:", "object_type=", "Config search path",
                                                                     "provider=", "Set the environment"))]  # fmt: skip
-    return UserError("\n".join(lines[:12]))
+    where = f"{key}: " if (key := getattr(error, "full_key", None)) else ""
+    return UserError(where + "\n".join(lines[:12]))
+
+
+def nearest_key(key: str, known: Sequence[str]) -> str:
+    """`nearest` among the dotted names of the same depth; where nothing is near, what stands beside `key`."""
+    level = key.count(".") + 1
+    names = list(dict.fromkeys(".".join(name.split(".")[:level]) for name in known))
+    beside = [name for name in names if name.rpartition(".")[0] == key.rpartition(".")[0]]
+    near = difflib.get_close_matches(key, names, n=1)
+    return nearest(key, near or beside or sorted({name.split(".")[0] for name in known}))
 
 
 def known_keys() -> list[str]:
     """The dotted names of all keys of the default config."""
     with initialize_config_dir(str(conf_dir()), version_base=VERSION_BASE):
-        return list(flatten(plain(hydra_compose("train"), {})))
+        return [key for key in flatten(plain(hydra_compose("train"), {})) if key != "choices"]
 
 
 def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -58,6 +58,7 @@ def resume(run: RunFolder) -> None:
             narrator.say(f"{run.path} is done already")
             report(run)
             return
+        run.sweep()
         config = read_yaml(run.config)
         _train(run, config, build(config, narrator).experiment(), narrator, stop)
 
@@ -65,7 +66,11 @@ def resume(run: RunFolder) -> None:
 def _train(
     run: RunFolder, config: dict[str, Any], experiment: Experiment, narrator: Narrator, stop: StopRequest
 ) -> None:
-    settings = {key: value for key, value in flatten(config).items() if not key.startswith(PLACES)}
+    settings = config["choices"] | {
+        key: value
+        for key, value in flatten(config).items()
+        if not key.startswith(PLACES) and not key.endswith("_target_")
+    }
     with narrator.keeping(run.log):
         narrator.say(config_tree(config))
         narrator.say(experiment.describe())

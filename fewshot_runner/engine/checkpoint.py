@@ -59,8 +59,8 @@ class Checkpoints:
 
     def save_step(self, step: int, state: dict[str, Any]) -> None:
         save(self.folder / f"step-{step:08d}.pt", state)
-        for superseded in [*self._steps()[KEPT:], *self.folder.glob(".*.tmp")]:  # the latter: from a kill in a save
-            superseded.unlink()
+        for older in self._steps()[KEPT:]:
+            older.unlink()
 
     def load_step(self, device: torch.device | str = "cpu") -> tuple[dict[str, Any] | None, list[str]]:
         """The newest whole state, or None where there is none, and a line for each damaged one passed over."""

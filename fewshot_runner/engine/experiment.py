@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -30,7 +30,7 @@ class Trainer:
     val_every: int
     val_episodes: int
     patience: int | None = None
-    monitor: str = "accuracy"
+    monitor: Literal["accuracy"] = "accuracy"
     checkpoint_every: int = 500
     log_every: int = 50
     clip_norm: float | None = None

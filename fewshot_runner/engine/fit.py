@@ -77,9 +77,8 @@ def fit(
             paused = time.perf_counter()
             check_sound()
             val_figures = validate()
-            is_best = stopping.improves(val_figures, progress.step)
-            log.validation(progress.step, val_figures, best=is_best)
-            if is_best:
+            log.validation(progress.step, val_figures)
+            if stopping.improves(val_figures, progress.step):
                 checkpoints.save_best(experiment.best_state())
             began += time.perf_counter() - paused
 

@@ -85,9 +85,9 @@ class TrainingLog:
         self._write(step, "train", {**figures, "learning_rate": rate}, images_per_second=images_per_second)
         self._show(step, figures)
 
-    def validation(self, step: int, figures: dict[str, float], *, best: bool) -> None:
+    def validation(self, step: int, figures: dict[str, float]) -> None:
         self._write(step, "val", figures)
-        self._show(step, {f"val {name}": value for name, value in figures.items()}, always=best)
+        self._show(step, {f"val {name}": value for name, value in figures.items()}, tell=step == self.max_steps)
 
     def flush(self) -> None:
         """All logged so far is on disk: called before each checkpoint, which never knows more than the log."""
@@ -103,11 +103,12 @@ class TrainingLog:
         for name, value in figures.items():
             self.board.scalar(f"{name}/{phase}", value, step)
 
-    def _show(self, step: int, figures: dict[str, float], *, always: bool = False) -> None:
+    def _show(self, step: int, figures: dict[str, float], *, tell: bool = False) -> None:
+        """On a terminal, beside the bar; elsewhere a line now and then, and where `tell` asks for one."""
         self.latest.update(figures)
         line = "  ".join(f"{name} {value:.4f}" for name, value in self.latest.items())
         self.progress.update(self.bar, completed=step, figures=line)
         now = time.perf_counter()
-        if self.progress.disable and (now - self.last_line >= SECONDS_BETWEEN_LINES or step == self.max_steps):
+        if self.progress.disable and (tell or now - self.last_line >= SECONDS_BETWEEN_LINES):
             self.last_line = now
             self.narrator.say(f"step {step}/{self.max_steps}  {line}")

@@ -18,6 +18,8 @@ class Conv4(nn.Module):
     def __init__(self, facts: Facts, *, widths: Sequence[int] = (64, 64, 64, 64), pool_first: bool = False) -> None:
         super().__init__()
         channels, height, width = facts.image_shape
+        if not widths or min(widths) < 1:
+            raise UserError(f"model.widths={list(widths)}: give the number of filters of each block, 1 or more")
         if min(height, width) < 2 ** len(widths):
             raise UserError(
                 f"dataset.image_size={min(height, width)}: {len(widths)} blocks that halve the image "

@@ -28,9 +28,7 @@ def make(tmp_path, squares):
 
 
 def read(table: ClassTable) -> dict[str, list[int]]:
-    return {
-        name: table.members[table.offsets[c] : table.offsets[c + 1]].tolist() for c, name in enumerate(table.names)
-    }
+    return {name: table.members[table.offsets[c] : table.offsets[c + 1]].tolist() for c, name in enumerate(table.names)}
 
 
 def expected(dataset: Dataset, part: str) -> dict[str, list[int]]:
@@ -115,7 +113,7 @@ def test_a_part_without_classes_is_refused_when_it_is_asked_for(make, squares):
 
     dataset = make(NoTest())
     assert dataset.table("train").n_classes == 4
-    with pytest.raises(UserError, match="dataset.split=classes: its test part holds no classes of squares"):
+    with pytest.raises(UserError, match=r"dataset.split=classes: its test part holds no classes of squares"):
         dataset.table("test")
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from scipy.spatial.distance import cdist
+from scipy.spatial import KDTree
 
 from fewshot_runner.data.dataset import Dataset
 from fewshot_runner.data.sources import omniglot
@@ -23,7 +23,7 @@ from fewshot_runner.data.store import open_store
 from fewshot_runner.errors import UserError
 
 ZIPS = ("images_background", "images_evaluation")
-# of the paper, table 1 of its supplement: the alphabets of each set, with their characters
+# two alphabets of each set, with the number of their characters
 SUBSET = {"images_background": {"Greek": 24, "Tagalog": 17}, "images_evaluation": {"Keble": 26, "Angelic": 20}}
 
 
@@ -65,10 +65,10 @@ def unzip(root: Path, *, keep: bool = False) -> None:
             archive.unlink()
 
 
-def rewrite(archive: Path, *, without: str = "nothing", add: dict[str, bytes] | None = None) -> None:
-    """The archive anew, less the members whose names hold `without`."""
+def rewrite(archive: Path, *, without: str = "no name", add: dict[str, bytes] | None = None) -> None:
+    """The archive anew, less the members whose names match `without`."""
     with zipfile.ZipFile(archive) as file:
-        members = {name: file.read(name) for name in file.namelist() if without not in name}
+        members = {name: file.read(name) for name in file.namelist() if not re.search(without, name)}
     with zipfile.ZipFile(archive, "w") as file:
         for name, content in {**members, **(add or {})}.items():
             file.writestr(name, content)
@@ -165,7 +165,7 @@ def test_members_that_are_no_drawings_are_passed_over(small):
 @pytest.mark.parametrize(
     ("without", "message"),
     [
-        ("Greek/character07/0394_12", "Greek/character07 has 19"),
+        (r"Greek/character07/\d+_12", "Greek/character07 has 19"),
         ("Greek/character07", "40 characters where 41 belong, 20 drawings each .whole characters are missing"),
         ("Greek", "17 characters where 41 belong"),
         ("images_background", "0 characters where 41 belong"),
@@ -178,7 +178,7 @@ def test_what_is_missing_is_named_with_its_place_and_the_remedy(small, layout, w
         unzip(small)
         place = place.with_suffix("")
         for file in place.glob("*/*/*.png"):
-            if without in str(file.relative_to(place.parent)) and (without != "Greek/character07/0394_12" or True):
+            if re.search(without, str(file.relative_to(place.parent))):
                 file.unlink()
     else:
         rewrite(place, without=without)
@@ -277,9 +277,7 @@ def test_lake_trains_on_background_alphabets_and_tests_on_evaluation_alphabets(r
     split = real.split("lake")
     alphabets = {part: {name.split("/")[0] for name in names} for part, names in split.classes.items()}
     assert {part: len(found) for part, found in alphabets.items()} == {"train": 25, "val": 5, "test": 20}
-    of_set = {
-        part: {item.class_name for item in real.items() if item.name.startswith(f"{part}/")} for part in ZIPS
-    }
+    of_set = {part: {item.class_name for item in real.items() if item.name.startswith(f"{part}/")} for part in ZIPS}
     assert set(split.classes["test"]) == of_set["images_evaluation"]
     assert set(split.classes["train"]) | set(split.classes["val"]) == of_set["images_background"]
     assert not alphabets["train"] & alphabets["val"], "validation takes whole alphabets"
@@ -315,7 +313,9 @@ def test_trap_10_a_table_of_vinyals_holds_four_classes_a_character(small, tmp_pa
     folder = small / "splits" / "omniglot" / "vinyals"
     folder.mkdir(parents=True)
     for part, names in characters.items():
-        (folder / f"{part}.txt").write_text("".join(f"{n}/rot{a}\n" for n in names for a in ("000", "090", "180", "270")))
+        (folder / f"{part}.txt").write_text(
+            "".join(f"{n}/rot{a}\n" for n in names for a in ("000", "090", "180", "270"))
+        )
     source = Omniglot(root=str(small), download=False)
     dataset = Dataset(source, split="vinyals", cache=str(tmp_path / "cache"), image_size=8)
     names = [item.class_name for item in source.items()]
@@ -334,7 +334,7 @@ def test_trap_09_protocols_have_names_and_hashes_of_their_own(real, vinyals_list
     assert (lake.name, vinyals.name) == ("lake", "vinyals")
     assert lake.hash != vinyals.hash
     assert set(vinyals.classes["train"]) & set(lake.classes["test"]), "each trains on what the other tests"
-    with pytest.raises(UserError, match="dataset.split=ravi: Omniglot has the splits lake and vinyals"):
+    with pytest.raises(UserError, match=r"dataset.split=ravi: Omniglot has the splits lake and vinyals"):
         real.split("ravi")
 
 
@@ -352,7 +352,10 @@ def test_trap_11_a_hash_stays_with_the_lists_and_moves_with_a_class(real, omnigl
         (lambda lines: lines[:-4], r"not the published list of \d+ characters .*under \d+ rotations"),
         (lambda lines: lines[:-1], r"not the published list of \d+ characters"),
         (lambda lines: [*lines[:-1], lines[0]], "not the published list"),
-        (lambda lines: [*lines[:-4], *(f"Klingon/character01/{n}" for n in range(4))], "unknown: Klingon/character01"),
+        (
+            lambda lines: [*lines[:-4], *(f"Klingon/character01/{n}" for n in range(4))],
+            ".*unknown: Klingon/character01",
+        ),
         (lambda lines: ["<html>", "404"], "not the published list"),
     ],
     ids=["a character less", "a rotation less", "a line twice", "another alphabet", "another file"],
@@ -369,7 +372,7 @@ def test_a_list_that_is_not_the_published_one_is_refused(tmp_path, omniglot_data
 
 def test_lists_that_are_absent_are_named_or_fetched(tmp_path, omniglot_data, vinyals_lists, monkeypatch):
     (tmp_path / "omniglot-py").symlink_to(omniglot_data / "omniglot-py")
-    with pytest.raises(UserError, match="vinyals/train.txt: the published list is missing; set dataset.source.downl"):
+    with pytest.raises(UserError, match=r"vinyals/train.txt: the published list is missing; set dataset.source.downl"):
         Omniglot(root=str(tmp_path), download=False).split("vinyals")
 
     def fetch(url: str, path: Path, *, md5: str) -> None:
@@ -428,12 +431,18 @@ def test_fixed_runs_show_the_images_of_their_names(lake_runs, runs_archive):
             assert np.array_equal(np.asarray(lake_runs.image(index)), expected * np.uint8(255))
 
 
-def strokes(image: Image.Image) -> np.ndarray:
+def strokes(image: Image.Image) -> KDTree:
     """(points, 2) places of ink, relative to their mean."""
     points = np.argwhere(np.asarray(image) == 0).astype(float)
-    return points - points.mean(axis=0)
+    return KDTree(points - points.mean(axis=0))
 
 
+def modified_hausdorff(one: KDTree, other: KDTree) -> float:
+    """Dubuisson and Jain (1994): the greater of the mean distances from one's points to the nearest of the other's."""
+    return max(one.query(other.data)[0].mean(), other.query(one.data)[0].mean())
+
+
+@pytest.mark.slow
 def test_lakes_own_baseline_errs_on_the_fixed_runs_as_published(lake_runs):
     """demo_classification.py of brendenlake/omniglot: the modified Hausdorff distance errs on 38.8 % of the trials."""
     errors = []
@@ -441,29 +450,27 @@ def test_lakes_own_baseline_errs_on_the_fixed_runs_as_published(lake_runs):
         support = [strokes(lake_runs.image(position)) for position in run.support]
         for position, label in zip(run.query, run.query_labels, strict=True):
             query = strokes(lake_runs.image(position))
-            distances = []
-            for known in support:
-                distance = cdist(query, known)
-                distances.append(max(distance.min(axis=0).mean(), distance.min(axis=1).mean()))
+            distances = [modified_hausdorff(query, known) for known in support]
             errors.append(run.support_labels[int(np.argmin(distances))] != label)
     assert len(errors) == 400
     assert 100 * np.mean(errors) == pytest.approx(38.8, abs=0.06)
 
 
 def test_trap_09_fixed_runs_belong_to_lake_and_share_drawings_with_the_training_list_of_vinyals(
-    real, lake_runs, vinyals_lists
+    real, lake_runs, vinyals_lists, omniglot_data
 ):
     """Found by their pixels, as the runs name no characters."""
     assert lake_runs.of_split == "lake"
     support = {position for run in lake_runs.runs() for position in run.support}
-    drawn = {lake_runs.image(position).tobytes(): position for position in support}
+    drawn = {lake_runs.image(position).convert("1").tobytes() for position in support}
     splits = {name: real.split(name) for name in ("lake", "vinyals")}
     part_of = {name: {c: part for part, cs in split.classes.items() for c in cs} for name, split in splits.items()}
     found = {"lake": Counter(), "vinyals": Counter()}
-    for index in range(19_280, 32_460):  # the evaluation set
-        if real.image(index).tobytes() in drawn:
-            for name, parts in part_of.items():
-                found[name][parts[real.items()[index].class_name]] += 1
+    with zipfile.ZipFile(omniglot_data / "omniglot-py" / "images_evaluation.zip") as archive:
+        for item in real.items()[19_280:]:
+            if Image.open(io.BytesIO(archive.read(item.name))).tobytes() in drawn:
+                for name, parts in part_of.items():
+                    found[name][parts[item.class_name]] += 1
     assert set(found["lake"]) == {"test"}
     assert found["lake"]["test"] >= 380
     assert found["vinyals"]["train"] > 0
@@ -487,7 +494,8 @@ def test_damaged_or_absent_runs_are_named(runs_archive, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "labels", [b"", b"run03/test/item01.png\n" * 20, b"run03/test/item01.png run03/training/class99.png\n" * 20, b"\xff"]
+    "labels",
+    [b"", b"run03/test/item01.png\n" * 20, b"run03/test/item01.png run03/training/class99.png\n" * 20, b"\xff"],
 )
 def test_damaged_labels_of_runs_are_named(runs_archive, tmp_path, labels):
     place = tmp_path / "omniglot-py" / "one-shot-classification" / "all_runs.zip"
@@ -507,8 +515,7 @@ def test_a_damaged_drawing_of_the_runs_is_named(runs_archive, tmp_path):
     index = [item.name for item in source.items()].index("run02/test/item05.png")
     with pytest.raises(UserError, match=f"{place}: run02/test/item05.png is damaged .*; delete it"):
         source.image(index)
-    rewrite_without_labels = tmp_path / "omniglot-py" / "one-shot-classification" / "all_runs.zip"
-    shutil.copyfile(runs_archive, rewrite_without_labels)
-    rewrite(rewrite_without_labels, without="run04/class_labels")
-    with pytest.raises(UserError, match="run04/class_labels.txt is damaged"):
+    shutil.copyfile(runs_archive, place)
+    rewrite(place, without="run04/class_labels")
+    with pytest.raises(UserError, match=r"run04/class_labels.txt is damaged"):
         LakeRuns(root=str(tmp_path), download=False).runs()

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from itertools import permutations
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -84,7 +85,7 @@ def test_rows_have_populations_of_their_own():
 def test_every_ordered_selection_is_equally_likely(population, k):
     rows = 60_000
     drawn = draw_distinct(np.random.default_rng(3).random((rows, k)), np.full(rows, population))
-    counts = {selection: 0 for selection in permutations(range(population), k)}
+    counts = dict.fromkeys(permutations(range(population), k), 0)
     for selection in map(tuple, drawn.tolist()):
         counts[selection] += 1
     assert stats.chisquare(list(counts.values())).pvalue > 1e-4
@@ -242,7 +243,7 @@ def test_trap_14_item_k_is_a_function_of_seed_stream_and_k_alone(kind):
 
 def test_trap_14_another_process_draws_the_same_items():
     program = (
-        f"import sys; sys.path.insert(0, {os.path.dirname(__file__)!r})\n"
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
         "from test_samplers import samplers\n"
         "print([repr(sampler[7]) for sampler in samplers().values()])"
     )
@@ -343,8 +344,8 @@ def test_pairs_are_drawn_evenly_over_classes_and_partners():
     group = torch.from_numpy(table.class_groups)
     inside = ~same_class & (group[pairs[:, 0]] == group[pairs[:, 1]])
     # within a group: the first class evenly over the five that have a neighbour, the second evenly over these
-    chance = {pair: 1 / 5 / 2 for pair in permutations(range(3), 2)} | {(3, 4): 1 / 5, (4, 3): 1 / 5}
-    counts = {pair: 0 for pair in chance}
+    chance = dict.fromkeys(permutations(range(3), 2), 1 / 5 / 2) | {(3, 4): 1 / 5, (4, 3): 1 / 5}
+    counts = dict.fromkeys(chance, 0)
     for pair in map(tuple, pairs[inside].tolist()):
         counts[pair] += 1
     expected = [1500 * chance[pair] for pair in counts]
@@ -356,7 +357,7 @@ def test_pairs_are_drawn_evenly_over_classes_and_partners():
         for other in range(6)
         if group[one] != group[other]
     }
-    counts = {pair: 0 for pair in chance}
+    counts = dict.fromkeys(chance, 0)
     for pair in map(tuple, pairs[~same_class & ~inside].tolist()):
         counts[pair] += 1
     assert stats.chisquare(list(counts.values()), [1500 * chance[pair] for pair in counts]).pvalue > 1e-4
@@ -366,7 +367,7 @@ def test_without_groups_all_pairs_of_classes_are_equally_likely():
     table = make_table({"": [2, 2, 2, 2]})
     batch = PairSampler(table, n_pairs=8000, negatives_in_group=0.3, seed=0)[0]
     pairs = batch.labels[batch.pairs]
-    counts = {pair: 0 for pair in permutations(range(4), 2)}
+    counts = dict.fromkeys(permutations(range(4), 2), 0)
     for pair in map(tuple, pairs[pairs[:, 0] != pairs[:, 1]].tolist()):
         counts[pair] += 1
     assert sum(counts.values()) == 4000

@@ -173,7 +173,7 @@ def test_a_build_that_fails_leaves_nothing_behind(tmp_path, squares, failure):
 def test_a_cache_that_cannot_be_made_is_named(tmp_path, squares, place):
     (tmp_path / "file").write_text("")
     cache = tmp_path / "file" if place == "a file" else tmp_path / "file" / "cache"
-    with pytest.raises(UserError, match="dataset.cache=.*file.*set dataset.cache or FSL_CACHE to a folder"):
+    with pytest.raises(UserError, match=r"dataset.cache=.*file.*set dataset.cache or FSL_CACHE to a folder"):
         open_store(squares(), image_size=8, channels=1, cache=cache)
     assert folders(tmp_path) == ["file"]
 
@@ -185,7 +185,7 @@ def test_a_full_disk_is_an_error_before_the_first_image_and_leaves_nothing(tmp_p
 
     monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
     source = squares()
-    with pytest.raises(UserError, match="dataset.cache=.*No space left on device.*free space"):
+    with pytest.raises(UserError, match=r"dataset.cache=.*No space left on device.*free space"):
         open_store(source, image_size=8, channels=1, cache=tmp_path)
     assert not source.decoded
     assert folders(tmp_path) == []

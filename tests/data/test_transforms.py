@@ -272,9 +272,7 @@ def test_standardising_equals_torchvision():
     torch.testing.assert_close(Standardise(mean=mean, std=std)(images), normalize(images, mean, std))
     torch.testing.assert_close(Standardise(mean=mean)(images), normalize(images, mean, [1.0] * 3))
     torch.testing.assert_close(Standardise(std=std)(images), normalize(images, [0.0] * 3, std))
-    torch.testing.assert_close(
-        Standardise(invert=True, mean=mean, std=std)(images), normalize(1 - images, mean, std)
-    )
+    torch.testing.assert_close(Standardise(invert=True, mean=mean, std=std)(images), normalize(1 - images, mean, std))
 
 
 def test_inverting_swaps_ink_and_paper_and_nothing_asked_is_nothing_done():

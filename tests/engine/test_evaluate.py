@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from fewshot_runner.data.batch import Episode
+from fewshot_runner.data.source import Run
 from fewshot_runner.engine import evaluate as module
 from fewshot_runner.engine.device import Hardware
 from fewshot_runner.engine.evaluate import Evaluation, embed_all, evaluate
 from fewshot_runner.engine.metrics import t_interval
 from fewshot_runner.engine.protocols import Runs
-from fewshot_runner.data.source import Run
 from fewshot_runner.methods.base import EmbeddingMethod, Method
 
 

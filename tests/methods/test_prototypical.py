@@ -1,12 +1,13 @@
 """Prototypical networks against the definition, written as loops."""
 
 import math
+from itertools import product
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from fewshot_runner.data.batch import Episode
+from fewshot_runner.data.batch import Batch, Episode
 from fewshot_runner.errors import UserError
 from fewshot_runner.methods.prototypical import Prototypical
 
@@ -77,6 +78,61 @@ def test_loss_is_the_mean_surprise_at_the_right_class(distance: str, shots: str)
             surprises.append(math.log(sum(math.exp(x) for x in row)) - row[label])
     loss = method(distance).loss(episode)
     assert loss.item() == pytest.approx(sum(surprises) / 8, rel=1e-5)  # embeddings are in single precision
+
+
+@pytest.mark.parametrize("labels", [[0, 1, 0, 1, 2, 2], [0, 1, 1, 2, 1, 3], [0, 0, 1, 1, 1, 1]])
+@pytest.mark.parametrize("distance", ["euclidean", "cosine"])
+def test_loss_of_a_batch_is_the_mean_over_all_its_one_shot_episodes(distance: str, labels: list[int]) -> None:
+    """Query i, support j of its class; every other class answers with the mean weight of its images."""
+    images = torch.randn(6, 5, generator=torch.Generator().manual_seed(1), dtype=torch.double)
+    rows = images.tolist()
+
+    def weight(i: int, j: int) -> float:
+        a, b = rows[i], rows[j]
+        if distance == "cosine":
+            similarity = sum(x * y for x, y in zip(a, b, strict=True)) / math.hypot(*a) / math.hypot(*b)
+        else:
+            similarity = -sum((x - y) ** 2 for x, y in zip(a, b, strict=True)) / 5
+        return math.exp(SCALE * similarity)
+
+    surprises = []
+    for i in range(6):
+        for j in range(6):
+            if i == j or labels[i] != labels[j]:
+                continue
+            others = 0.0
+            for other in set(labels) - {labels[i]}:
+                of_class = [weight(i, k) for k in range(6) if labels[k] == other]
+                others += sum(of_class) / len(of_class)
+            surprises.append(-math.log(weight(i, j) / (weight(i, j) + others)))
+    loss = method(distance).loss(Batch(images, torch.tensor(labels), torch.zeros(6, dtype=torch.long)))
+    assert loss.item() == pytest.approx(sum(surprises) / len(surprises), rel=1e-5)
+
+
+def test_a_batch_of_pairs_costs_what_one_shot_episodes_cost_on_average() -> None:
+    """Three classes of two images: all eight choices of a support image each, by the episodes' own loss."""
+    learner = method("euclidean")
+    images = torch.randn(6, 5, generator=torch.Generator().manual_seed(1), dtype=torch.double)
+    likelihoods: dict[tuple[int, int], list[float]] = {}
+    for choice in product((0, 1), repeat=3):
+        support = torch.stack([images[2 * n + k] for n, k in enumerate(choice)])
+        query = torch.stack([images[2 * n + 1 - k] for n, k in enumerate(choice)])
+        logits = learner.score(support[None], torch.arange(3)[None], query[None], 3)[0]
+        for n, k in enumerate(choice):
+            weights = logits[n].exp()
+            ratio = (weights.sum() - weights[n]) / weights[n]  # what the other classes weigh, beside the right one
+            likelihoods.setdefault((n, k), []).append(ratio.item())
+    expected = [math.log1p(sum(ratios) / len(ratios)) for ratios in likelihoods.values()]
+    batch = Batch(images, torch.tensor([0, 0, 1, 1, 2, 2]), torch.zeros(6, dtype=torch.long))
+    assert learner.loss(batch).item() == pytest.approx(sum(expected) / 6, rel=1e-5)
+
+
+def test_a_batch_without_a_pair_costs_nothing() -> None:
+    batch = Batch(torch.randn(3, 5), torch.tensor([0, 1, 2]), torch.zeros(3, dtype=torch.long))
+    learner = Prototypical(nn.Flatten())
+    figures = learner.backward(batch)
+    assert figures["loss"] == 0
+    assert learner.log_scale.grad == 0
 
 
 def test_the_scale_is_learned_and_stays_positive() -> None:

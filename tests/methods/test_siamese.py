@@ -34,9 +34,9 @@ class Identity(nn.Module):
 def learner(hidden: int = 0) -> Siamese:
     """With random weights of either sign, so that no value the head starts from hides a mistake."""
     random = torch.Generator().manual_seed(0)
-    method = Siamese(Identity(), hidden=hidden).double()
+    method = Siamese(Identity(), hidden=hidden)
     for parameter in method.parameters():
-        parameter.data = torch.randn(parameter.shape, generator=random, dtype=torch.double)
+        parameter.data = torch.randn(parameter.shape, generator=random)
     return method
 
 
@@ -75,8 +75,8 @@ def slow_balanced(logits: list[float], labels: list[tuple[int, int]], groups: li
 def test_score_is_the_mean_logit_over_a_classs_examples(hidden: int, labels: list[int]) -> None:
     random = torch.Generator().manual_seed(0)
     method = learner(hidden)
-    support = torch.randn(2, 6, D, generator=random, dtype=torch.double)
-    query = torch.randn(2, 4, D, generator=random, dtype=torch.double)
+    support = torch.randn(2, 6, D, generator=random)
+    query = torch.randn(2, 4, D, generator=random)
     support_labels = torch.tensor([labels, labels[::-1]])
 
     logits = method.score(support, support_labels, query, 3)
@@ -87,14 +87,14 @@ def test_score_is_the_mean_logit_over_a_classs_examples(hidden: int, labels: lis
             for n in range(3):
                 of_class = [s for s in range(6) if support_labels[e, s] == n]
                 each = [slow_logit(method, query[e, q], support[e, s]) for s in of_class]
-                assert logits[e, q, n].item() == pytest.approx(sum(each) / len(each), rel=1e-9)
+                assert logits[e, q, n].item() == pytest.approx(sum(each) / len(each), rel=1e-4)
 
 
 @pytest.mark.parametrize("hidden", [0, 7])
 def test_a_head_says_of_all_pairs_what_it_says_of_each(hidden: int) -> None:
     random = torch.Generator().manual_seed(0)
     head = learner(hidden).head
-    first, second = torch.randn(2, 3, 4, D, generator=random, dtype=torch.double)
+    first, second = torch.randn(2, 3, 4, D, generator=random)
     together = head.all_pairs(first, second[:, :2])
     assert together.shape == (3, 4, 2)
     for a in range(4):
@@ -104,7 +104,7 @@ def test_a_head_says_of_all_pairs_what_it_says_of_each(hidden: int) -> None:
 
 @pytest.mark.parametrize("hidden", [0, 7])
 def test_a_pair_has_no_order(hidden: int) -> None:
-    first, second = torch.randn(2, 9, D, dtype=torch.double)
+    first, second = torch.randn(2, 9, D, generator=torch.Generator().manual_seed(1))
     head = learner(hidden).head
     assert torch.equal(head(first, second), head(second, first))
 
@@ -112,7 +112,7 @@ def test_a_pair_has_no_order(hidden: int) -> None:
 def test_nothing_is_more_like_an_image_than_itself() -> None:
     """A weighted distance stays one whatever sign the weights are trained to."""
     head = learner().head
-    first, second = torch.randn(2, 9, D, dtype=torch.double)
+    first, second = torch.randn(2, 9, D, generator=torch.Generator().manual_seed(1))
     assert (head.weight < 0).any()
     assert (head(first, first) > head(first, second)).all()
 
@@ -129,7 +129,7 @@ def test_nothing_is_more_like_an_image_than_itself() -> None:
 )
 @pytest.mark.parametrize("hidden", [0, 7])
 def test_loss_over_all_pairs_equals_the_definition(labels: list[int], groups: list[int], hidden: int) -> None:
-    images = torch.randn(len(labels), D, generator=torch.Generator().manual_seed(1), dtype=torch.double)
+    images = torch.randn(len(labels), D, generator=torch.Generator().manual_seed(1))
     method = learner(hidden)
     pairs = list(combinations(range(len(labels)), 2))
     expected = slow_balanced(
@@ -138,13 +138,13 @@ def test_loss_over_all_pairs_equals_the_definition(labels: list[int], groups: li
         [(groups[i], groups[j]) for i, j in pairs],
     )
     loss = method.loss(Batch(images, torch.tensor(labels), torch.tensor(groups)))
-    assert loss.item() == pytest.approx(expected, rel=1e-9)
+    assert loss.item() == pytest.approx(expected, rel=1e-4)
 
 
 def test_loss_over_chosen_pairs_looks_at_no_others() -> None:
     labels, groups = [0, 0, 1, 1, 2, 3], [0, 0, 0, 0, 1, 1]
     pairs = [(0, 1), (2, 3), (0, 2), (1, 5), (4, 5)]
-    images = torch.randn(6, D, generator=torch.Generator().manual_seed(1), dtype=torch.double)
+    images = torch.randn(6, D, generator=torch.Generator().manual_seed(1))
     method = learner()
     expected = slow_balanced(
         [slow_logit(method, images[i], images[j]) for i, j in pairs],
@@ -152,7 +152,7 @@ def test_loss_over_chosen_pairs_looks_at_no_others() -> None:
         [(groups[i], groups[j]) for i, j in pairs],
     )
     loss = method.loss(Batch(images, torch.tensor(labels), torch.tensor(groups), pairs=torch.tensor(pairs)))
-    assert loss.item() == pytest.approx(expected, rel=1e-9)
+    assert loss.item() == pytest.approx(expected, rel=1e-4)
 
 
 def test_balanced_loss_by_hand() -> None:
@@ -166,10 +166,8 @@ def test_balanced_loss_by_hand() -> None:
 
 
 # Two alphabets of two characters with three drawings each: every class and group of equal size.
-TABLE = ClassTable.build(
-    np.arange(4).repeat(3), ["a/1", "a/2", "b/1", "b/2"], ["a", "a", "b", "b"], keep=np.arange(12)
-)
-FEATURES = torch.randn(12, D, generator=torch.Generator().manual_seed(2), dtype=torch.double)
+TABLE = ClassTable.build(np.arange(4).repeat(3), ["a/1", "a/2", "b/1", "b/2"], ["a", "a", "b", "b"], keep=np.arange(12))
+FEATURES = torch.randn(12, D, generator=torch.Generator().manual_seed(2))
 
 
 def test_all_pairs_cost_what_pairs_drawn_at_random_cost_on_average() -> None:
@@ -194,7 +192,7 @@ def test_a_pair_batch_costs_the_plain_mean_over_its_pairs() -> None:
         surprise(slow_logit(method, images[i], images[j]), bool(batch.labels[i] == batch.labels[j]))
         for i, j in batch.pairs.tolist()
     ]
-    assert method.loss(batch.map(FEATURES.__getitem__)).item() == pytest.approx(sum(each) / 8, rel=1e-9)
+    assert method.loss(batch.map(FEATURES.__getitem__)).item() == pytest.approx(sum(each) / 8, rel=1e-4)
 
 
 def test_the_head_takes_what_the_backbone_gives() -> None:

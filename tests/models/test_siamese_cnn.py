@@ -50,5 +50,5 @@ def test_out_features_are_what_comes_out(size: int) -> None:
 
 
 def test_an_image_too_small_is_refused() -> None:
-    with pytest.raises(UserError, match="dataset.image_size=37"):
+    with pytest.raises(UserError, match=r"dataset\.image_size=37"):
         SiameseCnn(facts(size=37))

@@ -1,0 +1,264 @@
+"""Mistakes of the user: exit code 2, a few lines that name the key, the value and the remedy, nothing left behind."""
+
+import shutil
+import subprocess
+import sys
+import zipfile
+
+import pytest
+from PIL import Image
+
+UNKNOWN_KEYS = {
+    "trainer.max_step=5": ["trainer.max_step", "did you mean trainer.max_steps"],
+    "+trainer.max_step=5": ["trainer.max_step=5", "max_steps"],
+    "++trainer.max_step=5": ["trainer.max_step=5", "max_steps"],
+    "method.learner.skale=3": ["method.learner.skale", "scale"],
+    "++method.optimizer.learning_rate=1": ["method.optimizer.learning_rate=1", "lr"],
+    "+dataset.rot=5": ["dataset.rot=5", "image_size"],
+    "++dataset.source.alphabet=3": ["dataset.source.alphabet=3", "alphabets"],
+    "+dataset.augment.rotations=3": ["dataset.augment.rotations=3", "rotation"],
+    "+dataset.tests.more.n_ways=3": ["dataset.tests.more.n_ways=3", "n_way"],
+    "+sead=1": ["sead=1", "did you mean seed"],
+    "metod=siamese": ["metod", "did you mean method"],
+    "no.such.key=1": ["no.such.key", "dataset", "trainer"],
+    "+no.such.key=1": ["no=", "trainer"],
+    "+model.width=[8]": ["model.width=[8]", "widths"],
+    "+model._args_=[1]": ["model._args_=[1]"],
+    "+method.extra=1": ["method.extra=1", "optimizer"],
+    "~trainer.max_steps": ["trainer.max_steps is missing", "trainer.max_steps=..."],
+}
+WRONG_VALUES = {
+    "trainer.max_steps=many": ["trainer.max_steps=many", "whole number"],
+    "trainer.max_steps=1.5": ["trainer.max_steps=1.5", "whole number"],
+    "trainer.max_steps=-1": ["trainer.max_steps=-1", "0"],
+    "trainer.val_every=0": ["trainer.val_every=0", "1 or more"],
+    "trainer.monitor=accurracy": ["trainer.monitor=accurracy", "accuracy"],
+    "trainer.patience=soon": ["trainer.patience=soon", "null"],
+    "trainer=5": ["trainer=5", "group of keys"],
+    "seed=true": ["seed=True", "whole number"],
+    "name=[1]": ["name=[1]", "text"],
+    "output_dir=null": ["output_dir=None", "text"],
+    "method.optimizer.lr=fast": ["method.optimizer.lr=fast", "number"],
+    "method.optimizer.lr=-1": ["method.optimizer.lr=-1", "Invalid learning rate"],
+    "episode.within_group=maybe": ["episode.within_group=maybe", "true or false"],
+    "episode.n_way=some": ["episode.n_way=some", "all"],
+    "model.widths=64": ["model.widths=64", "list"],
+    "model.widths=[0]": ["model.widths=[0]", "1 or more"],
+    "dataset.source=5": ["dataset.source=5"],
+    "dataset.augment=3": ["dataset.augment._target_ is missing"],
+    "+dataset.tests.x=3": ["dataset.tests=", "group of keys"],
+    "dataset.mean=[0.5,0.5]": ["dataset.mean=[0.5, 0.5]", "channels=1"],
+    "hardware.threads=0": ["hardware.threads=0", "1 or more"],
+    "hardware.device=tpu": ["hardware.device=tpu", "cpu"],
+    "eval.episodes=0": ["eval.episodes=0", "auto"],
+    "eval.protocol=runs": ["eval.protocol=runs", "no fixed runs"],
+    "trainer.max_steps": ["trainer.max_steps", "key=value"],
+    "trainer.max_steps=[1,": ["trainer.max_steps=[1,", "key=value"],
+    "a=b=c": ["a=b=c", "key=value"],
+    "=5": ["override"],
+    "trainer.max_steps=${nowhere}": ["trainer.max_steps", "nowhere"],
+    "name=a,b": ["name=a,b", "quote"],
+}
+UNKNOWN_MEMBERS = {
+    "method=siamez": ["method/siamez", "siamese"],
+    "dataset=omniglott": ["dataset/omniglott", "omniglot"],
+    "episode=3way": ["episode/3way", "5way1shot"],
+    "experiment=nope": ["experiment/nope", "quickstart"],
+    "dataset.split=lake": ["dataset.split=lake", "alphabets"],
+}
+IMPOSSIBLE_EPISODES = {
+    "episode.n_way=9": ["episode.n_way=9", "only 8 classes"],
+    "episode.n_way=1": ["episode.n_way=1", "at least 2"],
+    "episode.n_shot=5": ["episode.n_shot=5", "'Alphabet_05/character01'", "only 8 images", "9 are needed"],
+    "+dataset.tests.hard.n_way=30": ["dataset.tests.hard.n_way=30", "only 8 classes"],
+    "method.sampler.n_classes=1000": ["n_classes=1000", "256"],
+}
+FORBIDDEN_TARGETS = [
+    "builtins.open",
+    "os.system",
+    "torch.load",
+    "pandas.read_pickle",
+    "torch.nn.modules.module.warnings.warn",
+    "torch.nn.functional.torch.load",
+    "fewshot_runner.runs.json.loads",
+    "fewshot_runner_evil.Thing",
+    "torch.nn",
+    "torch.nn.Conv9",
+    "fewshot_runner.runs.DONE",
+    "5",
+]
+
+
+@pytest.mark.parametrize(
+    ("override", "names"),
+    [*UNKNOWN_KEYS.items(), *WRONG_VALUES.items(), *UNKNOWN_MEMBERS.items(), *IMPOSSIBLE_EPISODES.items()],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_mistake_is_refused_by_name(refused, tiny, override, names):
+    said = refused("train", *tiny(), override, lines=13)
+    assert [name for name in names if name not in said] == []
+
+
+@pytest.mark.parametrize(
+    ("key", "target"),
+    [("model", target) for target in FORBIDDEN_TARGETS]
+    + [(key, "fewshot_runner.runs.json.loads") for key in ("method.optimizer", "dataset.source", "dataset.augment")],
+)
+def test_a_target_off_the_allow_list_is_neither_called_nor_imported(refused, tiny, key, target):
+    before = set(sys.modules)
+    said = refused("train", *tiny(), f"{key}._target_={target}")
+    assert f"{key}._target_={target}" in said
+    assert not {name for name in set(sys.modules) - before if name.partition(".")[0] not in ("torch", "fewshot_runner")}
+
+
+def test_a_package_of_the_users_own_is_built_once_trusted(fsl, refused, tiny, tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text("from fewshot_runner.models.pixels import Pixels\n\nclass Mine(Pixels): pass\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    overrides = [*tiny("pixels"), "model=pixels", "~model.widths", "model._target_=mine.Mine"]
+    overrides = [word for word in overrides if "widths" not in word]
+    assert "trusted_packages" in refused("train", *overrides)
+    assert fsl("train", *overrides, "trusted_packages=[mine]", f"output_dir={tmp_path}/runs").code == 0
+
+
+def test_missing_data_are_refused_by_place_and_remedy(refused, tmp_path):
+    for overrides, names in (
+        (["dataset=omniglot", "dataset.root=nowhere", "dataset.source.download=false"], ["nowhere", "FSL_DATA"]),
+        (["dataset=folder"], ["dataset.path is missing"]),
+        (["dataset=folder", "dataset.path=nowhere"], ["dataset.path=", "nowhere"]),
+        (["dataset=folder", f"dataset.path={tmp_path}"], [str(tmp_path), "no images"]),
+        (["dataset=csv", "dataset.path=nowhere.csv"], ["dataset.path=", "nowhere.csv"]),
+    ):
+        said = refused("train", *overrides)
+        assert [name for name in names if name not in said] == []
+
+
+@pytest.mark.parametrize("damage", ["no zip", "cut off", "a byte"])
+def test_a_damaged_archive_is_refused_by_name(refused, tmp_path, monkeypatch, request, damage):
+    monkeypatch.setenv("FSL_CACHE", str(tmp_path.with_name(f"{tmp_path.name}-cache")))  # outside of what is compared
+    base = tmp_path / "omniglot-py"
+    base.mkdir()
+    background, evaluation = base / "images_background.zip", base / "images_evaluation.zip"
+    if damage == "no zip":
+        background.write_bytes(b"PK but no more")
+        evaluation.write_bytes(b"PK but no more")
+    else:
+        real = request.getfixturevalue("omniglot_data") / "omniglot-py"
+        if not (real / background.name).is_file():
+            pytest.skip("needs Omniglot as zip files, and it lies there as folders")
+        shutil.copy(real / evaluation.name, evaluation)
+        content = bytearray((real / background.name).read_bytes())
+        if damage == "cut off":
+            content = content[: len(content) // 2]
+        else:
+            with zipfile.ZipFile(real / background.name) as archive:
+                victim = next(info for info in archive.infolist() if info.filename.endswith(".png"))
+            content[victim.header_offset + 30 + len(victim.filename) + 60] ^= 0xFF
+        background.write_bytes(content)
+    said = refused("train", "dataset=omniglot", f"dataset.root={tmp_path}", "dataset.source.download=false")
+    assert str(background) in said
+    assert "delete it" in said
+
+
+@pytest.mark.parametrize("place", ["obstacle", "obstacle/below"])
+def test_an_output_dir_that_cannot_hold_runs_is_refused(refused, elsewhere, tiny, place):
+    (elsewhere / "obstacle").write_text("a file")
+    said = refused("train", *tiny(), f"output_dir={place}")
+    assert f"output_dir={place}" in said
+
+
+def test_a_config_dir_that_is_none_is_refused(refused):
+    assert "nowhere" in refused("train", "--config-dir=nowhere")
+    assert "nowhere" in refused("list", "--config-dir=nowhere")
+
+
+@pytest.mark.parametrize("command", ["resume", "export", "eval", "predict"])
+def test_a_run_folder_that_is_none_is_refused_without_torch(refused, elsewhere, trained, command, monkeypatch):
+    (elsewhere / "empty").mkdir()
+    experiment = trained().parent
+    monkeypatch.setitem(sys.modules, "fewshot_runner.cli.session", None)  # importing it would be an ImportError
+    monkeypatch.setitem(sys.modules, "fewshot_runner.cli.trained", None)
+    for place, name in (("nowhere", "no such run folder"), ("empty", "config.yaml"), (experiment.parent, "did you mean")):
+        words = {"eval": [f"run={place}"], "predict": [place, "x.png", "--support", "y"]}.get(command, [place])
+        said = refused(command, *words)
+        assert str(place) in said
+        assert name in said
+
+
+@pytest.mark.parametrize("file", ["config.yaml", "status.json"])
+@pytest.mark.parametrize("content", ["{", "[1]", "\x00\x01"])
+def test_a_damaged_run_folder_is_refused_by_file(refused, copied, file, content):
+    run = copied()
+    (run / file).write_text(content)
+    command = ["resume", run] if file == "status.json" else ["eval", f"run={run}"]
+    said = refused(*command)
+    assert str(run / file) in said
+    assert "damaged" in said
+
+
+@pytest.mark.parametrize("command", ["export", "eval", "predict"])
+@pytest.mark.parametrize("damage", ["absent", "cut off", "a byte", "a pickle"])
+def test_a_damaged_best_checkpoint_is_refused(refused, copied, tmp_path, command, damage):
+    run = copied()
+    best = run / "checkpoints" / "best.pt"
+    content = bytearray(best.read_bytes())
+    if damage == "absent":
+        best.unlink()
+    elif damage == "cut off":
+        best.write_bytes(content[:-100])
+    elif damage == "a byte":
+        content[len(content) // 2] ^= 1
+        best.write_bytes(content)
+    else:
+        best.write_bytes(b"cos\nsystem\n(S'touch pwned'\ntR.")
+    for name in ("a", "b"):
+        (tmp_path / "support" / name).mkdir(parents=True)
+        Image.new("L", (20, 20), 255).save(tmp_path / "support" / name / "1.png")
+    support = tmp_path / "support"
+    words = {"eval": [f"run={run}"], "predict": [run, support / "a", "--support", support]}.get(command, [run])
+    assert str(best) in refused(command, *words)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_with_4_and_no_checkpoint_of_it(fsl, tiny, tmp_path):
+    import torch
+
+    from fewshot_runner.engine.checkpoint import load
+    from fewshot_runner.runs import RunFolder
+
+    answer = fsl("train", *tiny(), "method.optimizer.lr=1e30", f"output_dir={tmp_path}")
+    assert answer.code == 4
+    assert "Traceback" not in answer.err
+    last = answer.err.strip().splitlines()[-1]
+    assert "not finite" in last or "nan" in last or "inf" in last
+    assert "method.optimizer.lr" in last
+    [config] = tmp_path.rglob("config.yaml")
+    run = RunFolder(config.parent)
+    status = run.read_status()
+    assert status["state"] == "failed"
+    assert "method.optimizer.lr" in status["reason"]
+    for path in run.checkpoints.glob("*.pt"):
+        assert all(tensor.isfinite().all() for tensor in load(path)["method"].values() if torch.is_tensor(tensor))
+    assert "NotFinite" in run.log.read_text()
+
+
+def test_an_unknown_command_names_the_nearest(refused):
+    assert "did you mean fsl train" in refused("trian")
+    assert "predict" in refused("xyz")
+
+
+def test_a_defect_of_ours_shows_its_traceback_and_exits_with_1(fsl, monkeypatch):
+    import fewshot_runner.cli.list
+
+    monkeypatch.setattr(fewshot_runner.cli.list, "run", lambda arguments: 1 / 0)
+    answer = fsl("list")
+    assert answer.code == 1
+    assert "ZeroDivisionError" in answer.err
+    assert "defect of fsl" in answer.err
+
+
+def test_the_process_itself_exits_with_2_and_says_so_on_stderr(elsewhere):
+    program = [sys.executable, "-c", "from fewshot_runner.cli.main import main; main()"]
+    process = subprocess.run([*program, "train", "trainer.max_step=1"], capture_output=True, text=True)
+    assert process.returncode == 2
+    assert process.stdout == ""
+    assert process.stderr == "fsl: trainer.max_step: there is no such key; did you mean trainer.max_steps?\n"
+    assert list(elsewhere.iterdir()) == []

@@ -1,0 +1,221 @@
+"""A run that was interrupted, by whatever and wherever, ends with the bits of one that was not."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from filelock import FileLock
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import fewshot_runner.engine.experiment
+import fewshot_runner.engine.train
+from fewshot_runner.cli import session
+from fewshot_runner.engine.checkpoint import load
+from fewshot_runner.runs import RunFolder
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "kill_and_resume"
+PROGRAM = [sys.executable, "-c", "from fewshot_runner.cli.main import main; main()"]
+
+
+def bits(path: Path) -> dict[str, object]:
+    """All that has to be the same: tensors, metrics without wall time, results, the figures of each task."""
+    run, found = RunFolder(path), {}
+
+    def gather(name: str, state: object) -> None:
+        if isinstance(state, torch.Tensor):
+            found[name] = (state.dtype, state.shape, state.contiguous().numpy().tobytes())
+        elif isinstance(state, dict | list):
+            for key, value in state.items() if isinstance(state, dict) else enumerate(state):
+                gather(f"{name}/{key}", value)
+        else:
+            found[name] = state
+
+    for file in (run.checkpoints / "best.pt", max(run.checkpoints.glob("step-*.pt"))):
+        gather(file.name, load(file))
+    for number, line in enumerate(run.metrics.read_text().splitlines()):
+        gather(f"metrics/{number}", {key: value for key, value in json.loads(line).items() if key != "wall"})
+    gather("summary", {k: v for k, v in run.read_summary().items() if k not in ("seconds", "images_per_second")})
+    for file in run.tasks.iterdir():
+        found[f"tasks/{file.name}"] = file.read_bytes()
+    assert len(found) > 50
+    return found
+
+
+@pytest.fixture
+def stopped(fsl, tiny, tmp_path, monkeypatch):
+    """A tiny run that SIGTERM has ended after step 13."""
+
+    def at_step_13(progress, figures, add=fewshot_runner.engine.experiment.Progress.add):
+        add(progress, figures)
+        if progress.step == 13:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fewshot_runner.engine.experiment.Progress, "add", at_step_13)
+        answer = fsl("train", *tiny(), f"output_dir={tmp_path}/outputs")
+    assert answer.code == 143
+    [config] = tmp_path.rglob("config.yaml")
+    return config.parent
+
+
+def test_trap_16_runs_killed_at_random_moments_end_with_the_same_bits():
+    process = subprocess.run([SCRIPT, "--kills", "10", "--method", "prototypical,siamese"], capture_output=True, text=True)
+    assert process.returncode == 0, process.stdout + process.stderr
+    last = process.stdout.splitlines()[-1]
+    assert last.endswith("seconds")
+    assert int(last.split()[0]) >= 10
+    assert ", 0 differences," in last
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_a_signal_ends_the_process_with_a_checkpoint_of_the_very_step(name, fsl, tiny, tmp_path):
+    number = signal.Signals[name]
+    longer = ["trainer.max_steps=100000", "trainer.val_every=1000", "trainer.checkpoint_every=100000"]
+    command = [*PROGRAM, "train", *tiny(), *longer, f"output_dir={tmp_path}"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not (found := list(tmp_path.rglob("tb/events*"))) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert found, process.communicate()
+    time.sleep(0.5)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 128 + number
+    assert out == ""
+    assert "Traceback" not in err
+    assert f"stopped by {name}" in err.splitlines()[-1]
+    run = RunFolder(found[0].parents[1])
+    status = run.read_status()
+    assert status["state"] == "stopped"
+    assert name in status["reason"]
+    assert 0 < status["step"] < 100000
+    assert [file.name for file in run.checkpoints.iterdir()] == [f"step-{status['step']:08d}.pt"]
+
+
+def test_a_stopped_run_goes_on_to_the_same_bits(fsl, stopped, trained):
+    run = RunFolder(stopped)
+    assert run.read_status()["state"] == "stopped"
+    assert run.read_status()["step"] == 13
+    assert max(run.checkpoints.glob("step-*.pt")).name == "step-00000013.pt"
+    answer = fsl("resume", stopped)
+    assert answer.code == 0, answer.err
+    assert answer.run == stopped
+    assert "going on from step 13" in answer.err
+    assert run.read_status()["state"] == "done"
+    assert bits(stopped) == bits(trained())
+
+
+@pytest.mark.parametrize("moment", ["before the first step", "in validation", "in the final test"])
+def test_a_signal_at_another_moment_is_as_harmless(fsl, tiny, trained, tmp_path, monkeypatch, moment):
+    calls = []
+
+    def with_signal(function, at):
+        def wrapped(*arguments, **named):
+            calls.append(function)
+            if len(calls) == at:
+                os.kill(os.getpid(), signal.SIGINT)
+            return function(*arguments, **named)
+
+        return wrapped
+
+    place, name, at = {
+        "before the first step": (session, "describe_environment", 1),
+        "in validation": (fewshot_runner.engine.train, "evaluate", 2),
+        "in the final test": (fewshot_runner.engine.train, "evaluate", 3),
+    }[moment]
+    with monkeypatch.context() as patch:
+        patch.setattr(place, name, with_signal(getattr(place, name), at))
+        answer = fsl("train", *tiny(), f"output_dir={tmp_path}")
+    assert answer.code == 130
+    [config] = tmp_path.rglob("config.yaml")
+    step = {"before the first step": 1, "in validation": 20, "in the final test": 20}[moment]
+    assert RunFolder(config.parent).read_status()["state"] == "stopped"
+    assert (config.parent / "checkpoints" / f"step-{step:08d}.pt").is_file()
+    assert fsl("resume", config.parent).code == 0
+    assert bits(config.parent) == bits(trained())
+
+
+def test_a_signal_while_images_are_decoded_leaves_no_run_folder(fsl, tiny, elsewhere, monkeypatch):
+    experiment = session.Builder.experiment
+    monkeypatch.setattr(session.Builder, "experiment", lambda self: os.kill(os.getpid(), signal.SIGTERM) or experiment(self))
+    assert fsl("train", *tiny()).code == 143
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_a_damaged_newest_checkpoint_is_passed_over_aloud(fsl, stopped, trained):
+    newest = max((stopped / "checkpoints").glob("step-*.pt"))
+    newest.write_bytes(newest.read_bytes()[:-7])
+    answer = fsl("resume", stopped)
+    assert answer.code == 0
+    assert f"passed over: {newest}" in answer.err.replace("\n", "")
+    assert "going on from step 10" in answer.err
+    assert bits(stopped) == bits(trained())
+
+
+def test_with_every_checkpoint_damaged_it_starts_over_and_no_point_is_logged_twice(fsl, stopped, trained):
+    for number, file in enumerate((stopped / "checkpoints").glob("*.pt")):
+        file.write_bytes(file.read_bytes()[: 100 * number])
+    answer = fsl("resume", stopped)
+    assert answer.code == 0
+    assert answer.err.count("passed over") == 2
+    assert bits(stopped) == bits(trained())
+    events = EventAccumulator(str(stopped / "tb"), size_guidance={"scalars": 0}).Reload()
+    assert [event.step for event in events.Scalars("loss/train")] == [5, 10, 15, 20]
+    assert [event.step for event in events.Scalars("accuracy/val")] == [10, 20]
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_over(fsl, stopped, trained):
+    for file in [*(stopped / "checkpoints").iterdir(), stopped / "metrics.jsonl"]:
+        file.unlink()
+    (stopped / "checkpoints" / ".step-00000005.pt.0123.tmp").write_bytes(b"half")
+    (stopped / ".status.json.4567.tmp").write_bytes(b"{")
+    assert fsl("resume", stopped).code == 0
+    assert bits(stopped) == bits(trained())
+    assert list(stopped.rglob(".*.tmp")) == []
+
+
+def test_a_damaged_best_checkpoint_that_training_does_not_replace_is_named(fsl, stopped, monkeypatch):
+    best = stopped / "checkpoints" / "best.pt"
+    best.write_bytes(best.read_bytes()[:-1])
+    monkeypatch.setattr(fewshot_runner.engine.experiment.EarlyStopping, "improves", lambda *_: False)
+    answer = fsl("resume", stopped)
+    assert answer.code == 2
+    assert "Traceback" not in answer.err
+    assert str(best) in answer.err.splitlines()[-1]
+    assert RunFolder(stopped).read_status()["state"] == "failed"
+
+
+def test_a_done_run_is_reported_again_and_nothing_is_changed(fsl, copied, everything):
+    run = copied()
+    before = everything(run)
+    answer = fsl("resume", run)
+    assert answer.code == 0
+    assert "done already" in answer.err
+    assert "3way1shot" in answer.out
+    assert answer.run == run
+    assert everything(run) == before
+
+
+def test_two_at_once_in_one_folder_are_refused(refused, stopped):
+    with FileLock(stopped / ".lock"):
+        assert "another process" in refused("resume", stopped)
+
+
+def test_changed_data_are_refused(fsl, stopped):
+    config = stopped / "config.yaml"
+    content = config.read_text()
+    assert content.count("characters: 8") == 1
+    config.write_text(content.replace("characters: 8", "characters: 9"))
+    answer = fsl("resume", stopped)
+    assert answer.code == 2
+    assert "Traceback" not in answer.err
+    assert "the data has changed" in answer.err.splitlines()[-1]
+    assert "split_hash" in answer.err
+    config.write_text(content)
+    assert fsl("resume", stopped).code == 0

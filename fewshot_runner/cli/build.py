@@ -14,7 +14,7 @@ from fewshot_runner.cli.arguments import checked
 from fewshot_runner.data.dataset import Dataset
 from fewshot_runner.data.loader import TrainingLoader
 from fewshot_runner.data.samplers import check_episode
-from fewshot_runner.data.source import PARTS, FixedRuns
+from fewshot_runner.data.source import PARTS, FixedRuns, Source
 from fewshot_runner.data.store import Progress
 from fewshot_runner.engine.device import Hardware
 from fewshot_runner.engine.experiment import Experiment, Trainer
@@ -170,14 +170,17 @@ class Builder:
             given = ", ".join(f"{key}.{name}={value}" for name, value in arguments.items())
             raise UserError(f"{key}: {error}; choose another value (now {given})") from error
 
+    def source(self) -> Source:
+        """Where the images come from; no image is read."""
+        return self._make(self.config.dataset["source"], "dataset.source")
+
     @cached_property
     def dataset(self) -> Dataset:
         """The data set, its images decoded at the run's resolution if they were not yet."""
-        described = self._dataset_config()
-        source = self._make(described.pop("source"), "dataset.source")
+        described = {key: value for key, value in self._dataset_config().items() if key != "source"}
         if (augment := described.pop("augment", None)) is not None:
             augment = self._make(augment, "dataset.augment")
-        return Dataset(source, augment=augment, progress=self.say_progress, **described)
+        return Dataset(self.source(), augment=augment, progress=self.say_progress, **described)
 
     def facts(self) -> Facts:
         n_way = self.config.episode["n_way"]

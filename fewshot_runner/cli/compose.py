@@ -87,12 +87,14 @@ def overlay(config: dict[str, Any], overrides: Sequence[str], groups: Sequence[s
     if fixed:
         raise UserError(f"{fixed[0]}: a trained run keeps its {fixed[0].split('=')[0]}; {', '.join(groups)} may change")
     merged = dict(config)
+    chosen = [choice.split("=")[0] for choice in choices]
+    of_chosen = [o for o in overrides if o.lstrip("+~").split("=")[0].split(".")[0] in chosen]
     if choices:
-        composed = compose(choices)
-        for group in (choice.split("=")[0] for choice in choices):
+        composed = compose(of_chosen)
+        for group in chosen:
             merged[group] = composed[group]
             merged["choices"] = {**merged["choices"], group: composed["choices"][group]}
-    values = [override for override in overrides if override not in choices]
+    values = [override for override in overrides if override not in of_chosen]
     GlobalHydra.instance().clear()
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "saved.yaml").write_text(to_yaml(merged))
@@ -141,6 +143,7 @@ def nearest_key(key: str, known: Sequence[str]) -> str:
 
 def known_keys() -> list[str]:
     """The dotted names of all keys of the default config."""
+    GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_dir()), version_base=VERSION_BASE):
         return [key for key in flatten(plain(hydra_compose("train"), {})) if key != "choices"]
 

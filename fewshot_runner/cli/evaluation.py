@@ -23,7 +23,7 @@ def evaluate_run(run: RunFolder, overrides: list[str]) -> list[dict[str, Any]]:
     trained = load_trained(run, hardware=config["hardware"])
     with StopRequest() as stop:
         builder = build(config, Narrator())
-        refuse_trained_classes(builder, trained.checkpoint, saved["dataset"]["split"])
+        refuse_trained_classes(builder, trained.checkpoint, {**saved, "hardware": config["hardware"]})
         results = [
             test(
                 trained.method, name, protocol, run,
@@ -52,12 +52,16 @@ def evaluation_config(saved: dict[str, Any], overrides: list[str]) -> dict[str, 
     return config
 
 
-def refuse_trained_classes(builder: Builder, checkpoint: dict[str, Any], split_name: str) -> None:
+def refuse_trained_classes(builder: Builder, checkpoint: dict[str, Any], saved: dict[str, Any]) -> None:
     """Raises `UserError` where the test would show classes that the run was trained or selected on."""
     stamp = builder.stamp()
     if stamp["dataset"] != checkpoint["dataset"] or stamp["split_hash"] == checkpoint["split_hash"]:
         return
-    split = builder.dataset.source.split(split_name)
+    try:
+        source = Builder(saved).source()
+    except UserError:  # the data of the training are no longer where they were
+        source = builder.dataset.source
+    split = source.split(saved["dataset"]["split"])
     known = {*split.classes["train"], *split.classes["val"]}
     if seen := sorted(known & set(builder.dataset.split.classes["test"])):
         raise UserError(

@@ -1,5 +1,7 @@
 """A run from its first step to its summary: train, take the best state from disk, test it, write down the results."""
 
+import hashlib
+import json
 import time
 from collections.abc import Callable
 from typing import Any
@@ -101,8 +103,8 @@ def test(
 ) -> dict[str, Any]:
     """Evaluates, keeps the accuracy of every task in the run folder, and returns what the summary says of it."""
     evaluation = evaluate(method, protocol, hardware=hardware, between=between)
-    seed = evaluation.protocol["episode_seed"]
-    tasks = run.tasks / f"{stamp['dataset']}-{stamp['split']}-{name}-{'fixed' if seed is None else seed}.npy"
+    kind = hashlib.sha256(json.dumps({**stamp, **evaluation.protocol}, sort_keys=True).encode()).hexdigest()[:8]
+    tasks = run.tasks / f"{stamp['dataset']}-{stamp['split']}-{name}-{kind}.npy"  # one a kind of task, as results are
     atomic.write_array(tasks, evaluation.accuracies.astype(np.float32))
     return {
         "name": name,

@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 from rich.box import SIMPLE_HEAD
+from rich.markup import escape
 from rich.table import Table
 
 from fewshot_runner.errors import UserError
@@ -95,7 +96,7 @@ def compare_table(rows: Sequence[Mapping[str, Any]]) -> Table:
                     if isinstance(value, float) and column == "seconds"
                     else str(value)
                 )
-        table.add_row(*cells)
+        table.add_row(*map(escape, cells))
     return table
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
+from rich.markup import escape
 from rich.table import Table
 
 from fewshot_runner.runs import RunFolder
@@ -23,8 +24,8 @@ def results_table(results: Sequence[Mapping[str, Any]], *, title: str) -> Table:
     table.add_column("mode", no_wrap=True)
     for result in results:
         table.add_row(
-            result["name"],
-            f"{result['dataset']} {result['split']}",
+            escape(result["name"]),
+            escape(f"{result['dataset']} {result['split']}"),
             f"[bold]{with_interval(result)}[/]",
             f"{100 * (1 - result['accuracy']):.2f} %",
             f"{result['episodes']:,}",

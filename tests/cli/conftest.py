@@ -19,8 +19,9 @@ from fewshot_runner.cli.main import run
 
 WORLD = [
     "dataset=glyphs", "++dataset.source.alphabets=6", "++dataset.source.characters=8", "++dataset.source.drawers=8",
-    "dataset.tests=null", "dataset.image_size=16", "model=conv4", "model.widths=[8,8]", "episode.n_way=3", "episode.n_query=4",
-    "hardware=cpu", "hardware.threads=1", "trainer.max_steps=20", "trainer.val_every=10", "trainer.val_episodes=20",
+    "dataset.tests=null", "dataset.image_size=16", "model=conv4", "model.widths=[8,8]", "episode.n_way=3",
+    "episode.n_query=4", "hardware=cpu", "hardware.threads=1", "trainer.max_steps=20", "trainer.val_every=10",
+    "trainer.val_episodes=20",
     "trainer.checkpoint_every=5", "trainer.log_every=5", "eval.episodes=50",
 ]  # fmt: skip
 SAMPLER = {

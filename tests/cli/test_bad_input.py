@@ -177,7 +177,11 @@ def test_a_run_folder_that_is_none_is_refused_without_torch(refused, elsewhere, 
     experiment = trained().parent
     monkeypatch.setitem(sys.modules, "fewshot_runner.cli.session", None)  # importing it would be an ImportError
     monkeypatch.setitem(sys.modules, "fewshot_runner.cli.trained", None)
-    for place, name in (("nowhere", "no such run folder"), ("empty", "config.yaml"), (experiment.parent, "did you mean")):
+    for place, name in (
+        ("nowhere", "no such run folder"),
+        ("empty", "config.yaml"),
+        (experiment.parent, "did you mean"),
+    ):
         words = {"eval": [f"run={place}"], "predict": [place, "x.png", "--support", "y"]}.get(command, [place])
         said = refused(command, *words)
         assert str(place) in said

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -47,25 +48,33 @@ def bits(path: Path) -> dict[str, object]:
     return found
 
 
-@pytest.fixture
-def stopped(fsl, tiny, tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def stopped_once(fsl, tiny, tmp_path_factory):
     """A tiny run that SIGTERM has ended after step 13."""
+    folder = tmp_path_factory.mktemp("stopped")
 
     def at_step_13(progress, figures, add=fewshot_runner.engine.experiment.Progress.add):
         add(progress, figures)
         if progress.step == 13:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    with monkeypatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fewshot_runner.engine.experiment.Progress, "add", at_step_13)
-        answer = fsl("train", *tiny(), f"output_dir={tmp_path}/outputs")
+        answer = fsl("train", *tiny(), f"output_dir={folder}")
     assert answer.code == 143
-    [config] = tmp_path.rglob("config.yaml")
+    [config] = folder.rglob("config.yaml")
     return config.parent
 
 
+@pytest.fixture
+def stopped(stopped_once, tmp_path):
+    return Path(shutil.copytree(stopped_once, tmp_path / "outputs" / stopped_once.name))
+
+
 def test_trap_16_runs_killed_at_random_moments_end_with_the_same_bits():
-    process = subprocess.run([SCRIPT, "--kills", "10", "--method", "prototypical,siamese"], capture_output=True, text=True)
+    process = subprocess.run(
+        [SCRIPT, "--kills", "10", "--method", "prototypical,siamese"], capture_output=True, text=True
+    )
     assert process.returncode == 0, process.stdout + process.stderr
     last = process.stdout.splitlines()[-1]
     assert last.endswith("seconds")
@@ -143,7 +152,9 @@ def test_a_signal_at_another_moment_is_as_harmless(fsl, tiny, trained, tmp_path,
 
 def test_a_signal_while_images_are_decoded_leaves_no_run_folder(fsl, tiny, elsewhere, monkeypatch):
     experiment = session.Builder.experiment
-    monkeypatch.setattr(session.Builder, "experiment", lambda self: os.kill(os.getpid(), signal.SIGTERM) or experiment(self))
+    monkeypatch.setattr(
+        session.Builder, "experiment", lambda self: os.kill(os.getpid(), signal.SIGTERM) or experiment(self)
+    )
     assert fsl("train", *tiny()).code == 143
     assert list(elsewhere.iterdir()) == []
 

@@ -13,7 +13,7 @@ from scipy import stats
 from torch.nn import functional
 from torchvision.transforms.functional import normalize
 
-from fewshot_runner.data.transforms import Standardise, Warp
+from fewshot_runner.data.transforms import Standardise, Warp, bicubic_weights
 from fewshot_runner.errors import UserError
 
 EACH = {
@@ -99,7 +99,7 @@ def largest_draw(monkeypatch):
 @pytest.mark.parametrize("size", [8, 9])
 @pytest.mark.parametrize("degrees", [90, 180, 270, -90])
 def test_a_turn_by_quarters_moves_whole_pixels(size, degrees):
-    images = torch.rand(2, 3, size, size, generator=generator())
+    images = torch.from_numpy(np.random.default_rng(0).random((2, 3, size, size), dtype=np.float32))
     warped = Warp(rotation=degrees)(images, generator())
     torch.testing.assert_close(warped, images.rot90(degrees // 90, dims=(2, 3)), atol=1e-4, rtol=0)
 
@@ -181,6 +181,15 @@ def test_an_affine_warp_equals_torch_image_by_image(background):
         torch.testing.assert_close(warped[n], one[0], atol=2e-4, rtol=0)
 
 
+@pytest.mark.usefixtures("largest_draw")
+def test_an_affine_map_scales_then_shears_then_turns():
+    """From output to input, the order in which a point is moved."""
+    (found,) = affine_maps(1, rotation=20.0, shear=0.3, scale=0.25, shift=0.1)
+    cos, sin = math.cos(math.radians(20)), math.sin(math.radians(20))
+    turned = np.array([[cos, -sin], [sin, cos]]) @ [[1, 0.3], [0.3, 1]] @ np.diag([1.25, 1.25])
+    np.testing.assert_allclose(found, np.c_[turned, [0.2, 0.2]], atol=1e-5)
+
+
 def uniform(values: np.ndarray, limit: float) -> bool:
     assert np.abs(values).max() <= limit * (1 + 1e-4)
     return stats.kstest(values, "uniform", args=(-limit, 2 * limit)).pvalue > 1e-4
@@ -241,6 +250,14 @@ def test_the_elastic_field_is_bounded_and_smooth_between_its_control_points():
     assert np.corrcoef(field[:, 1:].ravel(), field[:, :-1].ravel())[0, 1] > 0.95
     bend = np.diff(step, axis=1)
     assert np.abs(bend).mean() < 0.3 * np.abs(step).mean()
+
+
+@pytest.mark.parametrize(("points", "height", "width"), [(5, 28, 28), (2, 9, 16), (7, 33, 5)])
+def test_a_field_of_two_products_equals_torch_in_two_dimensions(points, height, width):
+    control = torch.randn(3, 2, points, points, generator=generator())
+    field = bicubic_weights(points, height) @ control @ bicubic_weights(points, width).T
+    expected = functional.interpolate(control, (height, width), mode="bicubic", align_corners=True)
+    torch.testing.assert_close(field, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_an_elastic_field_adds_to_the_affine_map():

@@ -154,8 +154,8 @@ class Recorder:
         self.events.append(f"log {step}")
         self.train[step] = {**figures, "learning_rate": rate}
 
-    def validation(self, step: int, figures: dict[str, float], *, best: bool) -> None:
-        self.events.append(f"log validation {step}" + " best" * best)
+    def validation(self, step: int, figures: dict[str, float]) -> None:
+        self.events.append(f"log validation {step}")
         self.val[step] = figures
 
     def flush(self) -> None:

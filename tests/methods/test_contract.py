@@ -263,6 +263,8 @@ class WaitsForDevice(TorchDispatchMode):
 
     def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
         name = operation.overloadpacket.__name__
+        if name in ("index", "index_put", "index_put_"):  # by a mask: it must be counted first
+            assert not any(index is not None and index.dtype == torch.bool for index in args[1])
         assert name not in self.SYNCHRONOUS, f"{name} waits for the device"
         return operation(*args, **(kwargs or {}))
 

@@ -156,28 +156,39 @@ def test_loss_over_chosen_pairs_looks_at_no_others() -> None:
 
 
 def test_balanced_loss_by_hand() -> None:
-    """Logit 0 has surprise log 2, either way; a far pair that is surely wrong weighs a quarter of the whole."""
-    logits = torch.tensor([0.0, 0.0, 0.0, 10.0], dtype=torch.double)
+    """Logit 0 has surprise log 2, either way; a different-class pair that is surely wrong weighs a quarter of all."""
+    logits = torch.tensor([0.0, 0.0, 2.0, 10.0], dtype=torch.double)
     same = torch.tensor([True, True, False, False])
     same_group = torch.tensor([True, True, True, False])
-    far = math.log(1 + math.exp(10))  # 10.0000454
-    expected = 0.5 * math.log(2) + 0.25 * math.log(2) + 0.25 * far
+    near, far = math.log(1 + math.exp(2)), math.log(1 + math.exp(10))  # 2.1269280 and 10.0000454
+    expected = 0.5 * math.log(2) + 0.25 * near + 0.25 * far
     assert balanced_loss(logits, same, same_group).item() == pytest.approx(expected, rel=1e-12)
 
 
-# Two alphabets of two characters with three drawings each: every class and group of equal size.
+# Two alphabets of two characters with three drawings each: every class and group of equal size. The alphabets lie
+# apart, so that pairs across them cost less than pairs within one.
 TABLE = ClassTable.build(np.arange(4).repeat(3), ["a/1", "a/2", "b/1", "b/2"], ["a", "a", "b", "b"], keep=np.arange(12))
-FEATURES = torch.randn(12, D, generator=torch.Generator().manual_seed(2))
+FEATURES = torch.randn(12, D, generator=torch.Generator().manual_seed(2)) + torch.arange(12)[:, None] // 6
+
+
+def plain_mean(method: Siamese, batch: Batch) -> float:
+    """Of the cross-entropies of the pairs that the sampler chose, none weighing more than another."""
+    first, second = batch.pairs.unbind(1)
+    logits = method.head(batch.images[first], batch.images[second])
+    same = (batch.labels[first] == batch.labels[second]).float()
+    return nn.functional.binary_cross_entropy_with_logits(logits, same).item()
 
 
 def test_all_pairs_cost_what_pairs_drawn_at_random_cost_on_average() -> None:
     """The claim of the module's head: the all-pairs loss is the expectation of a balanced pair sampler's."""
     method = learner()
+    method.head.weight.data.fill_(0.5)
+    method.head.threshold.data.fill_(4.0)  # so that the three kinds of pair cost about 0.3, 1.4 and 1.0
     everything = PKSampler(TABLE, n_classes=4, n_images=3, seed=0)[0]
     with torch.no_grad():
         whole = method.loss(everything.map(FEATURES.__getitem__)).item()
         sampler = PairSampler(TABLE, n_pairs=400, seed=0)
-        draws = np.array([method.loss(sampler[k].map(FEATURES.__getitem__)).item() for k in range(200)])
+        draws = np.array([plain_mean(method, sampler[k].map(FEATURES.__getitem__)) for k in range(200)])
     error = draws.std(ddof=1) / math.sqrt(len(draws))
     assert error < 0.01 * whole
     assert abs(draws.mean() - whole) < 4 * error

@@ -40,8 +40,8 @@ class Record:
     def step(self, step: int, figures: dict, *, rate: float, images_per_second: float) -> None:
         self.lines.append((step, "train", figures, rate))
 
-    def validation(self, step: int, figures: dict, *, best: bool) -> None:
-        self.lines.append((step, "val", figures, best))
+    def validation(self, step: int, figures: dict) -> None:
+        self.lines.append((step, "val", figures))
 
     def flush(self) -> None:
         pass

@@ -12,5 +12,5 @@ def test_the_embedding_is_the_image() -> None:
     features = model(images)
     assert model.out_features == 60
     assert features.shape == (2, 60)
-    assert features[1, 2 * 20 + 3 * 5 + 4] == images[1, 2, 3, 4]
+    assert features[1, 1 * 20 + 2 * 5 + 3] == images[1, 1, 2, 3]
     assert not list(model.parameters())

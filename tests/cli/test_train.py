@@ -1,0 +1,193 @@
+"""fsl train: what a run leaves behind and prints, sweeps, and what Hydra answers."""
+
+import json
+import os
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from fewshot_runner.cli.evaluation import evaluate_run
+from fewshot_runner.engine.checkpoint import load
+from fewshot_runner.runs import RunFolder
+
+
+@pytest.mark.parametrize("method", ["prototypical", "siamese", "pixels"])
+def test_a_run_folder_holds_what_the_design_says(trained, method):
+    run = RunFolder(trained(method))
+    assert re.fullmatch(rf"glyphs-{method}/\d{{8}}-\d{{6}}-[0-9a-f]{{6}}", run.name)
+    config = yaml.safe_load(run.config.read_text())
+    assert config["choices"]["method"] == method
+    assert config["dataset"]["source"]["alphabets"] == 6
+    assert "${" not in run.config.read_text()
+    steps = config["trainer"]["max_steps"]
+    assert steps == (0 if method == "pixels" and steps == 0 else 20)
+
+    assert "dataset=glyphs" in yaml.safe_load(run.overrides.read_text())
+    status = run.read_status()
+    assert (status["state"], status["step"]) == ("done", steps)
+    assert status["started"] <= status["updated"]
+
+    lines = [json.loads(line) for line in run.metrics.read_text().splitlines()]
+    assert [line["step"] for line in lines if "train" in line] == list(range(5, steps + 1, 5))
+    assert [line["step"] for line in lines if "val" in line] == list(range(10, steps + 1, 10))
+    assert all(line["wall"]["seconds"] >= 0 for line in lines)
+    assert all({"loss", "learning_rate"} <= line["train"].keys() for line in lines if "train" in line)
+
+    summary = run.read_summary()
+    [result] = summary["results"]
+    assert result.items() >= {
+        "dataset": "glyphs", "split": "alphabets", "protocol": "episodes", "n_way": 3, "n_shot": 1, "n_query": 4,
+        "episodes": 50, "episode_seed": 0, "mode": "inductive",
+    }.items()  # fmt: skip
+    assert 0 <= result["accuracy"] <= 1
+    assert result["ci95"] > 0
+    validations = {line["step"]: line["val"]["accuracy"] for line in lines if "val" in line}
+    if validations:
+        assert summary["best_validation"] == max(validations.values())
+        assert validations[summary["best_step"]] == summary["best_validation"]
+    assert summary["parameters"] >= 0
+    assert {"seconds", "images_per_second"} <= summary.keys()
+
+    tasks = np.load(run.path / result["tasks"])
+    assert tasks.shape == (50,)
+    assert tasks.mean() == pytest.approx(result["accuracy"], abs=1e-6)
+    assert result["ci95"] == pytest.approx(
+        2.0096 * tasks.std(ddof=1) / np.sqrt(50), rel=1e-3
+    )  # Student's t, 49 degrees
+
+    environment = json.loads(run.environment.read_text())
+    assert environment["seed"] == 0
+    assert environment["threads"] == 1
+    assert {"torch", "numpy"} <= environment["versions"].keys()
+    assert {"processor", "git_commit"} <= environment.keys()
+
+    assert "best.pt" in {file.name for file in run.checkpoints.iterdir()}
+    assert len(list(run.checkpoints.glob("step-*.pt"))) == (2 if steps else 1)
+    assert load(run.checkpoints / "best.pt")["step"] == summary["best_step"]
+    assert load(run.checkpoints / "best.pt")["split_hash"] == result["split_hash"]
+    assert list(run.tensorboard.glob("events.out.tfevents.*"))
+    assert "3way1shot" not in run.log.read_text()
+    assert f"{method}" in run.log.read_text()
+    assert "Traceback" not in run.log.read_text()
+    assert list(run.path.rglob("*.tmp")) == []
+
+
+@pytest.mark.parametrize("method", ["prototypical", "siamese"])
+def test_trap_08_the_results_are_those_of_the_best_checkpoint_on_disk(copied, method):
+    run = RunFolder(copied(method))
+    [before] = run.read_summary()["results"]
+    [again] = evaluate_run(run, [])
+    assert again == before
+
+
+def test_trap_07_the_test_split_is_not_drawn_from_before_training_has_ended(fsl, tiny, tmp_path, monkeypatch):
+    import fewshot_runner.engine.train as training
+    from fewshot_runner.cli.build import Builder
+
+    events = []
+    protocol, fit = Builder._protocol, training.fit
+
+    def watched(self, test, part):
+        events.append(part)
+        return protocol(self, test, part)
+
+    monkeypatch.setattr(Builder, "_protocol", watched)
+    monkeypatch.setattr(training, "fit", lambda *arguments: (fit(*arguments), events.append("trained")))
+    assert fsl("train", *tiny(), f"output_dir={tmp_path}").code == 0
+    assert events == ["val", "trained", "test"]
+
+
+def test_it_ends_with_the_table_the_next_commands_and_the_run(fsl, tiny, elsewhere):
+    answer = fsl("train", *tiny(), "trainer.max_steps=1")
+    assert answer.code == 0
+    lines = answer.out.splitlines()
+    assert lines[-1] == f"run: {answer.run}"
+    assert answer.run.parent == Path("outputs/glyphs-prototypical")
+    assert f"fsl predict {answer.run}" in lines[-2]
+    assert "3way1shot" in answer.out
+    assert "±" in answer.out
+    assert [entry.name for entry in elsewhere.iterdir()] == ["outputs"]
+
+
+def test_a_sweep_leaves_a_folder_a_job(fsl, tiny, tmp_path):
+    answer = fsl("train", "-m", *tiny(), "seed=0,1", "trainer.max_steps=1", f"output_dir={tmp_path}")
+    assert answer.code == 0, answer.err
+    runs = [RunFolder(path.parent) for path in tmp_path.rglob("config.yaml")]
+    assert sorted(yaml.safe_load(run.config.read_text())["seed"] for run in runs) == [0, 1]
+    assert {run.read_status()["state"] for run in runs} == {"done"}
+
+
+def test_a_failing_job_of_a_sweep_is_named_and_stops_no_other(fsl, tiny, tmp_path):
+    answer = fsl("train", "-m", *tiny(), "episode.n_way=3,77,2", "trainer.max_steps=1", f"output_dir={tmp_path}")
+    assert answer.code == 3
+    assert "Traceback" not in answer.err
+    failed = [line for line in answer.err.splitlines() if "failed:" in line]
+    assert len(failed) == 1
+    assert "episode.n_way=77" in failed[0]
+    assert "only 8 classes" in failed[0]
+    ways = [yaml.safe_load(path.read_text())["episode"]["n_way"] for path in tmp_path.rglob("config.yaml")]
+    assert sorted(ways) == [2, 3]
+
+
+def test_cfg_job_shows_the_config_and_trains_nothing(fsl, tiny, elsewhere):
+    answer = fsl("train", *tiny(), "method.optimizer.lr=0.125", "--cfg", "job")
+    assert answer.code == 0
+    shown = yaml.safe_load(answer.out)
+    assert shown["method"]["optimizer"]["lr"] == 0.125
+    assert "hydra" not in shown
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_dry_run_shows_everything_and_trains_nothing(fsl, tiny, elsewhere, monkeypatch):
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(elsewhere.parent))
+    answer = fsl("train", *tiny(), "--dry-run")
+    assert answer.code == 0, answer.err
+    assert "681 parameters" in answer.out  # 9 * 8 + 2 * 8 + 9 * 8 * 8 + 2 * 8 weights, and the scale
+    assert "1 x 16 x 16" in answer.out
+    assert "max_steps 20" in answer.out
+    picture = re.search(r"\S+\.png", answer.out).group()
+    assert Path(picture).read_bytes().startswith(b"\x89PNG")
+    assert list(elsewhere.iterdir()) == []
+    assert "run:" not in answer.out
+
+
+def test_a_config_dir_of_the_users_own_adds_choices(fsl, tiny, tmp_path):
+    (tmp_path / "mine" / "episode").mkdir(parents=True)
+    (tmp_path / "mine" / "episode" / "two.yaml").write_text(
+        "# Two classes\nn_way: 2\nn_shot: 1\nn_query: 3\nwithin_group: false\n"
+    )
+    overrides = [word for word in tiny() if not word.startswith("episode.")]
+    place = f"--config-dir={tmp_path}/mine"
+    answer = fsl("train", place, *overrides, "episode=two", "trainer.max_steps=0", f"output_dir={tmp_path}/runs")
+    assert answer.code == 0, answer.err
+    assert RunFolder(answer.run).read_summary()["results"][0]["n_way"] == 2
+    listed = fsl("list", "episode", "--config-dir", tmp_path / "mine")
+    assert "episode=two" in listed.out
+    assert "Two classes" in listed.out
+
+
+def test_early_stopping_ends_training_and_keeps_the_best(fsl, tiny, tmp_path, monkeypatch):
+    import fewshot_runner.engine.train as training
+    from fewshot_runner.engine.evaluate import Evaluation
+
+    figures = iter([0.5, 0.75, 0.75, 0.5, 0.5])
+    monkeypatch.setattr(
+        training, "evaluate", lambda *_, **named: Evaluation(np.array([next(figures)] * 3), {"episode_seed": 0})
+    )
+    overrides = ["trainer.val_every=2", "trainer.patience=2"]
+    answer = fsl("train", *tiny(), *overrides, f"output_dir={tmp_path}")
+    run = RunFolder(answer.run) if answer.code == 0 else RunFolder(next(tmp_path.rglob("config.yaml")).parent)
+    assert run.read_status()["step"] == 8
+    assert load(run.checkpoints / "best.pt")["step"] == 4
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no colours to compare")
+def test_off_a_terminal_there_are_no_control_characters(trained, fsl, tiny, tmp_path):
+    answer = fsl("train", *tiny(), "trainer.max_steps=1", f"output_dir={tmp_path}")
+    assert "\x1b" not in answer.out + answer.err
+    assert "\x1b" not in RunFolder(answer.run).log.read_text()
+    assert sys.argv[0]  # as it was before

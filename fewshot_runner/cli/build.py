@@ -2,15 +2,15 @@
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from hydra.utils import get_object
 
 from fewshot_runner.cli.arguments import checked
+from fewshot_runner.cli.schema import Config, EpisodeConfig, EvalConfig, MethodConfig, TestConfig
 from fewshot_runner.data.dataset import Dataset
 from fewshot_runner.data.loader import TrainingLoader
 from fewshot_runner.data.samplers import check_episode
@@ -26,62 +26,7 @@ from fewshot_runner.methods.base import Method
 from fewshot_runner.randomness import torch_seed
 
 ALLOWED_TARGETS = ("fewshot_runner", "torch.optim", "torch.nn", "torchvision.models", "timm")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Config:
-    """The top level of a run's config; `choices` names the member that was taken of each config group."""
-
-    choices: Mapping[str, Any]
-    dataset: Mapping[str, Any]
-    model: Mapping[str, Any]
-    method: Mapping[str, Any]
-    episode: Mapping[str, Any]
-    hardware: Mapping[str, Any]
-    trainer: Mapping[str, Any]
-    eval: Mapping[str, Any]
-    seed: int
-    name: str
-    output_dir: str
-    trusted_packages: list[str]
-
-
-@dataclass(frozen=True, kw_only=True)
-class MethodConfig:
-    learner: Mapping[str, Any]
-    sampler: Mapping[str, Any]
-    optimizer: Mapping[str, Any]
-    schedule: Mapping[str, Any]
-
-
-@dataclass(frozen=True, kw_only=True)
-class EpisodeConfig:
-    n_way: int | Literal["all"]
-    n_shot: int
-    n_query: int
-    within_group: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvalConfig:
-    protocol: Literal["episodes", "runs"]
-    episodes: int | Literal["auto"]
-    seed: int
-    bn_mode: Literal["running"]
-
-    def __post_init__(self) -> None:
-        if self.episodes != "auto" and self.episodes < 1:
-            raise UserError(f"eval.episodes={self.episodes}: give auto or a whole number of 1 or more")
-
-
-@dataclass(frozen=True, kw_only=True)
-class TestConfig(EpisodeConfig, EvalConfig):
-    """One test figure: the run's episode and evaluation settings, changed in some places.
-
-    `split`: the only split of the data set under which this figure means anything.
-    """
-
-    split: str | None = None
+MODEL_FUNCTIONS = ("torchvision.models.", "timm.")  # libraries whose models are made by functions
 
 
 class Builder:
@@ -116,7 +61,7 @@ class Builder:
             target, arguments = self._target(described, key)
             checked(target, arguments, key=key, supplied=supplied)
         dataset = self._dataset_config()
-        checked(Dataset, dataset, key="dataset", supplied=["progress"])
+        checked(Dataset, dataset, key="dataset", supplied=["progress", "keep"])
         for name, test in (dataset.get("tests") or {}).items():
             if test is not None:
                 checked(TestConfig, {**self._own_test(), **test}, key=f"dataset.tests.{name}")
@@ -149,8 +94,9 @@ class Builder:
         except Exception as error:
             raise UserError(f"{key}._target_={name}: there is no such class ({str(error).splitlines()[0]})") from error
         # "torch.nn.modules.os.system" begins well and leads elsewhere: what counts is where the object is defined
-        if not callable(target) or not self._is_trusted(getattr(target, "__module__", None) or ""):
-            raise UserError(f"{key}._target_={name}: not a class or function of {', '.join(self.trusted)}")
+        builds = inspect.isclass(target) or (callable(target) and name.startswith(MODEL_FUNCTIONS))
+        if not builds or not self._is_trusted(target.__module__ or ""):
+            raise UserError(f"{key}._target_={name}: not a class of {', '.join(self.trusted)}")
         return target, {str(k): v for k, v in described.items() if k != "_target_"}
 
     def _is_trusted(self, name: str) -> bool:
@@ -180,7 +126,7 @@ class Builder:
         described = {key: value for key, value in self._dataset_config().items() if key != "source"}
         if (augment := described.pop("augment", None)) is not None:
             augment = self._make(augment, "dataset.augment")
-        return Dataset(self.source(), augment=augment, progress=self.say_progress, **described)
+        return Dataset(self.source(), augment=augment, progress=self.say_progress, keep=self.hardware.keep, **described)
 
     def facts(self) -> Facts:
         n_way = self.config.episode["n_way"]
@@ -237,7 +183,7 @@ class Builder:
 
     def _test_configs(self) -> dict[str, TestConfig]:
         own = TestConfig(**self._own_test())
-        tests = {test_name(own): own}
+        tests = {name_of(own): own}
         for name, changes in self.dataset.tests.items():
             test = TestConfig(**{**self._own_test(), **changes})
             if test.split in (None, self.dataset.split.name) and test not in tests.values():
@@ -301,7 +247,7 @@ def _absolute(path: Any) -> str:
     return str(Path(str(path)).expanduser().absolute())
 
 
-def test_name(test: TestConfig) -> str:
+def name_of(test: TestConfig) -> str:
     if test.protocol == "runs":
         return "runs"
     return f"{test.n_way}way{test.n_shot}shot" + "_within_group" * test.within_group

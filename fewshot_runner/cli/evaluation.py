@@ -22,7 +22,7 @@ def evaluate_run(run: RunFolder, overrides: list[str]) -> list[dict[str, Any]]:
     config = evaluation_config(saved, overrides)
     trained = load_trained(run, hardware=config["hardware"])
     with StopRequest() as stop:
-        builder = build(config, Narrator())
+        builder = build(config, Narrator(), stop)
         refuse_trained_classes(builder, trained.checkpoint, {**saved, "hardware": config["hardware"]})
         results = [
             test(

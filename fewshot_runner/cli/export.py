@@ -20,9 +20,9 @@ def run(arguments: list[str]) -> None:
 
     from safetensors.torch import save_file  # late: a wrong folder is refused without torch
 
-    from fewshot_runner.engine.checkpoint import Checkpoints
+    from fewshot_runner.cli.trained import best_checkpoint
 
-    checkpoint = Checkpoints(folder.checkpoints).load_best()
+    checkpoint = best_checkpoint(folder)
     weights = {name: tensor.contiguous().clone() for name, tensor in checkpoint["method"].items()}
     about = {"step": str(checkpoint["step"]), "dataset": checkpoint["dataset"], "split": checkpoint["split"]}
     try:

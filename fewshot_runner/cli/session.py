@@ -36,7 +36,7 @@ def start(config: dict[str, Any], overrides: list[str]) -> RunFolder:
     """A new run. The run folder is claimed last, once nothing that the user gave can be refused any more."""
     narrator = Narrator()
     with StopRequest() as stop:
-        builder = build(config, narrator)
+        builder = build(config, narrator, stop)
         experiment = builder.experiment()
         stop.check()
         choices = config["choices"]
@@ -60,7 +60,7 @@ def resume(run: RunFolder) -> None:
             return
         run.sweep()
         config = read_yaml(run.config)
-        _train(run, config, build(config, narrator).experiment(), narrator, stop)
+        _train(run, config, build(config, narrator, stop).experiment(), narrator, stop)
 
 
 def _train(
@@ -81,7 +81,8 @@ def _train(
 def show(config: dict[str, Any]) -> None:
     """What a run would be made of; trains nothing and leaves nothing behind but the cache of decoded images."""
     narrator = Narrator(output())
-    experiment = build(config, narrator).experiment()
+    with StopRequest() as stop:
+        experiment = build(config, narrator, stop).experiment()
     narrator.say(config_tree(config))
     narrator.say(experiment.describe())
     picture = Path(tempfile.gettempdir()) / "fsl-episode.png"
@@ -98,8 +99,8 @@ def report(run: RunFolder) -> None:
     print(f"run: {run.path}")
 
 
-def build(config: dict[str, Any], narrator: Narrator) -> Builder:
-    """The parts of a run; shows how far images are decoded, which happens once a data set and resolution."""
+def build(config: dict[str, Any], narrator: Narrator, stop: StopRequest) -> Builder:
+    """A builder whose images are decoded, which happens once a data set and resolution; shows how far that is."""
     with Progress(
         TextColumn("[bold]decode images"),
         BarColumn(bar_width=None),
@@ -109,7 +110,14 @@ def build(config: dict[str, Any], narrator: Narrator) -> Builder:
         disable=not narrator.console.is_terminal,
     ) as bar:
         task = bar.add_task("decode", visible=False)
-        return Builder(config, say_progress=lambda done, of: bar.update(task, completed=done, total=of, visible=True))
+
+        def say_progress(done: int, of: int) -> None:
+            stop.check()
+            bar.update(task, completed=done, total=of, visible=True)
+
+        builder = Builder(config, say_progress=say_progress)
+        assert builder.dataset  # made when it is first asked for: now, while the bar shows
+        return builder
 
 
 @contextmanager

@@ -1,7 +1,10 @@
 """A trained run, ready to classify: rebuilt from its folder alone, without the data that it was trained on."""
 
+import sys
 from dataclasses import dataclass
 from typing import Any
+
+import torch
 
 from fewshot_runner.cli.build import Builder
 from fewshot_runner.cli.compose import read_yaml
@@ -27,15 +30,23 @@ class Trained:
     checkpoint: dict[str, Any]
 
 
+def best_checkpoint(run: RunFolder, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """The best state of `run`, or aloud the newest whole one where that is damaged; raises `UserError`."""
+    try:
+        checkpoint, damaged = Checkpoints(run.checkpoints).load_best(device)
+    except DamagedCheckpoint as error:
+        raise UserError(f"{error}; fsl resume {run.path} trains what is missing") from error
+    for line in damaged:
+        print(f"fsl: passed over: {line}; using the state of step {checkpoint['step']} instead", file=sys.stderr)
+    return checkpoint
+
+
 def load_trained(run: RunFolder, *, hardware: dict[str, Any] | None = None) -> Trained:
     """The best weights of `run`; `hardware` replaces settings of the run's own. Raises `UserError`."""
     config = read_yaml(run.config)
     config["hardware"] = {**config["hardware"], **(hardware or {"device": "auto"})}
     builder = Builder(config)
-    try:
-        checkpoint = Checkpoints(run.checkpoints).load_best(builder.hardware.device)
-    except DamagedCheckpoint as error:
-        raise UserError(f"{error}; fsl resume {run.path} writes it anew if training can go on") from error
+    checkpoint = best_checkpoint(run, builder.hardware.device)
     facts = Facts(**{**checkpoint["facts"], "image_shape": tuple(checkpoint["facts"]["image_shape"])})
     method = builder.method(facts)
     method.load_state_dict(checkpoint["method"])

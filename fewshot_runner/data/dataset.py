@@ -1,11 +1,12 @@
 """A data set as a run uses it: a source, its store at the run's resolution, and a named split of its classes."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from fewshot_runner.data.classes import ClassTable
 from fewshot_runner.data.images import SYMMETRIES, Images
@@ -22,6 +23,7 @@ class Dataset:
     `symmetries` multiplies the training classes: "none", "rotations" (times 4) or "dihedral" (times 8, flips as
     well). Validation and test have the plain classes, unless the split itself counts rotations as classes.
     `tests` names further test figures that a run on this data set reports; `augment` is applied in training alone.
+    `keep` puts the pixels where they are to stay, on a GPU say.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class Dataset:
         augment: Augmentation | None = None,
         tests: Mapping[str, Mapping[str, Any] | None] | None = None,
         progress: Progress | None = None,
+        keep: Callable[[Tensor], Tensor] = lambda pixels: pixels,
     ) -> None:
         if symmetries not in SYMMETRIES:
             raise UserError(f"dataset.symmetries={symmetries}: choose one of {', '.join(SYMMETRIES)}")
@@ -55,6 +58,7 @@ class Dataset:
         self.cache = Path(cache).expanduser()
         self.store = open_store(source, image_size=image_size, channels=channels, cache=self.cache, progress=progress)
         self.image_shape = (channels, image_size, image_size)
+        self.pixels = keep(torch.from_numpy(self.store.pixels))
         self.standardise = Standardise(invert=invert, mean=mean, std=std)
         self.symmetries = symmetries
         self.augment = augment
@@ -85,7 +89,7 @@ class Dataset:
     def viewer(self, part: str, device: torch.device) -> Viewer:
         """Where the indices of `table(part)` become images, on `device`."""
         return Viewer(
-            Images(torch.from_numpy(self.store.pixels)),
+            Images(self.pixels),
             self.standardise,
             symmetries=self.symmetries_of(part) != "none",
             device=device,

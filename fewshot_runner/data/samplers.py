@@ -150,7 +150,10 @@ def check_episode(
     if n_way > largest:
         where = "the largest group" if within_group else part
         raise UserError(f"n_way={n_way}: {where} has only {largest} classes; lower n_way to {largest} or less")
-    smallest = int(classes.sizes.argmin())
+    drawable = np.arange(classes.n_classes)
+    if within_group:
+        drawable = drawable[classes.group_sizes[classes.class_groups] >= n_way]
+    smallest = drawable[classes.sizes[drawable].argmin()]
     if classes.sizes[smallest] < n_shot + n_query:
         raise UserError(
             f"n_shot={n_shot}, n_query={n_query}: the class {classes.names[smallest]!r} has only "

@@ -72,8 +72,18 @@ class Checkpoints:
                 damaged.append(str(error))
         return None, damaged
 
-    def load_best(self, device: torch.device | str = "cpu") -> dict[str, Any]:
-        return load(self.best, device)
+    def load_best(self, device: torch.device | str = "cpu") -> tuple[dict[str, Any], list[str]]:
+        """The best state, and where it is damaged the newest whole one, with a line for each file passed over.
+
+        Raises `DamagedCheckpoint` where none is whole.
+        """
+        try:
+            return load(self.best, device), []
+        except DamagedCheckpoint as error:
+            state, damaged = self.load_step(device)
+            if state is None:
+                raise
+            return state, [str(error), *damaged]
 
     def _steps(self) -> list[Path]:
         """Newest first."""

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from fewshot_runner.errors import UserError
 
-PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
+PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
 
 
 class Hardware:
@@ -41,7 +41,7 @@ class Hardware:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.precision)
 
-    def pin(self, pixels: Tensor) -> Tensor:
+    def keep(self, pixels: Tensor) -> Tensor:
         """The pixels on the device where they fit into a third of its free memory, else where they are."""
         if self.device.type == "cuda" and pixels.nbytes < torch.cuda.mem_get_info(self.device)[0] / 3:
             return pixels.to(self.device)

@@ -52,9 +52,9 @@ def evaluate(
     accuracies = []
     with torch.no_grad(), evaluating(method), hardware.autocast():
         for episode, logits in _answers(method, protocol, between):
-            accuracies.append(episode_accuracy(logits.float(), episode.query_labels.to(logits.device)))
+            accuracies.append(episode_accuracy(logits.float(), episode.query_labels))
             between()
-    return Evaluation(torch.cat(accuracies).cpu().numpy(), protocol.describe())
+    return Evaluation(torch.cat(accuracies).numpy(), protocol.describe())
 
 
 def _answers(method: Method, protocol: Protocol, between: Callable[[], None]) -> Iterator[tuple[Episode, Tensor]]:

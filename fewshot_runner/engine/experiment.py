@@ -56,7 +56,7 @@ class Progress:
     def add(self, figures: Mapping[str, Tensor]) -> None:
         """Sums on the device, so that no step waits for it."""
         for name, value in figures.items():
-            self.totals[name] = self.totals[name] + value if name in self.totals else value.double()
+            self.totals[name] = self.totals[name] + value if name in self.totals else value.float()
         self.n_summed += 1
 
     def take_means(self) -> dict[str, float]:
@@ -96,6 +96,7 @@ class Experiment:
             "step": self.progress.step,
             "totals": self.progress.totals,
             "n_summed": self.progress.n_summed,
+            "facts": asdict(self.facts),
             **self.stamp,
         }
 

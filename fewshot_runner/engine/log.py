@@ -50,7 +50,7 @@ class TrainingLog:
 
     def __init__(self, run: RunFolder, narrator: Narrator, board: TensorBoard, *, start: int, max_steps: int) -> None:
         run.cut_metrics(start)
-        self.metrics = open(run.metrics, "a")
+        self.metrics = open(run.metrics, "a")  # noqa: SIM115 - closed in __exit__
         self.board = board
         self.narrator = narrator
         self.max_steps = max_steps

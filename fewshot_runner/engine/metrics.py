@@ -5,11 +5,12 @@ from torch import Tensor
 
 
 def episode_accuracy(logits: Tensor, labels: Tensor) -> Tensor:
-    """(E, Q, N) logits and (E, Q) labels to the accuracy of each episode, (E,) float64.
+    """(E, Q, N) logits and (E, Q) labels to the accuracy of each episode, (E,) float64 on the CPU.
 
     The right class earns 1 where it alone has the largest logit, and 1/k in a tie of k classes: a network with
     constant output scores exactly 1/N. A logit that is not a number earns nothing.
     """
+    logits, labels = logits.cpu(), labels.cpu()  # not every device has float64
     largest = logits.amax(dim=-1, keepdim=True)  # (E, Q, 1)
     is_largest = logits == largest  # (E, Q, N)
     right = is_largest.gather(-1, labels[..., None]).squeeze(-1)  # (E, Q)

@@ -4,6 +4,8 @@ Hyperparameters go into the run's own folder, so one run is one row of the HPARA
 make a row are written at the start, the third, which ends the session, with the results.
 """
 
+import shutil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -62,6 +64,7 @@ class TensorBoard:
                 table = protocol.sampler.classes
                 chosen = np.linspace(0, len(table.members) - 1, min(PROJECTED_IMAGES, len(table.members))).astype(int)
                 index = torch.from_numpy(table.members[chosen])
+                shutil.rmtree(Path(self.writer.log_dir) / f"{step:05d}", ignore_errors=True)  # of a session before
                 self.writer.add_embedding(
                     embed_all(method, protocol.viewer, index).flatten(1).float().cpu(),
                     metadata=[table.names[label] for label in table.image_labels[chosen]],

@@ -32,8 +32,9 @@ def train(
     clock = Clock(run)
     try:
         _train(experiment, run, narrator, stop, clock, settings)
-    except Stopped as error:
-        run.write_status(STOPPED, step=experiment.progress.step, seconds=clock.seconds, reason=str(error))
+    except (Stopped, KeyboardInterrupt) as error:
+        reason = str(error) or "interrupted"
+        run.write_status(STOPPED, step=experiment.progress.step, seconds=clock.seconds, reason=reason)
         raise
     except Exception as error:
         run.write_status(FAILED, step=experiment.progress.step, seconds=clock.seconds, reason=str(error))
@@ -68,7 +69,9 @@ def _train(
     with TrainingLog(run, narrator, board, start=progress.step, max_steps=experiment.trainer.max_steps) as log:
         board.hyperparameters(settings)
         fit(experiment, validate, checkpoints, log, stop)
-        best = checkpoints.load_best(hardware.device)
+        best, damaged = checkpoints.load_best(hardware.device)
+        for line in damaged:
+            narrator.say(f"passed over: {line}; testing the state of step {best['step']} instead")
         experiment.check_stamp(best)
         method.load_state_dict(best["method"])
         tests = experiment.tests()

@@ -5,12 +5,12 @@ Shape legend of all methods: E episodes, N ways, S support images, Q queries, D 
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 
-import torch
 from torch import Tensor, nn
 
 from fewshot_runner.data.batch import Batch, Episode
+from fewshot_runner.models.precision import full_precision
 
 
 class Method(nn.Module, ABC):
@@ -70,8 +70,3 @@ def class_means(support: Tensor, support_labels: Tensor, n_way: int) -> Tensor:
     share = membership / membership.sum(dim=1, keepdim=True)  # (E, S, N), each column sums to 1
     with full_precision(support):
         return (share.transpose(1, 2) @ support.flatten(2)).unflatten(2, support.shape[2:])  # (E, N, ...)
-
-
-def full_precision(where: Tensor) -> AbstractContextManager:
-    """No mixed precision on the device of `where`: rounded to 8 bits, near misses among classes become ties."""
-    return torch.autocast(where.device.type, enabled=False)

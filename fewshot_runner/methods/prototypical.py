@@ -15,7 +15,8 @@ from torch.nn import functional
 
 from fewshot_runner.data.batch import Batch, Episode
 from fewshot_runner.errors import UserError
-from fewshot_runner.methods.base import EmbeddingMethod, class_means, full_precision
+from fewshot_runner.methods.base import EmbeddingMethod, class_means
+from fewshot_runner.models.precision import full_precision
 
 
 class Prototypical(EmbeddingMethod):

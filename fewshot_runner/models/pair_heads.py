@@ -6,6 +6,8 @@ Shapes: D features; any leading dimensions.
 import torch
 from torch import Tensor, nn
 
+from fewshot_runner.models.precision import full_precision
+
 
 class WeightedL1(nn.Module):
     """A threshold minus a weighted city-block distance: Koch et al.'s head, with weights that cannot turn negative.
@@ -37,7 +39,8 @@ class DifferenceMlp(nn.Module):
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
         """Two broadcastable (..., D) to (...)."""
-        return self.layers((first - second).abs()).squeeze(-1)
+        with full_precision(first):
+            return self.layers((first - second).abs()).squeeze(-1)
 
     def all_pairs(self, first: Tensor, second: Tensor) -> Tensor:
         """(..., A, D) and (..., B, D) to (..., A, B)."""

@@ -23,7 +23,7 @@ import fewshot_runner
 from fewshot_runner.cli.conf import conf_dir
 from fewshot_runner.cli.main import COMMANDS
 from fewshot_runner.data.batch import Episode
-from fewshot_runner.engine.checkpoint import load
+from fewshot_runner.engine.checkpoint import load, save
 from fewshot_runner.runs import RunFolder
 
 PROGRAM = [sys.executable, "-c", "from fewshot_runner.cli.main import main; main()"]
@@ -307,10 +307,13 @@ def test_list_shows_every_file_of_conf_with_its_purpose(fsl, refused):
 
 def test_export_writes_the_best_weights(fsl, copied, tmp_path, refused):
     run = copied()
+    best = load(run / "checkpoints" / "best.pt")
+    for tensor in best["method"].values():
+        tensor += 1  # so that no other checkpoint holds these weights
+    save(run / "checkpoints" / "best.pt", best)
     answer = fsl("export", run, "-o", tmp_path / "there")
     assert answer.code == 0, answer.err
     assert answer.out == f"export: {tmp_path / 'there'}\n"
-    best = load(run / "checkpoints" / "best.pt")
     with safe_open(tmp_path / "there" / "model.safetensors", "pt") as file:
         assert set(file.keys()) == set(best["method"])
         for name, tensor in best["method"].items():

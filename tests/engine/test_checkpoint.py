@@ -111,7 +111,9 @@ def test_only_the_last_steps_are_kept(checkpoints: Checkpoints) -> None:
     state, damaged = checkpoints.load_step()
     assert state["step"] == 100
     assert damaged == []
-    assert_same(checkpoints.load_best(), STATE)
+    best, damaged = checkpoints.load_best()
+    assert_same(best, STATE)
+    assert damaged == []
 
 
 def test_a_damaged_newest_is_passed_over_and_said_so(checkpoints: Checkpoints) -> None:
@@ -127,6 +129,16 @@ def test_a_damaged_newest_is_passed_over_and_said_so(checkpoints: Checkpoints) -
     state, damaged = checkpoints.load_step()
     assert state is None
     assert len(damaged) == 2
+
+
+def test_a_damaged_best_is_passed_over_for_the_newest_whole_state_and_said_so(checkpoints: Checkpoints) -> None:
+    checkpoints.save_step(5, {**STATE, "step": 5})
+    checkpoints.save_best({**STATE, "step": 3})
+    checkpoints.best.write_bytes(checkpoints.best.read_bytes()[1:])
+    state, damaged = checkpoints.load_best()
+    assert state["step"] == 5
+    assert len(damaged) == 1
+    assert "best.pt" in damaged[0]
 
 
 def test_an_empty_folder_has_no_state(checkpoints: Checkpoints) -> None:
@@ -160,7 +172,8 @@ for kill in range(25):
     state, damaged = checkpoints.load_step()
     assert state is not None and not damaged, damaged
     assert state["step"] >= latest and (state["weight"] == state["step"]).all()
-    best = checkpoints.load_best() if checkpoints.best.exists() else state
+    best, damaged = checkpoints.load_best()
+    assert not damaged or not checkpoints.best.exists(), damaged
     assert best["step"] <= state["step"] and (best["weight"] == best["step"]).all()
     for half_written in checkpoints.folder.glob(".*.tmp"):
         half_written.unlink()

@@ -182,7 +182,7 @@ def test_trap_08_the_best_weights_are_those_of_the_best_step(make_experiment, tm
 
     checkpoints = Checkpoints(tmp_path)
     fit(experiment, validate, checkpoints, recorder, StopRequest())
-    best = checkpoints.load_best()
+    best, _ = checkpoints.load_best()
     last, _ = checkpoints.load_step()
     assert (best["step"], last["step"]) == (2, 4)
     for name, value in weights[1].items():

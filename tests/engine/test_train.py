@@ -30,7 +30,7 @@ def test_trap_08_the_summary_is_what_best_pt_scores(
     assert summary["best_step"] < 16
 
     checkpoints = Checkpoints(run_folder.checkpoints)
-    best, (last, _) = checkpoints.load_best(), checkpoints.load_step()
+    (best, _), (last, _) = checkpoints.load_best(), checkpoints.load_step()
     assert (best["step"], last["step"]) == (summary["best_step"], 16)
     scores = {}
     for name, state in (("best", best), ("last", last)):

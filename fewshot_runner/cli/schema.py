@@ -1,0 +1,63 @@
+"""The keys of a run's config and their types, where no component's constructor says them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from fewshot_runner.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """The top level of a run's config; `choices` names the member that was taken of each config group."""
+
+    choices: Mapping[str, Any]
+    dataset: Mapping[str, Any]
+    model: Mapping[str, Any]
+    method: Mapping[str, Any]
+    episode: Mapping[str, Any]
+    hardware: Mapping[str, Any]
+    trainer: Mapping[str, Any]
+    eval: Mapping[str, Any]
+    seed: int
+    name: str
+    output_dir: str
+    trusted_packages: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodConfig:
+    learner: Mapping[str, Any]
+    sampler: Mapping[str, Any]
+    optimizer: Mapping[str, Any]
+    schedule: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpisodeConfig:
+    n_way: int | Literal["all"]
+    n_shot: int
+    n_query: int
+    within_group: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalConfig:
+    protocol: Literal["episodes", "runs"]
+    episodes: int | Literal["auto"]
+    seed: int
+    bn_mode: Literal["running"]
+
+    def __post_init__(self) -> None:
+        if self.episodes != "auto" and self.episodes < 1:
+            raise UserError(f"eval.episodes={self.episodes}: give auto or a whole number of 1 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestConfig(EpisodeConfig, EvalConfig):
+    """One test figure: the run's episode and evaluation settings, changed in some places.
+
+    `split`: the only split of the data set under which this figure means anything.
+    """
+
+    split: str | None = None

@@ -6,9 +6,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from fewshot_runner import atomic
 from fewshot_runner.errors import UserError
 
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 RUNNING, DONE, STOPPED, FAILED = "running", "done", "stopped", "failed"
 
 
@@ -65,6 +68,16 @@ class RunFolder:
     @property
     def name(self) -> str:
         return f"{self.path.parent.name}/{self.path.name}"
+
+    def read_config(self) -> dict[str, Any]:
+        """The resolved config, plain values."""
+        try:
+            content = yaml.load(self.config.read_text(), Loader=LOADER)
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise UserError(f"{self.config}: cannot be read ({error}); the run folder is damaged") from error
+        if not isinstance(content, dict):
+            raise UserError(f"{self.config}: holds no config; the run folder is damaged")
+        return content
 
     def read_status(self) -> dict[str, Any]:
         return self._read_json(self.status)

@@ -23,6 +23,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from fewshot_runner.cli.arguments import nearest
 from fewshot_runner.cli.conf import conf_dir
 from fewshot_runner.errors import RunFailed, UserError
+from fewshot_runner.report.config import flatten
 
 VERSION_BASE = "1.3"
 OmegaConf.register_new_resolver("abspath", lambda path: str(Path(path).expanduser().absolute()), replace=True)
@@ -148,27 +149,5 @@ def known_keys() -> list[str]:
         return [key for key in flatten(plain(hydra_compose("train"), {})) if key != "choices"]
 
 
-def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested groups to one level of dotted names."""
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, dict) and value:
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
 def to_yaml(config: Any) -> str:
     return yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A config that a run folder keeps; raises `UserError` where it is damaged."""
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); the run folder is damaged") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: holds no config; the run folder is damaged")
-    return content

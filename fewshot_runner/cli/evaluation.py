@@ -1,10 +1,11 @@
 """Evaluating a trained run under a config that may differ from its own."""
 
+from pathlib import Path
 from typing import Any
 
 from fewshot_runner.cli.build import Builder
-from fewshot_runner.cli.compose import overlay, read_yaml
-from fewshot_runner.cli.session import build
+from fewshot_runner.cli.compose import overlay
+from fewshot_runner.cli.session import build, held
 from fewshot_runner.cli.trained import load_trained
 from fewshot_runner.engine.log import Narrator
 from fewshot_runner.engine.stopping import StopRequest
@@ -18,21 +19,21 @@ SEEN_BY_THE_NETWORK = ("image_size", "channels", "invert", "mean", "std")
 
 def evaluate_run(run: RunFolder, overrides: list[str]) -> list[dict[str, Any]]:
     """Evaluates the best weights of `run`, adds the figures to its summary, and returns them."""
-    saved = read_yaml(run.config)
+    saved = run.read_config()
     config = evaluation_config(saved, overrides)
     trained = load_trained(run, hardware=config["hardware"])
-    with StopRequest() as stop:
+    with held(run), StopRequest() as stop:
         builder = build(config, Narrator(), stop)
         refuse_trained_classes(builder, trained.checkpoint, {**saved, "hardware": config["hardware"]})
         results = [
             test(
                 trained.method, name, protocol, run,
-                hardware=builder.hardware, stamp=builder.stamp(), between=stop.check,
+                hardware=builder.hardware, stamp=builder.stamp(), step=trained.checkpoint["step"], between=stop.check,
             )
             for name, protocol in builder.tests().items()
         ]  # fmt: skip
-    summary = run.read_summary()
-    run.write_summary({**summary, "results": merge(summary["results"], results)})
+        summary = run.read_summary()
+        run.write_summary({**summary, "results": merge(summary["results"], results)})
     return results
 
 
@@ -44,6 +45,12 @@ def evaluation_config(saved: dict[str, Any], overrides: list[str]) -> dict[str, 
     """
     config = overlay(saved, overrides, MAY_CHANGE)
     given = {override.split("=")[0] for override in overrides}
+    if "dataset.root" in given:  # the saved config is resolved, so its sources do not follow by themselves
+        root = str(Path(config["dataset"]["root"]).expanduser().absolute())
+        moved = {
+            key: {**config["dataset"][key], "root": root} for key in ("source", "runs") if key in config["dataset"]
+        }
+        config["dataset"] = {**config["dataset"], **moved}
     if "dataset" in given:
         kept = {key: saved["dataset"][key] for key in SEEN_BY_THE_NETWORK if f"dataset.{key}" not in given}
         config["dataset"] = {**config["dataset"], **kept}
@@ -75,7 +82,7 @@ def merge(earlier: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[dict
     """New results behind the earlier ones; one of the same tasks takes the place of its former figure."""
 
     def tasks(result: dict[str, Any]) -> str:
-        figures = ("name", "accuracy", "ci95", "tasks")
+        figures = ("name", "step", "accuracy", "ci95", "tasks")
         return str(sorted((key, value) for key, value in result.items() if key not in figures))
 
     replaced = {tasks(result) for result in new}

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from fewshot_runner import atomic
 from fewshot_runner.cli.build import Builder
-from fewshot_runner.cli.compose import flatten, read_yaml, to_yaml
+from fewshot_runner.cli.compose import to_yaml
 from fewshot_runner.engine.environment import describe_environment
 from fewshot_runner.engine.experiment import Experiment
 from fewshot_runner.engine.log import Narrator
@@ -20,7 +20,7 @@ from fewshot_runner.engine.pictures import episode_picture
 from fewshot_runner.engine.stopping import StopRequest
 from fewshot_runner.engine.train import train
 from fewshot_runner.errors import UserError
-from fewshot_runner.report.config import config_tree
+from fewshot_runner.report.config import config_tree, flatten
 from fewshot_runner.report.console import output
 from fewshot_runner.report.results import result_table
 from fewshot_runner.runs import DONE, RUNNING, RunFolder
@@ -59,7 +59,7 @@ def resume(run: RunFolder) -> None:
             report(run)
             return
         run.sweep()
-        config = read_yaml(run.config)
+        config = run.read_config()
         _train(run, config, build(config, narrator, stop).experiment(), narrator, stop)
 
 

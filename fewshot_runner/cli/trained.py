@@ -7,7 +7,6 @@ from typing import Any
 import torch
 
 from fewshot_runner.cli.build import Builder
-from fewshot_runner.cli.compose import read_yaml
 from fewshot_runner.data.transforms import Standardise
 from fewshot_runner.engine.checkpoint import Checkpoints, DamagedCheckpoint
 from fewshot_runner.engine.device import Hardware
@@ -43,7 +42,7 @@ def best_checkpoint(run: RunFolder, device: torch.device | str = "cpu") -> dict[
 
 def load_trained(run: RunFolder, *, hardware: dict[str, Any] | None = None) -> Trained:
     """The best weights of `run`; `hardware` replaces settings of the run's own. Raises `UserError`."""
-    config = read_yaml(run.config)
+    config = run.read_config()
     config["hardware"] = {**config["hardware"], **(hardware or {"device": "auto"})}
     builder = Builder(config)
     checkpoint = best_checkpoint(run, builder.hardware.device)

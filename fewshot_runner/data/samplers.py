@@ -244,14 +244,14 @@ class PKSampler(Sampler):
         stream: str = "train",
     ) -> None:
         super().__init__(classes, seed=seed, stream=stream)
-        if n_classes < 2 or n_images < 1 or n_groups < 0:
+        if n_classes < 2 or n_images < 2 or n_groups < 0:
             raise UserError(
-                f"n_classes={n_classes}, n_images={n_images}, n_groups={n_groups}: "
-                "a batch needs 2 classes or more, 1 image or more of each, and 0 groups or more"
+                f"method.sampler: n_classes={n_classes}, n_images={n_images}, n_groups={n_groups}: a batch needs "
+                "2 classes or more, 2 images or more of each (or there is no pair of one class), and 0 groups or more"
             )
         if n_classes > classes.n_classes:
             raise UserError(
-                f"n_classes={n_classes}: there are only {classes.n_classes} training classes; "
+                f"method.sampler.n_classes={n_classes}: there are only {classes.n_classes} training classes; "
                 f"lower method.sampler.n_classes to {classes.n_classes} or less"
             )
         self.n_classes = n_classes

@@ -10,7 +10,6 @@ import os
 import shutil
 import zipfile
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,19 +83,11 @@ def _build(source: Source, path: Path, options: dict[str, Any], progress: Progre
         pixels = np.lib.format.open_memmap(building / PIXELS, mode="w+", dtype=np.uint8, shape=shape)
         _reserve(building / PIXELS)
 
-        def ingest(index: int) -> None:
+        # one after the other: on small images, threads that hand the interpreter to each other take twice as long
+        for index in range(len(items)):
             pixels[index] = fit(source.image(index), size, channels)
-
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            futures = [pool.submit(ingest, index) for index in range(len(items))]
-            try:
-                for done, future in enumerate(futures, start=1):
-                    future.result()
-                    if progress is not None and (done % 500 == 0 or done == len(items)):
-                        progress(done, len(items))
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
+            if progress is not None and ((index + 1) % 500 == 0 or index + 1 == len(items)):
+                progress(index + 1, len(items))
         pixels.flush()
         classes = sorted({(item.group, item.class_name) for item in items})
         number = {class_name: index for index, (_, class_name) in enumerate(classes)}

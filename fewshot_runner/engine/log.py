@@ -14,6 +14,7 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from fewshot_runner.engine.tensorboard import TensorBoard
+from fewshot_runner.errors import RunFailed, UserError
 from fewshot_runner.runs import RunFolder
 
 SECONDS_BETWEEN_LINES = 15.0
@@ -33,6 +34,9 @@ class Narrator:
             self.file = Console(file=file, highlight=False, width=120, no_color=True)
             try:
                 yield
+            except (UserError, RunFailed) as error:
+                file.write(f"{error}\n")
+                raise
             except BaseException:
                 file.write(traceback.format_exc())
                 raise
@@ -40,9 +44,9 @@ class Narrator:
                 self.file = None
 
     def say(self, what: RenderableType) -> None:
-        self.console.print(what)
+        self.console.print(what, markup=False)
         if self.file is not None:
-            self.file.print(what)
+            self.file.print(what, markup=False)
 
 
 class TrainingLog:

@@ -18,6 +18,7 @@ from fewshot_runner.engine.log import Narrator, TrainingLog
 from fewshot_runner.engine.protocols import Protocol
 from fewshot_runner.engine.stopping import Stopped, StopRequest
 from fewshot_runner.engine.tensorboard import TensorBoard
+from fewshot_runner.errors import UserError
 from fewshot_runner.methods.base import Method
 from fewshot_runner.runs import DONE, FAILED, RUNNING, STOPPED, RunFolder
 
@@ -35,6 +36,8 @@ def train(
     except (Stopped, KeyboardInterrupt) as error:
         reason = str(error) or "interrupted"
         run.write_status(STOPPED, step=experiment.progress.step, seconds=clock.seconds, reason=reason)
+        raise
+    except UserError:  # a run that cannot go on as things stand is as it was
         raise
     except Exception as error:
         run.write_status(FAILED, step=experiment.progress.step, seconds=clock.seconds, reason=str(error))
@@ -76,9 +79,12 @@ def _train(
         method.load_state_dict(best["method"])
         tests = experiment.tests()
         results = [
-            test(method, name, protocol, run, hardware=hardware, stamp=experiment.stamp, between=stop.check)
+            test(
+                method, name, protocol, run,
+                hardware=hardware, stamp=experiment.stamp, step=best["step"], between=stop.check,
+            )
             for name, protocol in tests.items()
-        ]
+        ]  # fmt: skip
         board.examples(method, next(iter(tests.values())), hardware, step=best["step"])
         board.finish(results, step=best["step"])
     run.write_summary(
@@ -102,9 +108,12 @@ def test(
     *,
     hardware: Hardware,
     stamp: dict[str, Any],
+    step: int,
     between: Callable[[], None],
 ) -> dict[str, Any]:
-    """Evaluates, keeps the accuracy of every task in the run folder, and returns what the summary says of it."""
+    """Evaluates the weights of `step`, keeps the accuracy of every task in the run folder, and returns what the
+    summary says of it.
+    """
     evaluation = evaluate(method, protocol, hardware=hardware, between=between)
     kind = hashlib.sha256(json.dumps({**stamp, **evaluation.protocol}, sort_keys=True).encode()).hexdigest()[:8]
     tasks = run.tasks / f"{stamp['dataset']}-{stamp['split']}-{name}-{kind}.npy"  # one a kind of task, as results are
@@ -113,6 +122,7 @@ def test(
         "name": name,
         **stamp,
         **evaluation.protocol,
+        "step": step,
         "mode": "inductive",
         "accuracy": evaluation.accuracy,
         "ci95": evaluation.ci95,

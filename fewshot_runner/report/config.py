@@ -1,4 +1,4 @@
-"""A config as a tree."""
+"""A config as a tree, and flat."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -36,3 +36,14 @@ def _title(key: str, choice: str | None) -> str:
 def _plain(value: Any) -> str:
     text = "-" if value in (None, "", {}, []) else str(value)
     return text.replace("[", "\\[")
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested groups to one level of dotted names."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

@@ -85,6 +85,8 @@ FORBIDDEN_TARGETS = [
     "torch.nn",
     "torch.nn.Conv9",
     "fewshot_runner.runs.DONE",
+    "fewshot_runner.atomic.write_text",
+    "fewshot_runner.cli.session.show",
     "5",
 ]
 
@@ -199,27 +201,53 @@ def test_a_damaged_run_folder_is_refused_by_file(refused, copied, file, content)
     assert "damaged" in said
 
 
-@pytest.mark.parametrize("command", ["export", "eval", "predict"])
-@pytest.mark.parametrize("damage", ["absent", "cut off", "a byte", "a pickle"])
-def test_a_damaged_best_checkpoint_is_refused(refused, copied, tmp_path, command, damage):
+@pytest.fixture
+def harmed(copied, tmp_path):
+    """A run whose best checkpoint is damaged in some way, and the words of commands that read it."""
     run = copied()
-    best = run / "checkpoints" / "best.pt"
-    content = bytearray(best.read_bytes())
-    if damage == "absent":
-        best.unlink()
-    elif damage == "cut off":
-        best.write_bytes(content[:-100])
-    elif damage == "a byte":
-        content[len(content) // 2] ^= 1
-        best.write_bytes(content)
-    else:
-        best.write_bytes(b"cos\nsystem\n(S'touch pwned'\ntR.")
     for name in ("a", "b"):
         (tmp_path / "support" / name).mkdir(parents=True)
         Image.new("L", (20, 20), 255).save(tmp_path / "support" / name / "1.png")
+
+    def harm(damage):
+        best = run / "checkpoints" / "best.pt"
+        content = bytearray(best.read_bytes())
+        if damage == "absent":
+            best.unlink()
+        elif damage == "cut off":
+            best.write_bytes(content[:-100])
+        elif damage == "a byte":
+            content[len(content) // 2] ^= 1
+            best.write_bytes(content)
+        else:
+            best.write_bytes(b"cos\nsystem\n(S'touch pwned'\ntR.")
+        return best
+
     support = tmp_path / "support"
-    words = {"eval": [f"run={run}"], "predict": [run, support / "a", "--support", support]}.get(command, [run])
-    assert str(best) in refused(command, *words)
+    words = {"export": [run], "eval": [f"run={run}"], "predict": [run, support / "a", "--support", support]}
+    return harm, words
+
+
+@pytest.mark.parametrize("command", ["export", "eval", "predict"])
+@pytest.mark.parametrize("damage", ["absent", "cut off", "a byte", "a pickle"])
+def test_where_every_checkpoint_is_damaged_the_run_is_refused(refused, harmed, elsewhere, command, damage):
+    harm, words = harmed
+    best = harm(damage)
+    for file in best.parent.glob("step-*.pt"):
+        file.write_bytes(file.read_bytes()[:-1])
+    said = refused(command, *words[command])
+    assert str(best) in said
+    assert "fsl resume" in said
+
+
+@pytest.mark.parametrize("command", ["export", "eval", "predict"])
+def test_past_a_damaged_best_checkpoint_the_newest_is_read_aloud(fsl, harmed, command):
+    harm, words = harmed
+    best = harm("a byte")
+    answer = fsl(command, *words[command])
+    assert answer.code == 0, answer.err
+    assert str(best) in answer.err
+    assert "using the state of step 20 instead" in answer.err
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_with_4_and_no_checkpoint_of_it(fsl, tiny, tmp_path):

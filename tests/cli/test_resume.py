@@ -191,15 +191,32 @@ def test_a_run_killed_before_its_first_checkpoint_starts_over(fsl, stopped, trai
     assert list(stopped.rglob(".*.tmp")) == []
 
 
+def test_a_run_killed_as_soon_as_its_config_stands_is_whole(fsl, tiny, trained, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        write = session.atomic.write_text
+
+        def write_and_die(path, content):
+            write(path, content)
+            if path.name == "config.yaml":
+                raise KeyboardInterrupt
+
+        patch.setattr(session.atomic, "write_text", write_and_die)
+        assert fsl("train", *tiny(), f"output_dir={tmp_path}").code == 130
+    [config] = tmp_path.rglob("config.yaml")
+    assert fsl("resume", config.parent).code == 0
+    assert bits(config.parent) == bits(trained())
+    assert {file.name for file in config.parent.iterdir()} >= {"env.json", "overrides.yaml", "status.json"}
+
+
 def test_a_damaged_best_checkpoint_that_training_does_not_replace_is_named(fsl, stopped, monkeypatch):
     best = stopped / "checkpoints" / "best.pt"
     best.write_bytes(best.read_bytes()[:-1])
     monkeypatch.setattr(fewshot_runner.engine.experiment.EarlyStopping, "improves", lambda *_: False)
     answer = fsl("resume", stopped)
-    assert answer.code == 2
-    assert "Traceback" not in answer.err
-    assert str(best) in answer.err.splitlines()[-1]
-    assert RunFolder(stopped).read_status()["state"] == "failed"
+    assert answer.code == 0, answer.err
+    assert f"passed over: {best}" in answer.err
+    assert "testing the state of step 20 instead" in answer.err
+    assert RunFolder(stopped).read_summary()["best_step"] == 20
 
 
 def test_a_done_run_is_reported_again_and_nothing_is_changed(fsl, copied, everything):

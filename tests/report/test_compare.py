@@ -9,7 +9,8 @@ import yaml
 from rich.console import Console
 
 from fewshot_runner.errors import UserError
-from fewshot_runner.report.compare import compare_table, find_runs, read_settings, rows_of
+from fewshot_runner.report.compare import compare_table, find_runs, rows_of
+from fewshot_runner.report.config import flatten
 from fewshot_runner.report.config import config_tree
 from fewshot_runner.report.predictions import prediction_table
 from fewshot_runner.report.results import results_table, with_interval
@@ -109,8 +110,8 @@ def test_accuracies_stand_with_their_interval_and_failures_with_their_reason(mak
 
 def test_settings_are_flat(make):
     run = make("20260101-000000-aaaaaa", config())
-    assert read_settings(run)["method.optimizer.lr"] == 0.1
-    assert read_settings(run)["choices.method"] == "siamese"
+    assert flatten(run.read_config())["method.optimizer.lr"] == 0.1
+    assert flatten(run.read_config())["choices.method"] == "siamese"
 
 
 def test_a_result_stands_with_interval_episodes_and_seed():

@@ -246,5 +246,5 @@ class Glyphs(Source):
 
 def _checked(key: str, value: int, *, at_least: int, at_most: int = 2**31) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not at_least <= value <= at_most:
-        raise UserError(f"dataset.{key}={value}: must be a whole number from {at_least} to {at_most}")
+        raise UserError(f"dataset.source.{key}={value}: must be a whole number from {at_least} to {at_most}")
     return value

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from rich.console import Console, RenderableType
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from fewshot_runner.engine.tensorboard import TensorBoard
@@ -35,7 +36,7 @@ class Narrator:
             try:
                 yield
             except (UserError, RunFailed) as error:
-                file.write(f"{error}\n")
+                file.write(f"{type(error).__name__}: {error}\n")
                 raise
             except BaseException:
                 file.write(traceback.format_exc())
@@ -44,9 +45,11 @@ class Narrator:
                 self.file = None
 
     def say(self, what: RenderableType) -> None:
-        self.console.print(what, markup=False)
+        if isinstance(what, str):  # a path with brackets is no markup
+            what = escape(what)
+        self.console.print(what)
         if self.file is not None:
-            self.file.print(what, markup=False)
+            self.file.print(what)
 
 
 class TrainingLog:

@@ -35,7 +35,7 @@ GOOD = [
     {"width": 3, "rate": 1},
     {"width": 3, "rate": 1e-3, "name": "x", "on": True, "steps": None},
     {"width": 3, "steps": 7, "mode": "slow", "sizes": [1, 2], "pair": [1, 0.5]},
-    {"width": 3, "table": {"a": None, "b": {"c": 1}}, "anything": [object()], "unsaid": object()},
+    {"width": 3, "table": {"a": None, "b": {"c": 1}}, "anything": [Ellipsis], "unsaid": Ellipsis},
     {"width": 3, "table": None, "sizes": []},
 ]
 BAD = [
@@ -66,7 +66,7 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize("given", GOOD, ids=str)
+@pytest.mark.parametrize("given", GOOD, ids=repr)
 def test_what_fits_is_let_through(given):
     checked(Thing, given, key="thing", supplied=["backbone"])
 

@@ -231,7 +231,7 @@ def test_identity_tells_every_option():
 )
 def test_bad_options_are_refused_by_key_and_value(option):
     ((key, value),) = option.items()
-    with pytest.raises(UserError, match=rf"dataset\.{key}={value}: must be a whole number from \d+ to \d+"):
+    with pytest.raises(UserError, match=rf"dataset\.source\.{key}={value}: must be a whole number from \d+ to \d+"):
         Glyphs(**option)
 
 

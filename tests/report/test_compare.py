@@ -10,8 +10,7 @@ from rich.console import Console
 
 from fewshot_runner.errors import UserError
 from fewshot_runner.report.compare import compare_table, find_runs, rows_of
-from fewshot_runner.report.config import flatten
-from fewshot_runner.report.config import config_tree
+from fewshot_runner.report.config import config_tree, flatten
 from fewshot_runner.report.predictions import prediction_table
 from fewshot_runner.report.results import results_table, with_interval
 from fewshot_runner.runs import RunFolder

@@ -19,20 +19,25 @@ from fewshot_runner.errors import RunFailed, UserError
 from fewshot_runner.runs import RunFolder
 
 SECONDS_BETWEEN_LINES = 15.0
+WIDTH_ELSEWHERE = 140  # of lines that no terminal shows
 
 
 class Narrator:
     """Says things to people: on standard error, and in the run's log once there is one."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(stderr=True, highlight=False, soft_wrap=True)
+        if console is None:
+            console = Console(stderr=True, highlight=False, soft_wrap=True)
+            if not console.is_terminal:
+                console.width = WIDTH_ELSEWHERE
+        self.console = console
         self.file: Console | None = None
 
     @contextmanager
     def keeping(self, path: Path) -> Iterator[None]:
         """Meanwhile, everything said is also appended to `path`, and the traceback of what goes wrong."""
         with open(path, "a", buffering=1) as file:
-            self.file = Console(file=file, highlight=False, width=120, no_color=True)
+            self.file = Console(file=file, highlight=False, width=WIDTH_ELSEWHERE, no_color=True)
             try:
                 yield
             except (UserError, RunFailed) as error:

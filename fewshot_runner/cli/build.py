@@ -18,6 +18,7 @@ from fewshot_runner.data.source import PARTS, FixedRuns, Source
 from fewshot_runner.data.store import Progress
 from fewshot_runner.engine.device import Hardware
 from fewshot_runner.engine.experiment import Experiment, Trainer
+from fewshot_runner.engine.optimizer import uncompiled
 from fewshot_runner.engine.protocols import Episodes, Protocol, Runs
 from fewshot_runner.engine.stopping import EarlyStopping
 from fewshot_runner.errors import UserError
@@ -105,6 +106,7 @@ class Builder:
     def _make(self, described: Any, key: str, **supplied: Any) -> Any:
         """Builds what `described` names; of `supplied`, what the constructor asks for is passed on."""
         target, arguments = self._target(described, key)
+        target = uncompiled(target)
         wanted = inspect.signature(target).parameters
         supplied = {name: value for name, value in supplied.items() if name in wanted}
         checked(target, arguments, key=key, supplied=list(supplied))

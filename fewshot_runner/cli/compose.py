@@ -29,12 +29,12 @@ VERSION_BASE = "1.3"
 OmegaConf.register_new_resolver("abspath", lambda path: str(Path(path).expanduser().absolute()), replace=True)
 
 
-def compose(overrides: Sequence[str] = (), *, config_name: str = "train") -> dict[str, Any]:
+def compose(overrides: Sequence[str] = ()) -> dict[str, Any]:
     """The config that `fsl train` with these overrides would run, as plain values; raises `UserError`."""
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_dir()), version_base=VERSION_BASE):
         try:
-            config = hydra_compose(config_name, overrides=list(overrides), return_hydra_config=True)
+            config = hydra_compose("train", overrides=list(overrides), return_hydra_config=True)
             return plain(config, config.hydra.runtime.choices)
         except (HydraException, OmegaConfBaseException, ValueError) as error:
             raise as_user_error(error) from error

@@ -76,7 +76,7 @@ class Source(ABC):
 
     @abstractmethod
     def image(self, index: int) -> Image.Image:
-        """The decoded image of `items()[index]`; called from several threads at once.
+        """The decoded image of `items()[index]`.
 
         Raises `UserError` that names the file where it cannot be decoded.
         """

@@ -8,7 +8,6 @@ authors' 20 fixed runs of 20-way one-shot classification within an alphabet.
 
 import hashlib
 import json
-import threading
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -54,7 +53,6 @@ class Omniglot(Source):
         self.download = download
         self.places = {part: self._find(part) for part in CHARACTERS}
         self._archives: dict[str, zipfile.ZipFile] = {}
-        self._lock = threading.Lock()
 
     def _find(self, part: str) -> Path:
         """The folder or zip file of images_background or images_evaluation; downloaded where it is absent."""
@@ -124,8 +122,7 @@ class Omniglot(Source):
         if place.is_dir():
             return decode(place / inner, str(place / inner))
         try:
-            with self._lock:
-                content = self._archive(part).read(name)
+            content = self._archive(part).read(name)
         except (zipfile.BadZipFile, OSError, zlib.error) as error:
             raise UserError(f"{place}: {name} is damaged ({error}); delete it and let fsl download it again") from error
         return decode(content, f"{place}/{name}")
@@ -202,7 +199,6 @@ class LakeRuns(FixedRuns):
         except (zipfile.BadZipFile, OSError) as error:
             raise UserError(f"{self.place}: not a readable zip file ({error}); delete it to have it fetched") from error
         self._names = sorted(name for name in self._archive.namelist() if name.endswith(".png"))
-        self._lock = threading.Lock()
         if len(self._names) != 800:
             raise UserError(f"{self.place}: {len(self._names)} images where 800 belong; delete it to have it fetched")
 
@@ -249,7 +245,6 @@ class LakeRuns(FixedRuns):
 
     def _read(self, name: str) -> bytes:
         try:
-            with self._lock:
-                return self._archive.read(name)
+            return self._archive.read(name)
         except (zipfile.BadZipFile, OSError, zlib.error, KeyError) as error:
             raise UserError(f"{self.place}: {name} is damaged ({error}); delete it to have it fetched") from error

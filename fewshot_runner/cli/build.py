@@ -8,22 +8,27 @@ from typing import Any
 
 import torch
 from hydra.utils import get_object
+from torch import nn
+from torch.optim import Optimizer
 
-from fewshot_runner.cli.arguments import checked
-from fewshot_runner.cli.schema import Config, EpisodeConfig, EvalConfig, MethodConfig, TestConfig
+from fewshot_runner.cli.arguments import checked, nearest
+from fewshot_runner.cli.protocols import KINDS, Protocols, name_of
+from fewshot_runner.cli.schema import Config, EpisodeConfig, EvalConfig, MethodConfig, PublishedConfig, TestConfig
 from fewshot_runner.data.dataset import Dataset
-from fewshot_runner.data.loader import TrainingLoader
-from fewshot_runner.data.samplers import check_episode
+from fewshot_runner.data.loader import Augmentation, TrainingLoader, Viewer
 from fewshot_runner.data.source import PARTS, FixedRuns, Source
 from fewshot_runner.data.store import Progress
+from fewshot_runner.data.transforms import Chain
 from fewshot_runner.engine.device import Hardware
 from fewshot_runner.engine.experiment import Experiment, Trainer
+from fewshot_runner.engine.features import FeatureViewer
 from fewshot_runner.engine.optimizer import uncompiled
-from fewshot_runner.engine.protocols import Episodes, Protocol, Runs
+from fewshot_runner.engine.protocols.base import Protocol
 from fewshot_runner.engine.stopping import EarlyStopping
 from fewshot_runner.errors import UserError
 from fewshot_runner.facts import Facts
-from fewshot_runner.methods.base import Method
+from fewshot_runner.methods.base import Classifier, Method
+from fewshot_runner.models.precomputed import Precomputed
 from fewshot_runner.randomness import torch_seed
 
 ALLOWED_TARGETS = ("fewshot_runner", "torch.optim", "torch.nn", "torchvision.models", "timm")
@@ -41,6 +46,7 @@ class Builder:
         self.config = Config(**config)
         self.trusted = (*ALLOWED_TARGETS, *self.config.trusted_packages)
         self.say_progress = say_progress
+        self._features_of: nn.Module | None = None
         for section, kind in (("episode", EpisodeConfig), ("eval", EvalConfig), ("trainer", Trainer),
                               ("method", MethodConfig)):  # fmt: skip
             checked(kind, getattr(self.config, section), key=section)
@@ -58,9 +64,13 @@ class Builder:
             ("method.sampler", method["sampler"], ["classes", "seed", "stream"]),
             ("method.optimizer", method["optimizer"], ["params"]),
             ("method.schedule", method["schedule"], []),
+            ("method.momentum", method.get("momentum"), []),
         ):
-            target, arguments = self._target(described, key)
-            checked(target, arguments, key=key, supplied=supplied)
+            if described is not None or key != "method.momentum":
+                target, arguments = self._target(described, key)
+                checked(target, arguments, key=key, supplied=supplied)
+        if self.config.published is not None:
+            checked(PublishedConfig, self.config.published, key="published")
         dataset = self._dataset_config()
         checked(Dataset, dataset, key="dataset", supplied=["progress", "keep"])
         for name, test in (dataset.get("tests") or {}).items():
@@ -126,9 +136,22 @@ class Builder:
     def dataset(self) -> Dataset:
         """The data set, its images decoded at the run's resolution if they were not yet."""
         described = {key: value for key, value in self._dataset_config().items() if key != "source"}
-        if (augment := described.pop("augment", None)) is not None:
-            augment = self._make(augment, "dataset.augment")
-        return Dataset(self.source(), augment=augment, progress=self.say_progress, keep=self.hardware.keep, **described)
+        augment, crop = described.pop("augment", None), described.pop("crop", None)
+        return Dataset(
+            self.source(),
+            augment=self._augmentation(augment),
+            crop=None if crop is None else self._make(crop, "dataset.crop"),
+            progress=self.say_progress,
+            keep=self.hardware.keep,
+            **described,
+        )
+
+    def _augmentation(self, described: Mapping[str, Any] | None) -> Augmentation | None:
+        """The transforms that stand under names of their own, one after the other; null leaves one out."""
+        transforms = [
+            self._make(each, f"dataset.augment.{name}") for name, each in (described or {}).items() if each is not None
+        ]
+        return Chain(transforms) if transforms else None
 
     def facts(self) -> Facts:
         n_way = self.config.episode["n_way"]
@@ -142,27 +165,32 @@ class Builder:
         """The untrained method on its device; its initial weights follow from the seed."""
         torch.manual_seed(torch_seed(self.config.seed, "initial weights"))
         backbone = self._make(self.config.model, "model", facts=facts)
+        if self.trainer.cache_features:
+            backbone = Precomputed(backbone)
         method = self._make(self.config.method["learner"], "method.learner", facts=facts, backbone=backbone)
         return self.hardware.place(method)
 
     def experiment(self) -> Experiment:
-        config, dataset, device = self.config, self.dataset, self.hardware.device
-        self._check_split()
+        config, dataset = self.config, self.dataset
+        self._check_monitor()
+        self._check_tests()
         sampler = self._make(
             config.method["sampler"], "method.sampler", classes=dataset.table("train"), seed=config.seed
         )
         facts = self.facts()
         method = self.method(facts)
-        optimizer = self._make(config.method["optimizer"], "method.optimizer", params=method.parameters())
-        for group in optimizer.param_groups:
-            group["initial_lr"] = group["lr"]
-        shape = {**self._own_test(), "protocol": "episodes", "episodes": self.trainer.val_episodes}
+        self.check_tests(method)
+        if self.trainer.cache_features:
+            self._features_of = self._check_features(method)
+        schedules = {"lr": self._make(config.method["schedule"], "method.schedule")}
+        if (momentum := config.method.get("momentum")) is not None:
+            schedules["momentum"] = self._make(momentum, "method.momentum")
         return Experiment(
             method=method,
-            items=TrainingLoader(dataset.viewer("train", device), sampler, dataset.augment, seed=config.seed),
-            optimizer=optimizer,
-            schedule=self._make(config.method["schedule"], "method.schedule"),
-            validation=self._protocol(TestConfig(**shape), "val"),
+            items=TrainingLoader(self._viewer("train"), sampler, dataset.augment, seed=config.seed),
+            optimizer=self._optimizer(method, schedules),
+            schedules=schedules,
+            validation=self.protocols.make(self._validation(), "val"),
             tests=self.tests,
             stopping=EarlyStopping(patience=self.trainer.patience, monitor=self.trainer.monitor),
             trainer=self.trainer,
@@ -170,7 +198,65 @@ class Builder:
             seed=config.seed,
             facts=facts,
             stamp=self.stamp(),
+            classes=dataset.table("train").names if isinstance(method, Classifier) else (),
         )
+
+    def _viewer(self, part: str) -> Viewer:
+        """Images of a part, or the features of a frozen backbone in their place."""
+        if self._features_of is None:
+            return self.dataset.viewer(part, self.hardware.device)
+        return self._features
+
+    @cached_property
+    def _features(self) -> FeatureViewer:
+        parts = [torch.from_numpy(self.dataset.table(part, unknown=True).members) for part in PARTS]
+        viewer = self.dataset.viewer("test", self.hardware.device)  # without symmetries, any part's is the same
+        return FeatureViewer(viewer, self._features_of, parts, self.hardware)
+
+    def _check_features(self, method: Method) -> nn.Module:
+        backbone, dataset = method.backbone, self.dataset
+        if any(parameter.requires_grad for parameter in backbone.parameters()):
+            raise UserError(
+                "trainer.cache_features=true: features stay the same only while the backbone is frozen; "
+                "set model.frozen=true, or trainer.cache_features=false"
+            )
+        if dataset.augment is not None or dataset.crop is not None or dataset.symmetries != "none":
+            raise UserError(
+                "trainer.cache_features=true: every image has its features once, so it cannot be changed; "
+                "set dataset.augment=null, dataset.crop=null and dataset.symmetries=none"
+            )
+        return backbone
+
+    def _optimizer(self, method: Method, schedules: Mapping[str, Any]) -> Optimizer:
+        """The optimiser of the parameters that are trained, each with the options that `method.layers` gives it."""
+        named = {name: p for name, p in method.named_parameters() if p.requires_grad}
+        layers = self.config.method.get("layers") or {}
+        groups: dict[str, dict[str, Any]] = {"": {"params": []}}
+        groups |= {prefix: {"params": [], **options} for prefix, options in layers.items()}
+        for name, parameter in named.items():
+            matching = [prefix for prefix in groups if name.startswith(prefix)]
+            groups[max(matching, key=len)]["params"].append(parameter)
+        for prefix, group in groups.items():
+            if prefix and not group["params"]:
+                known = nearest(prefix, list(named))
+                raise UserError(f"method.layers.{prefix}: no trained parameter is called so{known}")
+        described = self.config.method["optimizer"]
+        optimizer = self._make(
+            described, "method.optimizer", params=[group for group in groups.values() if group["params"]]
+        )
+        for group in optimizer.param_groups:
+            for option in schedules:
+                if option not in group:
+                    raise UserError(f"method.{option}: {type(optimizer).__name__} has no such option to change")
+                group[f"initial_{option}"] = group[option]
+        return optimizer
+
+    def _validation(self) -> TestConfig:
+        """The run's own test on fewer tasks; for fixed runs, which only test knows, episodes of their shape."""
+        own = self._own_test()
+        if own["protocol"] == "runs":
+            own["protocol"] = "episodes"
+        return TestConfig(**{**own, "episodes": self.trainer.val_episodes})
 
     def stamp(self) -> dict[str, Any]:
         split = self.dataset.split
@@ -178,7 +264,7 @@ class Builder:
 
     def tests(self) -> dict[str, Protocol]:
         """The test protocols by name, the run's own first. Call it after training: nothing may see them before."""
-        return {name: self._protocol(test, "test") for name, test in self._test_configs().items()}
+        return {name: self.protocols.make(test, "test") for name, test in self._test_configs().items()}
 
     def _own_test(self) -> dict[str, Any]:
         return {**self.config.episode, **self.config.eval}
@@ -192,64 +278,41 @@ class Builder:
                 tests[name] = test
         return tests
 
-    def _check_split(self) -> None:
-        """Refuses what would fail after hours of training, or flatter: by the counts and names of classes alone."""
-        tables = {part: self.dataset.table(part) for part in PARTS}
-        for part, other in (("train", "val"), ("train", "test"), ("val", "test")):
-            if shared := sorted(set(tables[part].names) & set(tables[other].names)):
-                raise UserError(
-                    f"dataset.split={self.dataset.split.name}: {part} and {other} share classes ({shared[0]!r} and "
-                    f"{len(shared) - 1} more); episodes must show classes that were never trained on: "
-                    "choose a split that divides classes, such as dataset.split=random"
-                )
+    def _check_tests(self) -> None:
+        """Refuses what would fail after hours of training, or flatter, before the method is built."""
         own = TestConfig(**self._own_test())
-        checks = [("episode", own, "val")]
-        checks += [
-            ("episode" if test == own else f"dataset.tests.{name}", test, "test")
-            for name, test in self._test_configs().items()
-        ]
-        for key, test, part in checks:
-            if test.protocol == "episodes":
-                try:
-                    check_episode(
-                        tables[part], n_way=test.n_way, n_shot=test.n_shot, n_query=test.n_query,
-                        within_group=test.within_group, part=f"the {part} part of {self.dataset.name}",
-                    )  # fmt: skip
-                except UserError as error:
-                    raise UserError(f"{key}.{error}") from error
-            else:
-                self._fixed_runs(test)
+        checks = {"episode (validation)": (self._validation(), "val")}
+        for name, test in self._test_configs().items():
+            checks["episode" if test == own else f"dataset.tests.{name}"] = (test, "test")
+        self.protocols.check(checks)
 
-    def _protocol(self, test: TestConfig, part: str) -> Protocol:
-        device = self.hardware.device
-        if test.protocol == "runs":
-            runs = self._fixed_runs(test)
-            return Runs(runs.runs(), self.dataset.fixed_runs(runs, device), name=runs.name)
-        episodes = test.episodes if test.episodes != "auto" else 20 if test.n_way == "all" else 10_000
-        return Episodes(
-            self.dataset.table(part), self.dataset.viewer(part, device), part=part, n_way=test.n_way,
-            n_shot=test.n_shot, n_query=test.n_query, within_group=test.within_group, episodes=episodes,
-            seed=test.seed,
-        )  # fmt: skip
+    def check_tests(self, method: Method) -> None:
+        """Raises `UserError` where `method` cannot answer the run's tests."""
+        for test in self._test_configs().values():
+            KINDS[test.protocol].check(method)
 
-    def _fixed_runs(self, test: TestConfig) -> FixedRuns:
-        described = self.config.dataset.get("runs")
-        if described is None:
-            raise UserError(f"eval.protocol=runs: the data set {self.dataset.name} has no fixed runs; omniglot has")
-        runs = self._make(described, "dataset.runs")
-        if runs.of_split != self.dataset.split.name:
+    def _check_monitor(self) -> None:
+        protocol, monitor = self._validation().protocol, self.trainer.monitor
+        figures = KINDS[protocol].figures
+        if monitor not in figures:
             raise UserError(
-                f"eval.protocol=runs: {runs.name} belongs to dataset.split={runs.of_split}; under "
-                f"{self.dataset.split.name} some of its characters are trained on, and its figure would flatter"
+                f"trainer.monitor={monitor}: eval.protocol={protocol} gives {', '.join(figures)}"
+                f"{nearest(monitor, figures)}"
             )
-        return runs
+
+    @cached_property
+    def protocols(self) -> Protocols:
+        return Protocols(self.dataset, self.hardware.device, viewer=self._viewer, make_runs=self._make_runs)
+
+    def _make_runs(self, name: str | None) -> FixedRuns:
+        described = self.config.dataset.get("runs") or {}
+        if not described:
+            raise UserError(f"eval.protocol=runs: the data set {self.dataset.name} has no fixed runs; omniglot has")
+        name = name or next(iter(described))
+        if name not in described:
+            raise UserError(f"eval.runs={name}: there are no such runs{nearest(name, list(described))}")
+        return self._make(described[name], f"dataset.runs.{name}")
 
 
 def _absolute(path: Any) -> str:
     return str(Path(str(path)).expanduser().absolute())
-
-
-def name_of(test: TestConfig) -> str:
-    if test.protocol == "runs":
-        return "runs"
-    return f"{test.n_way}way{test.n_shot}shot" + "_within_group" * test.within_group

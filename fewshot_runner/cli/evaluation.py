@@ -7,9 +7,10 @@ from fewshot_runner.cli.build import Builder
 from fewshot_runner.cli.compose import overlay
 from fewshot_runner.cli.session import build, held
 from fewshot_runner.cli.trained import load_trained
+from fewshot_runner.engine.evaluate import evaluate
 from fewshot_runner.engine.log import Narrator
 from fewshot_runner.engine.stopping import StopRequest
-from fewshot_runner.engine.train import test
+from fewshot_runner.engine.train import keep_result
 from fewshot_runner.errors import UserError
 from fewshot_runner.runs import RunFolder
 
@@ -25,13 +26,12 @@ def evaluate_run(run: RunFolder, overrides: list[str]) -> list[dict[str, Any]]:
     with held(run), StopRequest() as stop:
         builder = build(config, Narrator(), stop)
         refuse_trained_classes(builder, trained.checkpoint, {**saved, "hardware": config["hardware"]})
-        results = [
-            test(
-                trained.method, name, protocol, run,
-                hardware=builder.hardware, stamp=builder.stamp(), step=trained.checkpoint["step"], between=stop.check,
-            )
-            for name, protocol in builder.tests().items()
-        ]  # fmt: skip
+        builder.check_tests(trained.method)
+        results = []
+        for name, protocol in builder.tests().items():
+            evaluation = evaluate(trained.method, protocol, hardware=builder.hardware, between=stop.check)
+            step = trained.checkpoint["step"]
+            results.append(keep_result(evaluation, name, run, stamp=builder.stamp(), step=step))
         summary = run.read_summary()
         run.write_summary({**summary, "results": merge(summary["results"], results)})
     return results
@@ -47,10 +47,10 @@ def evaluation_config(saved: dict[str, Any], overrides: list[str]) -> dict[str, 
     given = {override.split("=")[0] for override in overrides}
     if "dataset.root" in given:  # the saved config is resolved, so its sources do not follow by themselves
         root = str(Path(config["dataset"]["root"]).expanduser().absolute())
-        moved = {
-            key: {**config["dataset"][key], "root": root} for key in ("source", "runs") if key in config["dataset"]
-        }
-        config["dataset"] = {**config["dataset"], **moved}
+        dataset = config["dataset"]
+        moved_runs = {name: {**runs, "root": root} for name, runs in (dataset.get("runs") or {}).items()}
+        source = {**dataset["source"], "root": root}
+        config["dataset"] = {**dataset, "source": source, **({"runs": moved_runs} if moved_runs else {})}
     if "dataset" in given:
         kept = {key: saved["dataset"][key] for key in SEEN_BY_THE_NETWORK if f"dataset.{key}" not in given}
         config["dataset"] = {**config["dataset"], **kept}
@@ -82,7 +82,7 @@ def merge(earlier: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[dict
     """New results behind the earlier ones; one of the same tasks takes the place of its former figure."""
 
     def tasks(result: dict[str, Any]) -> str:
-        figures = ("name", "step", "accuracy", "ci95", "tasks")
+        figures = ("name", "step", result["metric"], "ci95", "tasks", "further", "confusion")
         return str(sorted((key, value) for key, value in result.items() if key not in figures))
 
     replaced = {tasks(result) for result in new}

@@ -14,12 +14,12 @@ def run(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(
         "fsl predict",
         description="Classifies pictures with a trained run. The classes are the sub-folders of the support folder, "
-        "each with one example or more; they need not have been trained on. Scores are the method's "
-        "probabilities over these classes.",
+        "each with one example or more; they need not have been trained on. Without a support folder, a method with "
+        "a trained head names the classes of its training. Scores are the method's probabilities over the classes.",
     )
     parser.add_argument("run", help="the run folder")
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="pictures, or folders of them")
-    parser.add_argument("--support", required=True, type=Path, metavar="DIR", help="a sub-folder a class")
+    parser.add_argument("--support", type=Path, metavar="DIR", help="a sub-folder of examples for each class")
     parser.add_argument("--top", type=int, default=3, metavar="K", help="how many classes to name (default: 3)")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print JSON")
@@ -31,20 +31,20 @@ def run(arguments: list[str]) -> None:
 
     from fewshot_runner.cli.trained import load_trained  # late: a wrong folder is refused without torch
     from fewshot_runner.data.sources.folder import Folder
-    from fewshot_runner.engine.predict import pictures_of, predict
+    from fewshot_runner.engine.predict import pictures_of, predict, recognise
 
-    support = Folder(path=str(options.support))
+    support = None if options.support is None else Folder(path=str(options.support))
     pictures = pictures_of(options.images)
     trained = load_trained(folder)
-    predictions = predict(
-        trained.method,
-        support,
-        pictures,
-        image_shape=trained.facts.image_shape,
-        standardise=trained.standardise,
-        hardware=trained.hardware,
-        top=options.top,
-    )
+    if support is not None:
+        predictions = predict(trained.method, support, pictures, eye=trained.eye, top=options.top)
+    elif trained.classes:
+        predictions = recognise(trained.method, trained.classes, pictures, eye=trained.eye, top=options.top)
+    else:
+        raise UserError(
+            f"{options.run}: this method has no head of its own; give --support DIR, a folder with a sub-folder of "
+            "examples for each class to choose from"
+        )
     if options.json:
         print(json.dumps([prediction.as_dict() for prediction in predictions], indent=2))
     elif options.csv:

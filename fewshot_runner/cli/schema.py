@@ -23,6 +23,7 @@ class Config:
     name: str
     output_dir: str
     trusted_packages: list[str]
+    published: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,22 +32,35 @@ class MethodConfig:
     sampler: Mapping[str, Any]
     optimizer: Mapping[str, Any]
     schedule: Mapping[str, Any]
+    momentum: Mapping[str, Any] | None = None
+    layers: Mapping[str, Mapping[str, float]] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedConfig:
+    """Figures that others published: by the name of the test, and where they stand."""
+
+    source: str
+    figures: Mapping[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)
 class EpisodeConfig:
     n_way: int | Literal["all"]
-    n_shot: int
+    n_shot: int | Literal["all"]
     n_query: int
     within_group: bool
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvalConfig:
-    protocol: Literal["episodes", "runs"]
+    protocol: Literal["episodes", "runs", "closed_set", "verification", "retrieval"]
     episodes: int | Literal["auto"]
     seed: int
-    bn_mode: Literal["running"]
+    bn_mode: Literal["running", "support", "transductive"]
+    imbalance: float | None = None
+    pairs: int = 10_000
+    runs: str | None = None
 
     def __post_init__(self) -> None:
         if self.episodes != "auto" and self.episodes < 1:

@@ -17,12 +17,13 @@ from fewshot_runner.engine.environment import describe_environment
 from fewshot_runner.engine.experiment import Experiment
 from fewshot_runner.engine.log import Narrator
 from fewshot_runner.engine.pictures import episode_picture
+from fewshot_runner.engine.protocols.episodes import EpisodeProtocol
 from fewshot_runner.engine.stopping import StopRequest
 from fewshot_runner.engine.train import train
 from fewshot_runner.errors import UserError
 from fewshot_runner.report.config import config_tree, flatten
 from fewshot_runner.report.console import output
-from fewshot_runner.report.results import result_table
+from fewshot_runner.report.results import published_table, result_table
 from fewshot_runner.runs import DONE, RUNNING, RunFolder
 
 # Where files lie and what things are called changes no result, and makes no hyperparameter.
@@ -85,16 +86,19 @@ def show(config: dict[str, Any]) -> None:
         experiment = build(config, narrator, stop).experiment()
     narrator.say(config_tree(config))
     narrator.say(experiment.describe())
-    picture = Path(tempfile.gettempdir()) / "fsl-episode.png"
-    episode = experiment.validation.draw(0, 1).map(experiment.validation.viewer)
-    Image.fromarray(episode_picture(episode)).save(picture)
-    narrator.say(f"an episode as validation draws it: {picture}")
+    if isinstance(experiment.validation, EpisodeProtocol):
+        picture = Path(tempfile.gettempdir()) / "fsl-episode.png"
+        episode = experiment.validation.draw(0, 1).map(experiment.validation.viewer.pictures)
+        Image.fromarray(episode_picture(episode)).save(picture)
+        narrator.say(f"an episode as validation draws it: {picture}")
 
 
 def report(run: RunFolder) -> None:
     """The results on standard output; the last line says where they lie."""
     console = output()
     console.print(result_table(run))
+    if (published := published_table(run)) is not None:
+        console.print(published)
     print(f"next: fsl predict {run.path} --support DIR IMAGE...   fsl compare {run.path.parent}   fsl tb {run.path}")
     print(f"run: {run.path}")
 

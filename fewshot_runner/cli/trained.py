@@ -1,6 +1,7 @@
 """A trained run, ready to classify: rebuilt from its folder alone, without the data that it was trained on."""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from fewshot_runner.cli.build import Builder
 from fewshot_runner.data.transforms import Standardise
 from fewshot_runner.engine.checkpoint import Checkpoints, DamagedCheckpoint
-from fewshot_runner.engine.device import Hardware
+from fewshot_runner.engine.predict import Eye
 from fewshot_runner.errors import UserError
 from fewshot_runner.facts import Facts
 from fewshot_runner.methods.base import Method
@@ -18,14 +19,16 @@ from fewshot_runner.runs import RunFolder
 
 @dataclass(frozen=True)
 class Trained:
-    """`checkpoint` holds the weights' step, and the data set and split that they were trained on."""
+    """`checkpoint` holds the weights' step, and the data set and split that they were trained on; `classes` names what
+    a trained head answers with.
+    """
 
     run: RunFolder
     config: dict[str, Any]
     method: Method
     facts: Facts
-    hardware: Hardware
-    standardise: Standardise
+    eye: Eye
+    classes: Sequence[str]
     checkpoint: dict[str, Any]
 
 
@@ -44,11 +47,19 @@ def load_trained(run: RunFolder, *, hardware: dict[str, Any] | None = None) -> T
     """The best weights of `run`; `hardware` replaces settings of the run's own. Raises `UserError`."""
     config = run.read_config()
     config["hardware"] = {**config["hardware"], **(hardware or {"device": "auto"})}
+    if "weights" in config["model"]:  # the checkpoint brings them
+        config["model"] = {**config["model"], "weights": None}
     builder = Builder(config)
     checkpoint = best_checkpoint(run, builder.hardware.device)
     facts = Facts(**{**checkpoint["facts"], "image_shape": tuple(checkpoint["facts"]["image_shape"])})
     method = builder.method(facts)
     method.load_state_dict(checkpoint["method"])
     dataset = config["dataset"]
-    standardise = Standardise(invert=dataset["invert"], mean=dataset["mean"], std=dataset["std"])
-    return Trained(run, config, method.eval(), facts, builder.hardware, standardise, checkpoint)
+    eye = Eye(
+        image_shape=facts.image_shape,
+        shorter_side=dataset.get("shorter_side"),
+        resample=dataset.get("resample", "bilinear"),
+        standardise=Standardise(invert=dataset["invert"], mean=dataset["mean"], std=dataset["std"]),
+        hardware=builder.hardware,
+    )
+    return Trained(run, config, method.eval(), facts, eye, checkpoint.get("classes", ()), checkpoint)

@@ -75,6 +75,19 @@ class ClassTable:
         """(I,) class number of each entry of `members`."""
         return np.repeat(np.arange(self.n_classes), self.sizes)
 
+    def merged(self, other: "ClassTable") -> "ClassTable":
+        """The images of both, a class that stands in both with all its images."""
+        names = sorted({*self.names, *other.names})
+        number = {name: label for label, name in enumerate(names)}
+        group_of = {}
+        for table in (self, other):
+            group_of |= {n: table.group_names[g] for n, g in zip(table.names, table.class_groups, strict=True)}
+        members = np.concatenate([self.members, other.members])
+        labels = np.full(members.max() + 1, -1)
+        for table in (self, other):
+            labels[table.members] = np.array([number[name] for name in table.names])[table.image_labels]
+        return ClassTable.build(labels, names, [group_of[name] for name in names], members)
+
     def with_symmetries(self, names: Sequence[str], stride: int) -> "ClassTable":
         """Every class once more for each further symmetry: class c under symmetry v is a class of its own.
 

@@ -13,6 +13,8 @@ from fewshot_runner.data.classes import ClassTable
 from fewshot_runner.errors import UserError
 from fewshot_runner.randomness import numpy_generator, uniforms
 
+MOST_QUERIES = 4  # of one class, in even shares, where queries are imbalanced
+
 __all__ = ["BatchSampler", "EpisodeSampler", "PKSampler", "PairSampler", "Sampler", "draw_distinct"]
 
 
@@ -74,6 +76,9 @@ class EpisodeSampler(Sampler):
 
     `n_way` "all" takes every class. With `within_group`, the classes of an episode come from one group, drawn
     uniformly among the groups that have enough of them. An item is `episodes` episodes.
+
+    `imbalance`, the concentration of a symmetric Dirichlet distribution, draws how an episode's queries are shared
+    among its classes (Veilleux et al. 2021, https://arxiv.org/abs/2204.11181, with 2); None gives each `n_query`.
     """
 
     def __init__(
@@ -84,6 +89,7 @@ class EpisodeSampler(Sampler):
         n_shot: int,
         n_query: int,
         within_group: bool = False,
+        imbalance: float | None = None,
         episodes: int = 1,
         seed: int,
         stream: str = "train",
@@ -94,6 +100,15 @@ class EpisodeSampler(Sampler):
         self.n_way = check_episode(classes, n_way=n_way, n_shot=n_shot, n_query=n_query, within_group=within_group)
         self.n_shot = n_shot
         self.n_query = n_query
+        self.most_queries = n_query
+        self.imbalance = imbalance
+        if imbalance is not None:
+            self.most_queries = min(MOST_QUERIES * n_query, int(classes.sizes.min()) - n_shot)
+            if imbalance <= 0 or self.most_queries <= n_query:
+                raise UserError(
+                    f"imbalance={imbalance}, n_query={n_query}: give a number above 0, and classes with more than "
+                    "n_shot + n_query images, or some classes cannot have more queries than others"
+                )
         self.episodes = episodes
         self.eligible_groups = np.flatnonzero(classes.group_sizes >= self.n_way) if within_group else None
 
@@ -102,7 +117,7 @@ class EpisodeSampler(Sampler):
 
     def draw(self, start: int, stop: int) -> Episode:
         """Episodes number `start` to `stop - 1`, whichever chunks they are drawn in."""
-        n_way, per_class = self.n_way, self.n_shot + self.n_query
+        n_way, per_class = self.n_way, self.n_shot + self.most_queries
         n_queries = n_way * self.n_query
         count = 1 + n_way + n_way * per_class + n_queries
         uniform = uniforms(self.seed, self.stream, range(start, stop), count)
@@ -110,16 +125,34 @@ class EpisodeSampler(Sampler):
         classes = self._draw_classes(of_group[:, 0], of_classes)  # (E, N)
         images = self._images_of(classes, of_images.reshape(-1, n_way, per_class))  # (E, N, K + Q/N)
         support = images[..., : self.n_shot].reshape(-1, n_way * self.n_shot)  # (E, S)
-        query = images[..., self.n_shot :].reshape(-1, n_queries)  # (E, Q)
-        order = of_order.argsort(axis=1)
+        counts = self._query_counts(start, stop)  # (E, N)
+        asked = np.arange(self.most_queries) < counts[..., None]  # (E, N, most_queries), Q times True an episode
+        query = images[..., self.n_shot :][asked].reshape(-1, n_queries)  # (E, Q)
         labels = np.arange(n_way)
+        query_labels = np.broadcast_to(labels[:, None], asked.shape)[asked].reshape(-1, n_queries)  # (E, Q)
+        order = of_order.argsort(axis=1)
         return Episode(
             support=torch.from_numpy(support),
             support_labels=torch.from_numpy(np.tile(labels.repeat(self.n_shot), (stop - start, 1))),
             query=torch.from_numpy(np.take_along_axis(query, order, axis=1)),
-            query_labels=torch.from_numpy(labels.repeat(self.n_query)[order]),
+            query_labels=torch.from_numpy(np.take_along_axis(query_labels, order, axis=1)),
             n_way=n_way,
         )
+
+    def _query_counts(self, start: int, stop: int) -> np.ndarray:
+        """(E, N) queries of each class; an episode has as many in all whether they are balanced or not."""
+        if self.imbalance is None:
+            return np.full((stop - start, self.n_way), self.n_query)
+        counts = np.empty((stop - start, self.n_way), dtype=np.int64)
+        for row, episode in enumerate(range(start, stop)):
+            random = numpy_generator(self.seed, f"{self.stream} imbalance", episode)
+            shares = random.dirichlet(np.full(self.n_way, self.imbalance))
+            asked = np.minimum(random.multinomial(self.n_way * self.n_query, shares), self.most_queries)
+            while missing := self.n_way * self.n_query - asked.sum():  # what a full class leaves goes to the others
+                room = asked < self.most_queries
+                asked[random.choice(np.flatnonzero(room), min(missing, room.sum()), replace=False)] += 1
+            counts[row] = asked
+        return counts
 
     def _draw_classes(self, of_group: np.ndarray, of_classes: np.ndarray) -> np.ndarray:
         """(E, N) class numbers from uniforms (E,) and (E, N)."""
@@ -231,6 +264,9 @@ class PKSampler(Sampler):
     `n_groups` > 0 takes the classes from that many groups, equally many of each, so that classes that look alike
     come together; where a group has too few, classes of other groups fill up. A class of fewer than K images gives
     all it has.
+
+    `n_pairs` chooses pairs for losses that cannot afford all of them: every pair of one class, and of the pairs of
+    two classes as many as are left, half of them within a group where there are so many.
     """
 
     def __init__(
@@ -240,10 +276,16 @@ class PKSampler(Sampler):
         n_classes: int,
         n_images: int,
         n_groups: int = 0,
+        n_pairs: int | None = None,
         seed: int,
         stream: str = "train",
     ) -> None:
         super().__init__(classes, seed=seed, stream=stream)
+        if n_pairs is not None and n_pairs <= n_classes * n_images * (n_images - 1) // 2:
+            raise UserError(
+                f"method.sampler.n_pairs={n_pairs}: the pairs of one class are {n_classes} x {n_images} x "
+                f"{n_images - 1} / 2 alone; give more, or null for all pairs"
+            )
         if n_classes < 2 or n_images < 2 or n_groups < 0:
             raise UserError(
                 f"method.sampler: n_classes={n_classes}, n_images={n_images}, n_groups={n_groups}: a batch needs "
@@ -257,6 +299,7 @@ class PKSampler(Sampler):
         self.n_classes = n_classes
         self.n_images = n_images
         self.n_groups = min(n_groups, classes.n_groups)
+        self.n_pairs = n_pairs
 
     def __getitem__(self, k: int) -> Batch:
         random = numpy_generator(self.seed, self.stream, k)
@@ -267,7 +310,19 @@ class PKSampler(Sampler):
             alike = chosen[sizes == size]
             images.append((alike, self._images_of(alike, random.random((len(alike), int(size))))))
         labels = np.concatenate([classes.repeat(drawn.shape[1]) for classes, drawn in images])
-        return self._batch(labels, np.concatenate([drawn.ravel() for _, drawn in images]))
+        pairs = None if self.n_pairs is None else self._choose_pairs(labels, random)
+        return self._batch(labels, np.concatenate([drawn.ravel() for _, drawn in images]), pairs)
+
+    def _choose_pairs(self, labels: np.ndarray, random: np.random.Generator) -> np.ndarray:
+        """(n_pairs, 2) positions in a batch with these labels (B,); fewer where there are not so many pairs."""
+        pairs = np.stack(np.triu_indices(len(labels), k=1), axis=1)  # (B (B - 1) / 2, 2)
+        classes, groups = labels[pairs], self.classes.class_groups[labels[pairs]]
+        same = classes[:, 0] == classes[:, 1]
+        within = groups[:, 0] == groups[:, 1]
+        near, far = random.permutation(pairs[~same & within]), random.permutation(pairs[~within])
+        missing = self.n_pairs - same.sum()
+        n_near = min(len(near), max(missing // 2, missing - len(far)))
+        return np.concatenate([pairs[same], near[:n_near], far[: missing - n_near]])
 
     def _draw_classes(self, random: np.random.Generator) -> np.ndarray:
         table = self.classes

@@ -1,8 +1,8 @@
 """What a run consists of, once it is built: the parts that training and evaluation work with."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from fewshot_runner.data.loader import TrainingLoader
 from fewshot_runner.engine.device import Hardware
-from fewshot_runner.engine.protocols import Protocol
+from fewshot_runner.engine.protocols.base import Protocol
 from fewshot_runner.engine.stopping import EarlyStopping
 from fewshot_runner.errors import UserError
 from fewshot_runner.facts import Facts
@@ -23,17 +23,19 @@ Schedule = Callable[[int, int], float]
 class Trainer:
     """The settings of the loop, in steps; `patience` in validations, None to never stop early.
 
-    `monitor` names the validation figure that chooses the best step; `clip_norm` bounds the norm of the gradient.
+    `monitor` names the validation figure that chooses the best step; `clip_norm` bounds the norm of the gradient;
+    `cache_features` computes the features of a frozen backbone once.
     """
 
     max_steps: int
     val_every: int
     val_episodes: int
     patience: int | None = None
-    monitor: Literal["accuracy"] = "accuracy"
+    monitor: str = "accuracy"
     checkpoint_every: int = 500
     log_every: int = 50
     clip_norm: float | None = None
+    cache_features: bool = False
 
     def __post_init__(self) -> None:
         if self.max_steps < 0:
@@ -70,13 +72,14 @@ class Progress:
 class Experiment:
     """A run's parts. `tests` builds the test protocols by name: called after training, so nothing sees them before.
 
-    `stamp` is kept in every checkpoint and result: data set, split, and the split's hash.
+    `schedules` gives the factors of the optimiser's options by name ("lr"). `stamp` is kept in every checkpoint and
+    result: data set, split, and the split's hash. `classes` names what a trained head answers with, in its order.
     """
 
     method: Method
     items: TrainingLoader
     optimizer: Optimizer | None
-    schedule: Schedule
+    schedules: Mapping[str, Schedule]
     validation: Protocol
     tests: Callable[[], dict[str, Protocol]]
     stopping: EarlyStopping
@@ -85,6 +88,7 @@ class Experiment:
     seed: int
     facts: Facts
     stamp: dict[str, Any]
+    classes: Sequence[str] = ()
     progress: Progress = field(default_factory=Progress)
 
     def state_dict(self) -> dict[str, Any]:
@@ -114,6 +118,7 @@ class Experiment:
             "method": self.method.state_dict(),
             "step": self.progress.step,
             "facts": asdict(self.facts),
+            "classes": list(self.classes),
             **self.stamp,
         }
 

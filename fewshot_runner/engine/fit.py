@@ -49,9 +49,10 @@ def fit(
     method.train()
     began, n_images = time.perf_counter(), 0
     while progress.step < trainer.max_steps and not stopping.exhausted:
-        factor = experiment.schedule(progress.step, trainer.max_steps)
-        for group in optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * factor
+        for option, schedule in experiment.schedules.items():
+            factor = schedule(progress.step, trainer.max_steps)
+            for group in optimizer.param_groups:
+                group[option] = group[f"initial_{option}"] * factor
         torch.manual_seed(torch_seed(experiment.seed, "step", progress.step))  # dropout, as a function of the step
         item = experiment.items[progress.step]
 

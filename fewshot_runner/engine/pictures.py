@@ -3,8 +3,11 @@
 Shapes: S support images, Q queries, C channels, H and W pixels.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from fewshot_runner.data.batch import Episode
@@ -51,3 +54,32 @@ def episode_picture(episode: Episode, predictions: Tensor | None = None) -> np.n
             colour = NEUTRAL if predictions is None else RIGHT if is_right else WRONG
             canvas[top : top + height, left : left + width] = tile(image, colour)
     return canvas
+
+
+def confusion_picture(confusion: np.ndarray, classes: Sequence[str], *, cell: int = 44) -> np.ndarray:
+    """(height, width, 3) uint8: counts (N, N) of answers (columns) to images of each class (rows).
+
+    The shade is the share of the row; what lies off the diagonal is a mistake, in red. Without names, or above 40
+    classes, only the shades are drawn.
+    """
+    n_classes = len(confusion)
+    share = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)  # (N, N)
+    hue = np.where(np.eye(n_classes, dtype=bool)[..., None], RIGHT, WRONG)  # (N, N, 3)
+    shades = (255 - share[..., None] * (255 - hue)).astype(np.uint8)
+    if n_classes > 40 or not classes:
+        return shades.repeat(4, axis=0).repeat(4, axis=1)
+    font = ImageFont.load_default(13)
+    margin = 12 + max(int(font.getlength(name)) for name in classes)
+    canvas = Image.new("RGB", (margin + n_classes * cell, margin + n_classes * cell), "white")
+    canvas.paste(Image.fromarray(shades.repeat(cell, axis=0).repeat(cell, axis=1)), (margin, margin))
+    draw = ImageDraw.Draw(canvas)
+    for k, name in enumerate(classes):
+        middle = margin + k * cell + cell // 2
+        draw.text((margin - 6, middle), name, fill="black", font=font, anchor="rm")
+        upright = Image.new("RGB", (margin - 6, 18), "white")
+        ImageDraw.Draw(upright).text((2, 9), name, fill="black", font=font, anchor="lm")
+        canvas.paste(upright.rotate(90, expand=True), (middle - 9, 0))
+    for row, column in np.argwhere(confusion):
+        centre = (margin + column * cell + cell // 2, margin + row * cell + cell // 2)
+        draw.text(centre, str(confusion[row, column]), fill="black", font=font, anchor="mm")
+    return np.array(canvas)

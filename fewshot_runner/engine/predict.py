@@ -1,4 +1,4 @@
-"""Classifies pictures from files against labelled examples: one episode whose classes are a user's own.
+"""Classifies pictures from files: against labelled examples of a user's own classes, or by a trained head.
 
 Shapes: S support images, Q queries, N ways.
 """
@@ -10,14 +10,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from fewshot_runner.data.batch import Episode
-from fewshot_runner.data.decode import EXTENSIONS, decode, fit
+from fewshot_runner.data.decode import EXTENSIONS, decode, evaluation_view
 from fewshot_runner.data.source import Source
 from fewshot_runner.data.transforms import Standardise
 from fewshot_runner.engine.device import Hardware
 from fewshot_runner.errors import UserError
-from fewshot_runner.methods.base import Method
+from fewshot_runner.methods.base import Classifier, Method, evaluating
+
+PICTURES_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
@@ -31,40 +34,61 @@ class Prediction:
         return {"image": self.image, "ranking": [{"class": name, "score": score} for name, score in self.ranking]}
 
 
-def predict(
-    method: Method,
-    support: Source,
-    pictures: Sequence[Path],
-    *,
-    image_shape: tuple[int, int, int],
-    standardise: Standardise,
-    hardware: Hardware,
-    top: int,
-) -> list[Prediction]:
-    """One prediction a picture, in order. Pictures are answered one by one: none sees another."""
-    channels, size, _ = image_shape
+@dataclass(frozen=True)
+class Eye:
+    """How a run sees a picture from a user's disk: as its evaluation saw those of its data set."""
+
+    image_shape: tuple[int, int, int]
+    shorter_side: int | None
+    resample: str
+    standardise: Standardise
+    hardware: Hardware
+
+    def __call__(self, pictures: Sequence[Image.Image]) -> torch.Tensor:
+        """(B, C, H, W) on the device."""
+        channels, size, _ = self.image_shape
+        seen = [
+            evaluation_view(picture, size, channels, shorter_side=self.shorter_side, resample=self.resample)
+            for picture in pictures
+        ]
+        return self.standardise(torch.from_numpy(np.stack(seen)).to(self.hardware.device).float() / 255)
+
+
+def predict(method: Method, support: Source, pictures: Sequence[Path], *, eye: Eye, top: int) -> list[Prediction]:
+    """One prediction a picture, in order, among the classes of `support`; none of the pictures sees another."""
     items = support.items()
     names = sorted({item.class_name for item in items})
     if len(names) < 2:
         raise UserError("--support: a choice needs two classes or more; make a sub-folder of examples for each")
-    examples = [fit(support.image(index), size, channels) for index in range(len(items))]
-    queries = [fit(decode(picture, str(picture)), size, channels) for picture in pictures]
-
-    def view(images: list[np.ndarray]) -> torch.Tensor:
-        """uint8 arrays (C, H, W) to what the network sees, (1, B, C, H, W)."""
-        return standardise(torch.from_numpy(np.stack(images)).to(hardware.device).float() / 255)[None]
-
-    labels = torch.tensor([[names.index(item.class_name) for item in items]], device=hardware.device)
+    device = eye.hardware.device
+    queries = eye([decode(picture, str(picture)) for picture in pictures])
     episode = Episode(
-        support=view(examples),
-        support_labels=labels,
-        query=view(queries),
-        query_labels=torch.zeros(1, len(queries), dtype=torch.long, device=hardware.device),
+        support=eye([support.image(index) for index in range(len(items))])[None],
+        support_labels=torch.tensor([[names.index(item.class_name) for item in items]], device=device),
+        query=queries[None],
+        query_labels=torch.zeros(1, len(queries), dtype=torch.long, device=device),
         n_way=len(names),
     )
-    with torch.no_grad(), hardware.autocast():
-        scores = method.classify(episode)[0].float().softmax(-1)  # (Q, N)
-    best = scores.topk(min(top, len(names)))
+    with torch.no_grad(), eye.hardware.autocast():
+        scores = method.classify(episode)[0]  # (Q, N)
+    return ranked(scores, names, pictures, top=top)
+
+
+def recognise(
+    method: Classifier, classes: Sequence[str], pictures: Sequence[Path], *, eye: Eye, top: int
+) -> list[Prediction]:
+    """One prediction a picture, in order, among the classes of training, by the trained head."""
+    scores = []
+    with torch.no_grad(), evaluating(method), eye.hardware.autocast():
+        for start in range(0, len(pictures), PICTURES_AT_ONCE):
+            chunk = pictures[start : start + PICTURES_AT_ONCE]
+            scores.append(method.recognise(eye([decode(picture, str(picture)) for picture in chunk])))
+    return ranked(torch.cat(scores), classes, pictures, top=top)
+
+
+def ranked(scores: torch.Tensor, names: Sequence[str], pictures: Sequence[Path], *, top: int) -> list[Prediction]:
+    """Logits (Q, N) as the likeliest of the classes `names` for each picture."""
+    best = scores.float().softmax(-1).topk(min(top, len(names)))
     return [
         Prediction(str(picture), tuple((names[n], s) for n, s in zip(number, score, strict=True)))
         for picture, number, score in zip(pictures, best.indices.tolist(), best.values.tolist(), strict=True)

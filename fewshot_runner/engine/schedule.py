@@ -1,4 +1,7 @@
-"""Learning-rate schedules: the factor of the base rate as a closed form of the step, so there is nothing to resume."""
+"""Schedules of an optimiser's options: the factor of the base value as a closed form of the step.
+
+So there is nothing to resume.
+"""
 
 import math
 
@@ -37,3 +40,18 @@ class Exponential:
 
     def __call__(self, step: int, max_steps: int) -> float:
         return self.factor ** (step // self.every)
+
+
+class Linear:
+    """From `start` to `end` over the first `steps` steps (all of them unless given), then `end`."""
+
+    def __init__(self, *, start: float = 1.0, end: float = 0.0, steps: int | None = None) -> None:
+        if min(start, end) < 0 or (steps is not None and steps < 1):
+            raise UserError(f"start={start}, end={end}, steps={steps}: give factors of 0 or more, and 1 step or more")
+        self.start = start
+        self.end = end
+        self.steps = steps
+
+    def __call__(self, step: int, max_steps: int) -> float:
+        progress = min(1.0, step / (self.steps or max(1, max_steps)))
+        return self.start + (self.end - self.start) * progress

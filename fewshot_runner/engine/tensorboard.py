@@ -5,24 +5,30 @@ make a row are written at the start, the third, which ends the session, with the
 """
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.nn import functional
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
+from fewshot_runner.engine.answers import embed_all
 from fewshot_runner.engine.device import Hardware
-from fewshot_runner.engine.evaluate import embed_all
-from fewshot_runner.engine.pictures import episode_picture
-from fewshot_runner.engine.protocols import Episodes, Protocol
+from fewshot_runner.engine.pictures import confusion_picture, episode_picture
+from fewshot_runner.engine.protocols.base import Evaluation, Protocol
+from fewshot_runner.engine.protocols.episodes import EpisodeProtocol, Episodes
 from fewshot_runner.methods.base import EmbeddingMethod, Method, evaluating
 from fewshot_runner.runs import RunFolder
 
 TEST_METRIC = "accuracy/test"
 EXAMPLE_EPISODES = 3
 PROJECTED_IMAGES = 1000
+THUMBNAIL = 48  # pixels: TensorBoard lays all of them out in one picture of at most 8192
+MOST_IMAGES = 500  # of an example episode
 
 
 class TensorBoard:
@@ -49,15 +55,25 @@ class TensorBoard:
     def finish(self, results: list[dict[str, Any]], *, step: int) -> None:
         """The first result is the run's figure in the HPARAMS tab."""
         for result in results:
-            self.writer.add_scalar(f"test/{result['name']}", result["accuracy"], step)
-        self.writer.add_scalar(TEST_METRIC, results[0]["accuracy"], step)
+            self.writer.add_scalar(f"test/{result['name']}", result[result["metric"]], step)
+        self.writer.add_scalar(TEST_METRIC, results[0][results[0]["metric"]], step)
         self.writer.file_writer.add_summary(self._end)
+
+    def confusion(self, name: str, evaluation: Evaluation, classes: Sequence[str], *, step: int) -> None:
+        """How often images of one class were taken for another, where the protocol counts that."""
+        if evaluation.confusion is not None:
+            picture = confusion_picture(evaluation.confusion, classes)
+            self.writer.add_image(f"confusion/{name}", picture, step, dataformats="HWC")
 
     def examples(self, method: Method, protocol: Protocol, hardware: Hardware, *, step: int) -> None:
         """A few test episodes with right and wrong answers framed, and the embeddings of test images."""
         with torch.no_grad(), evaluating(method), hardware.autocast():
-            for number in range(min(EXAMPLE_EPISODES, len(protocol))):
-                episode = protocol.draw(number, number + 1).map(protocol.viewer).to(hardware.device)
+            n_pictures = min(EXAMPLE_EPISODES, len(protocol)) if isinstance(protocol, EpisodeProtocol) else 0
+            for number in range(n_pictures):
+                drawn = protocol.draw(number, number + 1)
+                if drawn.n_images > MOST_IMAGES:
+                    break
+                episode = drawn.map(protocol.viewer.pictures).to(hardware.device)
                 picture = episode_picture(episode, method.classify(episode).argmax(-1))
                 self.writer.add_image(f"episodes/{number}", picture, step, dataformats="HWC")
             if isinstance(method, EmbeddingMethod) and isinstance(protocol, Episodes):
@@ -68,7 +84,7 @@ class TensorBoard:
                 self.writer.add_embedding(
                     embed_all(method, protocol.viewer, index).flatten(1).float().cpu(),
                     metadata=[table.names[label] for label in table.image_labels[chosen]],
-                    label_img=protocol.viewer(index).float().cpu(),
+                    label_img=thumbnails(protocol.viewer.pictures(index)),
                     tag="test",
                     global_step=step,
                 )
@@ -78,3 +94,11 @@ class TensorBoard:
 
     def close(self) -> None:
         self.writer.close()
+
+
+def thumbnails(images: Tensor) -> Tensor:
+    """(B, C, H, W) to smaller ones of values in 0..1."""
+    images = images.float().cpu()
+    size = min(THUMBNAIL, *images.shape[-2:])
+    low, high = images.min(), images.max()
+    return functional.interpolate((images - low) / (high - low).clamp(min=1e-6), (size, size), mode="area")

@@ -3,23 +3,21 @@
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fewshot_runner import atomic
 from fewshot_runner.engine.checkpoint import Checkpoints
-from fewshot_runner.engine.device import Hardware
 from fewshot_runner.engine.evaluate import evaluate
 from fewshot_runner.engine.experiment import Experiment
 from fewshot_runner.engine.fit import fit
 from fewshot_runner.engine.log import Narrator, TrainingLog
-from fewshot_runner.engine.protocols import Protocol
+from fewshot_runner.engine.protocols.base import Evaluation
 from fewshot_runner.engine.stopping import Stopped, StopRequest
 from fewshot_runner.engine.tensorboard import TensorBoard
 from fewshot_runner.errors import UserError
-from fewshot_runner.methods.base import Method
 from fewshot_runner.runs import DONE, FAILED, RUNNING, STOPPED, RunFolder
 
 
@@ -65,7 +63,7 @@ def _train(
 
     def validate() -> dict[str, float]:
         run.write_status(RUNNING, step=experiment.progress.step, seconds=clock.seconds)
-        return {"accuracy": evaluate(method, experiment.validation, hardware=hardware).accuracy}
+        return evaluate(method, experiment.validation, hardware=hardware).means()
 
     run.write_status(RUNNING, step=progress.step, seconds=clock.seconds)
     board = TensorBoard(run, resumed_after=progress.step if run.tensorboard.exists() else None)
@@ -78,13 +76,11 @@ def _train(
         experiment.check_stamp(best)
         method.load_state_dict(best["method"])
         tests = experiment.tests()
-        results = [
-            test(
-                method, name, protocol, run,
-                hardware=hardware, stamp=experiment.stamp, step=best["step"], between=stop.check,
-            )
-            for name, protocol in tests.items()
-        ]  # fmt: skip
+        results = []
+        for name, protocol in tests.items():
+            evaluation = evaluate(method, protocol, hardware=hardware, between=stop.check)
+            results.append(keep_result(evaluation, name, run, stamp=experiment.stamp, step=best["step"]))
+            board.confusion(name, evaluation, experiment.classes, step=best["step"])
         board.examples(method, next(iter(tests.values())), hardware, step=best["step"])
         board.finish(results, step=best["step"])
     run.write_summary(
@@ -100,34 +96,34 @@ def _train(
     )
 
 
-def test(
-    method: Method,
-    name: str,
-    protocol: Protocol,
-    run: RunFolder,
-    *,
-    hardware: Hardware,
-    stamp: dict[str, Any],
-    step: int,
-    between: Callable[[], None],
+def keep_result(
+    evaluation: Evaluation, name: str, run: RunFolder, *, stamp: dict[str, Any], step: int
 ) -> dict[str, Any]:
-    """Evaluates the weights of `step`, keeps the accuracy of every task in the run folder, and returns what the
-    summary says of it.
-    """
-    evaluation = evaluate(method, protocol, hardware=hardware, between=between)
+    """What the summary says of an evaluation of the weights of `step`; every task's figure goes to the run folder."""
     kind = hashlib.sha256(json.dumps({**stamp, **evaluation.protocol}, sort_keys=True).encode()).hexdigest()[:8]
     tasks = run.tasks / f"{stamp['dataset']}-{stamp['split']}-{name}-{kind}.npy"  # one a kind of task, as results are
-    atomic.write_array(tasks, evaluation.accuracies.astype(np.float32))
-    return {
+    atomic.write_array(tasks, evaluation.values.astype(np.float32))
+    means = evaluation.means()
+    result = {
         "name": name,
         **stamp,
         **evaluation.protocol,
         "step": step,
-        "mode": "inductive",
-        "accuracy": evaluation.accuracy,
+        "metric": evaluation.metric,
+        evaluation.metric: means.pop(evaluation.metric),
         "ci95": evaluation.ci95,
+        "unit": evaluation.unit,
+        "tasks_count": len(evaluation.values),
         "tasks": f"{run.tasks.name}/{tasks.name}",
     }
+    if means:
+        result["further"] = means
+    if evaluation.answers:  # in the form of Kaggle's identification challenges
+        rows = [f"{Path(image).name},{' '.join(ranked)}\n" for image, ranked in evaluation.answers.items()]
+        atomic.write_text(run.submission, "".join(["Image,Id\n", *rows]))
+    if evaluation.confusion is not None:
+        result["confusion"] = evaluation.confusion.tolist()
+    return result
 
 
 def median_speed(run: RunFolder) -> float | None:

@@ -6,15 +6,26 @@ Shape legend of all methods: E episodes, N ways, S support images, Q queries, D 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
+import torch
 from torch import Tensor, nn
 
 from fewshot_runner.data.batch import Batch, Episode
+from fewshot_runner.models.batch_norm import normalised_by
 from fewshot_runner.models.precision import full_precision
 
 
 class Method(nn.Module, ABC):
-    """What the training loop and the evaluator know of a method."""
+    """What the training loop and the evaluator know of a method.
+
+    `bn_mode`, one of `BN_MODES`, is a mode as `training` is one, set by the evaluator: whose statistics batch norm
+    uses in `classify`. "running": those of training. "support": those of the support images. "transductive": those
+    of images that include the episode's queries as a whole.
+    """
+
+    bn_mode: str = "running"
+    episodes_at_once: int = 1  # how many the evaluator gives to one call of `classify`
 
     @abstractmethod
     def loss(self, batch: Episode | Batch) -> Tensor:
@@ -36,7 +47,13 @@ class Method(nn.Module, ABC):
 
 
 class EmbeddingMethod(Method):
-    """A method that embeds each image by itself, so that evaluation may embed once and score many episodes."""
+    """A method that embeds each image by itself, so that evaluation may embed once and score many episodes.
+
+    `compares_pairs` says whether a score of a class depends on that class's support alone, so that two images can be
+    compared, and a gallery searched.
+    """
+
+    compares_pairs: bool = True
 
     @abstractmethod
     def embed(self, images: Tensor) -> Tensor:
@@ -48,8 +65,28 @@ class EmbeddingMethod(Method):
 
     def classify(self, episode: Episode) -> Tensor:
         with evaluating(self):
-            features = episode.map(self.embed)
+            if self.bn_mode == "running":
+                features = episode.map(self.embed)
+            else:
+                support, query = zip(*map(self._embed_alone, episode.support, episode.query), strict=True)
+                features = replace(episode, support=torch.stack(support), query=torch.stack(query))
             return self.score(features.support, features.support_labels, features.query, features.n_way)
+
+    def _embed_alone(self, support: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
+        """(S, C, H, W) and (Q, C, H, W) of one episode to their features, normalised by its own images."""
+        if self.bn_mode == "support":
+            with normalised_by(self, lambda: self.embed(support)) as features:
+                return features, self.embed(query)
+        with normalised_by(self, lambda: self.embed(torch.cat([support, query]))) as features:
+            return features[: len(support)], features[len(support) :]
+
+
+class Classifier(ABC):
+    """A method with a trained head: it knows the classes of training without being shown any support."""
+
+    @abstractmethod
+    def recognise(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) to logits (B, n_classes), columns in the order of the training classes."""
 
 
 @contextmanager

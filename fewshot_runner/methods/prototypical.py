@@ -16,6 +16,7 @@ from torch.nn import functional
 from fewshot_runner.data.batch import Batch, Episode
 from fewshot_runner.errors import UserError
 from fewshot_runner.methods.base import EmbeddingMethod, class_means
+from fewshot_runner.methods.losses import one_shot_loss
 from fewshot_runner.models.precision import full_precision
 
 
@@ -57,17 +58,3 @@ class Prototypical(EmbeddingMethod):
         features = batch.map(self.embed)
         logits = self.score(features.support, features.support_labels, features.query, features.n_way)
         return functional.cross_entropy(logits.flatten(0, 1), features.query_labels.flatten())
-
-
-def one_shot_loss(similarity: Tensor, labels: Tensor) -> Tensor:
-    """The mean over all pairs (query, support) of one class of the one-shot cross-entropy, from (B, B) similarities.
-
-    The other classes of the batch compete with the expected weight of a random image of theirs. A batch without a
-    pair of one class gives 0.
-    """
-    same = labels[:, None] == labels  # (B, B)
-    class_sizes = same.sum(dim=0)  # (B,) images of the class that each image belongs to
-    others = (similarity - class_sizes.log()).masked_fill(same, float("-inf")).logsumexp(dim=1)  # (B,)
-    pairs = same ^ torch.eye(len(labels), dtype=torch.bool, device=labels.device)
-    losses = functional.softplus(others[:, None] - similarity)  # (B, B): -log(s / (s + others))
-    return torch.where(pairs, losses, 0).sum() / pairs.sum().clamp(min=1)

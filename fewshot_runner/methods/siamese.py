@@ -18,18 +18,30 @@ from torch.nn import functional
 from fewshot_runner.data.batch import Batch
 from fewshot_runner.errors import UserError
 from fewshot_runner.methods.base import EmbeddingMethod, class_means
-from fewshot_runner.models.pair_heads import DifferenceMlp, WeightedL1
+from fewshot_runner.methods.losses import one_shot_loss
+from fewshot_runner.models.pair_heads import DifferenceMlp, SignedL1, WeightedL1
 
 
 class Siamese(EmbeddingMethod):
-    """`hidden`: units of the head's hidden layer; 0 for a weighted L1 distance."""
+    """`hidden`: units of the head's hidden layer; 0 for a weighted L1 distance, `signed` as Koch et al.'s own.
 
-    def __init__(self, backbone: nn.Module, *, hidden: int = 0) -> None:
+    `one_shot` is the weight of a second loss, for batches without chosen pairs: the cross-entropy of the one-shot
+    episodes that the pair logits answer, beside that of "same or different" (identification and verification, as
+    Sun et al. 2014 trained them together, https://arxiv.org/abs/1406.4773).
+    """
+
+    def __init__(self, backbone: nn.Module, *, hidden: int = 0, signed: bool = False, one_shot: float = 0.0) -> None:
         super().__init__()
+        if one_shot < 0:
+            raise UserError(f"method.learner.one_shot={one_shot}: give a weight of 0 or more")
         if hidden < 0:
             raise UserError(f"method.learner.hidden={hidden}: give 0 (no hidden layer) or a number of units")
         self.backbone = backbone
-        self.head = DifferenceMlp(backbone.out_features, hidden) if hidden else WeightedL1(backbone.out_features)
+        self.one_shot = one_shot
+        features = backbone.out_features
+        if hidden and signed:
+            raise UserError(f"method.learner.signed=true is a head without a hidden layer; set hidden=0 (now {hidden})")
+        self.head = DifferenceMlp(features, hidden) if hidden else (SignedL1 if signed else WeightedL1)(features)
 
     def embed(self, images: Tensor) -> Tensor:
         return self.backbone(images).float()  # (B, D)
@@ -46,7 +58,8 @@ class Siamese(EmbeddingMethod):
             return balanced_loss(logits, labels[first] == labels[second], groups[first] == groups[second])
         logits = self.head.all_pairs(features, features)  # (B, B)
         weights = torch.ones_like(logits).fill_diagonal_(0)  # an image and itself make no pair
-        return balanced_loss(logits, labels[:, None] == labels, groups[:, None] == groups, weights)
+        loss = balanced_loss(logits, labels[:, None] == labels, groups[:, None] == groups, weights)
+        return loss + self.one_shot * one_shot_loss(logits, labels) if self.one_shot else loss
 
 
 def balanced_loss(logits: Tensor, same: Tensor, same_group: Tensor, weights: Tensor | None = None) -> Tensor:

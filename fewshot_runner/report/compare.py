@@ -10,7 +10,7 @@ from rich.table import Table
 
 from fewshot_runner.errors import UserError
 from fewshot_runner.report.config import flatten
-from fewshot_runner.report.results import with_interval
+from fewshot_runner.report.results import figure_of, with_interval
 from fewshot_runner.runs import DONE, RunFolder
 
 # Shown in columns of their own, or no matter of an experiment.
@@ -51,7 +51,7 @@ def rows_of(runs: Sequence[RunFolder]) -> list[dict[str, Any]]:
         row: dict[str, Any] = {"run": str(run.path), "state": status["state"]}
         row |= {name.removeprefix("choices."): each.get(name) for name in shown}
         for result in summary["results"]:
-            row[f"{result['dataset']} {result['split']} {result['name']}"] = result["accuracy"]
+            row[f"{result['dataset']} {result['split']} {result['name']}"] = figure_of(result)
             row[f"{result['dataset']} {result['split']} {result['name']} ci95"] = result["ci95"]
         row["seconds"] = status.get("seconds")
         if status["state"] != DONE and status.get("reason"):

@@ -9,33 +9,83 @@ from rich.table import Table
 
 from fewshot_runner.runs import RunFolder
 
+COLOURS = {"above": "green", "inside": "default", "below": "red"}
+
 
 def result_table(run: RunFolder) -> Table:
     return results_table(run.read_summary()["results"], title=run.name)
 
 
-def results_table(results: Sequence[Mapping[str, Any]], *, title: str) -> Table:
-    """A row a result: no accuracy without its interval, number of episodes and seed."""
-    table = Table(title=title, title_justify="left", header_style="bold", box=SIMPLE_HEAD)
+def published_table(run: RunFolder) -> Table | None:
+    """Published figures beside the run's own, or None where its config names none."""
+    published = run.read_config().get("published")
+    if not published:
+        return None
+    results = {result["name"]: result for result in run.read_summary()["results"]}
+    table = Table(title=f"published: {published['source']}", title_justify="left", header_style="bold", box=SIMPLE_HEAD)
     table.add_column("test", no_wrap=True)
-    table.add_column("data", no_wrap=True)
-    for name in ("accuracy", "error", "episodes", "seed"):
+    for name in ("published", "ours"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("mode", no_wrap=True)
-    for result in results:
-        table.add_row(
-            escape(result["name"]),
-            escape(f"{result['dataset']} {result['split']}"),
-            f"[bold]{with_interval(result)}[/]",
-            f"{100 * (1 - result['accuracy']):.2f} %",
-            f"{result['episodes']:,}",
-            "fixed" if result["episode_seed"] is None else str(result["episode_seed"]),
-            result["mode"],
-        )
+    table.add_column("ours lies", no_wrap=True)
+    for name, figure in published["figures"].items():
+        if name in results:
+            verdict = beside(figure, results[name])
+            table.add_row(
+                escape(name), f"{100 * figure:.2f} %", f"[bold]{with_interval(results[name])}[/]",
+                f"[{COLOURS[verdict]}]{verdict}[/]",
+            )  # fmt: skip
     return table
 
 
+def beside(published: float, result: Mapping[str, Any]) -> str:
+    """Whether our interval lies "above" or "below" the published figure, or has it "inside"."""
+    ours, half = figure_of(result), result["ci95"] or 0.0
+    return "above" if ours - half > published else "below" if ours + half < published else "inside"
+
+
+def figure_of(result: Mapping[str, Any]) -> float:
+    """The figure that a result is named by: its accuracy, or its mean average precision."""
+    return result[metric_of(result)]
+
+
+def metric_of(result: Mapping[str, Any]) -> str:
+    return result.get("metric", "accuracy")
+
+
+def results_table(results: Sequence[Mapping[str, Any]], *, title: str) -> Table:
+    """A row a result: no figure without its interval, the number of its tasks, and the seed that drew them."""
+    table = Table(title=title, title_justify="left", header_style="bold", box=SIMPLE_HEAD)
+    table.add_column("test", no_wrap=True)
+    table.add_column("data", no_wrap=True)
+    table.add_column("metric", no_wrap=True)
+    for name in ("figure", "error", "tasks", "seed"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("mode", no_wrap=True)
+    for result in results:
+        accuracy = metric_of(result) == "accuracy"
+        count = result.get("tasks_count", result.get("episodes"))
+        table.add_row(
+            escape(result["name"]),
+            escape(f"{result['dataset']} {result['split']}"),
+            metric_of(result),
+            f"[bold]{with_interval(result)}[/]",
+            f"{100 * (1 - result['accuracy']):.2f} %" if accuracy else "",
+            f"{count:,} {result.get('unit', 'episodes')}",
+            "fixed" if result["episode_seed"] is None else str(result["episode_seed"]),
+            mode_of(result),
+        )
+        for name, value in result.get("further", {}).items():
+            table.add_row("", "", name, f"{value:.4f}", "", "", "", "")
+    return table
+
+
+def mode_of(result: Mapping[str, Any]) -> str:
+    """What the method was allowed to see: the statistics of batch norm are said where they are not the usual ones."""
+    bn_mode = result.get("bn_mode", "running")
+    return result["mode"] if bn_mode in ("running", "transductive") else f"{result['mode']}, bn {bn_mode}"
+
+
 def with_interval(result: Mapping[str, Any]) -> str:
-    """ "97.31 ± 0.08 %": the half-width of the 95 % interval over episodes, where there is more than one."""
+    """ "97.31 ± 0.08 %": the half-width of the 95 % interval over tasks, where there is more than one."""
     interval = "" if result["ci95"] is None else f" ± {100 * result['ci95']:.2f}"
-    return f"{100 * result['accuracy']:.2f}{interval} %"
+    return f"{100 * figure_of(result):.2f}{interval} %"

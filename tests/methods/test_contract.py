@@ -18,8 +18,9 @@ from fewshot_runner.data.batch import Episode
 from fewshot_runner.data.loader import Viewer
 from fewshot_runner.engine.evaluate import evaluate
 from fewshot_runner.engine.experiment import Experiment
-from fewshot_runner.engine.protocols import Protocol
+from fewshot_runner.engine.protocols.base import Protocol
 from fewshot_runner.methods.base import EmbeddingMethod, Method
+from fewshot_runner.randomness import torch_seed
 
 METHODS = sorted(path.stem for path in (conf_dir() / "method").glob("*.yaml"))
 Build = Callable[..., Builder]
@@ -57,6 +58,7 @@ def episode(experiment: Experiment) -> Episode:
 def train_step(experiment: Experiment, step: int) -> None:
     experiment.method.train()
     experiment.optimizer.zero_grad()
+    torch.manual_seed(torch_seed(experiment.seed, "step", step))  # as the loop does, for dropout
     experiment.method.backward(experiment.items[step])
     experiment.optimizer.step()
 
@@ -217,7 +219,7 @@ def test_trap_01_the_same_picture_everywhere_scores_one_in_n(experiment: Experim
     picture = validation.viewer(validation.draw(0, 1).support[0, :1])  # (1, C, H, W)
     validation.viewer = OnePicture(validation.viewer, picture)
     evaluation = evaluate(experiment.method, validation, hardware=experiment.hardware)
-    np.testing.assert_array_equal(evaluation.accuracies, np.full(6, 1 / 4))
+    np.testing.assert_array_equal(evaluation.values, np.full(6, 1 / 4))
 
 
 def test_trap_01_a_network_without_weights_scores_one_in_n(experiment: Experiment) -> None:
@@ -228,7 +230,7 @@ def test_trap_01_a_network_without_weights_scores_one_in_n(experiment: Experimen
         for weight in weights:
             weight.zero_()
     evaluation = evaluate(experiment.method, experiment.validation, hardware=experiment.hardware)
-    assert evaluation.accuracy == 1 / 4
+    assert evaluation.mean == 1 / 4
 
 
 class Uncached(Method):
@@ -252,8 +254,8 @@ def test_cached_evaluation_equals_episode_by_episode(experiment: Experiment) -> 
     for protocol in (experiment.validation, *experiment.tests().values()):
         cached = evaluate(experiment.method, protocol, hardware=experiment.hardware)
         plain = evaluate(Uncached(experiment.method), protocol, hardware=experiment.hardware)
-        np.testing.assert_array_equal(cached.accuracies, plain.accuracies)
-        assert len(cached.accuracies) == len(protocol)
+        np.testing.assert_array_equal(cached.values, plain.values)
+        assert len(cached.values) == len(protocol)
 
 
 class WaitsForDevice(TorchDispatchMode):

@@ -1,9 +1,9 @@
-"""How test tasks are drawn and what a result says about them: one small class a protocol.
+"""Tasks that are episodes: drawn at random from the classes of a part, or fixed by the authors of a data set.
 
 Shapes: E episodes, S support images, Q queries.
 """
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import Any
 
 import torch
@@ -13,27 +13,35 @@ from fewshot_runner.data.classes import ClassTable
 from fewshot_runner.data.loader import Viewer
 from fewshot_runner.data.samplers import EpisodeSampler
 from fewshot_runner.data.source import Run
+from fewshot_runner.engine.answers import Between, answer
+from fewshot_runner.engine.metrics import query_accuracy
+from fewshot_runner.engine.protocols.base import Evaluation, Protocol
+from fewshot_runner.methods.base import Method
 
 
-class Protocol(ABC):
-    """A fixed list of tasks. `viewer` turns their indices into images."""
-
-    viewer: Viewer
+class EpisodeProtocol(Protocol):
+    """A list of episodes, whose figure is the mean accuracy on their queries; of a single episode, its queries are
+    the tasks.
+    """
 
     @abstractmethod
     def __len__(self) -> int:
-        """The number of tasks."""
+        """The number of episodes."""
 
     @abstractmethod
     def draw(self, start: int, stop: int) -> Episode:
-        """Tasks number `start` to `stop - 1`, as indices; always the same, however they are divided up."""
+        """Episodes number `start` to `stop - 1`, as indices; always the same, however they are divided up."""
 
-    @abstractmethod
-    def describe(self) -> dict[str, Any]:
-        """The fields that tell this protocol's figures from others'."""
+    def measure(self, method: Method, between: Between) -> Evaluation:
+        right = []
+        for episode, logits in answer(method, self.draw, len(self), self.viewer, between):
+            right.append(query_accuracy(logits.float(), episode.query_labels))  # (E, Q)
+        if len(self) == 1:
+            return Evaluation({"accuracy": right[0][0].numpy()}, self.describe(), unit="queries")
+        return Evaluation({"accuracy": torch.cat([each.mean(dim=-1) for each in right]).numpy()}, self.describe())
 
 
-class Episodes(Protocol):
+class Episodes(EpisodeProtocol):
     """N-way K-shot episodes over the classes of one part of a split, across or within groups."""
 
     def __init__(
@@ -48,13 +56,17 @@ class Episodes(Protocol):
         episodes: int,
         seed: int,
         part: str,
+        imbalance: float | None = None,
+        bn_mode: str = "running",
     ) -> None:
         self.viewer = viewer
         self.episodes = episodes
         self.part = part
+        self.bn_mode = bn_mode
         self.sampler = EpisodeSampler(
-            table, n_way=n_way, n_shot=n_shot, n_query=n_query, within_group=within_group, seed=seed, stream=part
-        )
+            table, n_way=n_way, n_shot=n_shot, n_query=n_query, within_group=within_group, imbalance=imbalance,
+            seed=seed, stream=part,
+        )  # fmt: skip
 
     def __len__(self) -> int:
         return self.episodes
@@ -71,18 +83,21 @@ class Episodes(Protocol):
             "n_shot": sampler.n_shot,
             "n_query": sampler.n_query,
             "within_group": sampler.eligible_groups is not None,
+            "imbalance": sampler.imbalance,
             "episodes": self.episodes,
             "episode_seed": sampler.seed,
+            **self.mode,
         }
 
 
-class Runs(Protocol):
+class Runs(EpisodeProtocol):
     """Trials that the authors of a data set fixed, such as Lake's 20 runs of 20-way one-shot classification."""
 
-    def __init__(self, runs: list[Run], viewer: Viewer, *, name: str) -> None:
+    def __init__(self, runs: list[Run], viewer: Viewer, *, name: str, bn_mode: str = "running") -> None:
         self.viewer = viewer
         self.runs = runs
         self.name = name
+        self.bn_mode = bn_mode
         self.n_way = len(set(runs[0].support_labels))
 
     def __len__(self) -> int:
@@ -108,4 +123,5 @@ class Runs(Protocol):
             "within_group": True,
             "episodes": len(self.runs),
             "episode_seed": None,
+            **self.mode,
         }

@@ -1,0 +1,141 @@
+"""From the settings of a test to its protocol, and what a data set must have for it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from fewshot_runner.cli.schema import TestConfig
+from fewshot_runner.data.dataset import Dataset
+from fewshot_runner.data.loader import Viewer
+from fewshot_runner.data.samplers import check_episode
+from fewshot_runner.data.source import PARTS, FixedRuns
+from fewshot_runner.engine.protocols.base import Protocol
+from fewshot_runner.engine.protocols.closed_set import ClosedSet
+from fewshot_runner.engine.protocols.episodes import Episodes, Runs
+from fewshot_runner.engine.protocols.retrieval import Retrieval, Search
+from fewshot_runner.engine.protocols.verification import Verification
+from fewshot_runner.errors import UserError
+
+KINDS: dict[str, type[Protocol]] = {
+    "episodes": Episodes,
+    "runs": Runs,
+    "closed_set": ClosedSet,
+    "verification": Verification,
+    "retrieval": Retrieval,
+}
+OF_KNOWN_CLASSES = ("closed_set", "retrieval")  # whose parts share classes and differ in images
+
+
+class Protocols:
+    """Builds protocols over one data set. `make_runs` builds the fixed runs of a name."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        device: torch.device,
+        *,
+        viewer: Callable[[str], Viewer],
+        make_runs: Callable[[str | None], FixedRuns],
+    ) -> None:
+        self.dataset = dataset
+        self.device = device
+        self.viewer = viewer
+        self.make_runs = make_runs
+
+    def make(self, test: TestConfig, part: str) -> Protocol:
+        table, viewer, bn_mode = self.dataset.table, self.viewer(part), test.bn_mode
+        if test.protocol == "runs":
+            runs = self._runs(test)
+            return Runs(runs.runs(), self.dataset.fixed_runs(runs, self.device), name=runs.name, bn_mode=bn_mode)
+        if test.protocol == "closed_set":
+            episodes = test.episodes if test.episodes != "auto" else 100
+            return ClosedSet(
+                table("train"), table(part), viewer, n_shot=test.n_shot, episodes=episodes, seed=test.seed, part=part,
+                bn_mode=bn_mode,
+            )  # fmt: skip
+        if test.protocol == "verification":
+            return Verification(
+                table(part), viewer, fitted_on=table("val"), fitted_viewer=self.viewer("val"), pairs=test.pairs,
+                seed=test.seed, part=part, bn_mode=bn_mode,
+            )  # fmt: skip
+        if test.protocol == "retrieval":
+            return self._retrieval(part, viewer, bn_mode)
+        episodes = test.episodes if test.episodes != "auto" else 20 if test.n_way == "all" else 10_000
+        return Episodes(
+            table(part), viewer, part=part, n_way=test.n_way, n_shot=test.n_shot, n_query=test.n_query,
+            within_group=test.within_group, episodes=episodes, seed=test.seed, imbalance=test.imbalance,
+            bn_mode=bn_mode,
+        )  # fmt: skip
+
+    def _retrieval(self, part: str, viewer: Viewer, bn_mode: str) -> Retrieval:
+        """Probes of validation are looked for among the training images, those of test among both.
+
+        Where nobody has labelled the test images, the figures are those of validation, and the answers the test's.
+        """
+        table, unknown = self.dataset.table, self.dataset.source.unknown_label
+        of_val = Search.build(table("train"), table("val", unknown=True), unknown=unknown)
+        search = asked = of_val
+        if part == "test":
+            known = table("train").merged(table("val"))
+            unlabelled = self.dataset.unlabelled()
+            if len(unlabelled):
+                asked, part = Search(known, unlabelled, np.full(len(unlabelled), -1)), "val"
+            else:
+                search = asked = Search.build(known, table("test", unknown=True), unknown=unknown)
+        return Retrieval(
+            search, viewer, fitted_on=of_val, asked=asked, image_names=self.dataset.store.image_names,
+            unknown=unknown, part=part, bn_mode=bn_mode,
+        )  # fmt: skip
+
+    def check(self, tests: dict[str, tuple[TestConfig, str]]) -> None:
+        """Raises `UserError` where a test cannot be held or would flatter, by the counts and names of classes alone.
+
+        `tests` gives by the key of the config each test and the part it is held on.
+        """
+        for key, (test, part) in tests.items():
+            if test.protocol not in OF_KNOWN_CLASSES:
+                self._check_disjoint(test)
+            if test.protocol == "runs":
+                self._runs(test)
+            elif test.protocol == "episodes":
+                try:
+                    check_episode(
+                        self.dataset.table(part), n_way=test.n_way, n_shot=test.n_shot, n_query=test.n_query,
+                        within_group=test.within_group, part=f"the {part} part of {self.dataset.name}",
+                    )  # fmt: skip
+                except UserError as error:
+                    raise UserError(f"{key}.{error}") from error
+            else:
+                self.make(test, part)
+
+    def _check_disjoint(self, test: TestConfig) -> None:
+        tables = {part: self.dataset.table(part) for part in PARTS}
+        for part, other in (("train", "val"), ("train", "test"), ("val", "test")):
+            if shared := sorted(set(tables[part].names) & set(tables[other].names)):
+                raise UserError(
+                    f"dataset.split={self.dataset.split.name}: {part} and {other} share classes ({shared[0]!r} and "
+                    f"{len(shared) - 1} more); eval.protocol={test.protocol} must show classes that were never "
+                    "trained on: choose a split that divides classes, such as dataset.split=random, or "
+                    "eval.protocol=closed_set for other images of the same classes"
+                )
+
+    def _runs(self, test: TestConfig) -> FixedRuns:
+        runs = self.make_runs(test.runs)
+        if runs.of_split != self.dataset.split.name:
+            raise UserError(
+                f"eval.protocol=runs: {runs.name} belongs to dataset.split={runs.of_split}; under "
+                f"{self.dataset.split.name} some of its characters are trained on, and its figure would flatter"
+            )
+        return runs
+
+
+def name_of(test: TestConfig) -> str:
+    """What a test is called where the config gives it no name."""
+    names: dict[str, Any] = {"runs": test.runs or "runs", "verification": "verification", "retrieval": "retrieval"}
+    if test.protocol == "closed_set":
+        name = "closed_set" if test.n_shot == "all" else f"closed_set_{test.n_shot}shot"
+    else:
+        name = names.get(test.protocol) or f"{test.n_way}way{test.n_shot}shot" + "_within_group" * test.within_group
+    return name + (f"_{test.bn_mode}" if test.bn_mode != "running" else "") + "_imbalanced" * bool(test.imbalance)

@@ -1,0 +1,85 @@
+"""What a method answers to many tasks.
+
+A method with a fixed embedding embeds each image that the tasks need once, and then only scores: ten thousand
+episodes cost little more than their images. Any other method classifies episode by episode, and so does one whose
+batch norm looks at the episode.
+
+Shapes: E episodes, S support images, Q queries, N ways, M images needed, B images.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from fewshot_runner.data.batch import Episode
+from fewshot_runner.data.loader import Viewer
+from fewshot_runner.methods.base import EmbeddingMethod, Method
+
+IMAGES_AT_ONCE = 1024
+COMPARISONS_AT_ONCE = 1 << 17  # query-support pairs that are scored in one call
+
+Between = Callable[[], None]  # called now and then; may raise to end an evaluation early
+
+
+def go_on() -> None:
+    """The `Between` of an evaluation that nobody ends early."""
+
+
+def answer(
+    method: Method, draw: Callable[[int, int], Episode], n_episodes: int, viewer: Viewer, between: Between
+) -> Iterator[tuple[Episode, Tensor]]:
+    """Chunks of episodes, as indices or features, with their logits (E, Q, N).
+
+    `draw(start, stop)` gives episodes of indices. The size of a chunk depends on the episodes alone, as last bits may.
+    """
+    if not isinstance(method, EmbeddingMethod) or method.bn_mode != "running":
+        at_once = method.episodes_at_once
+        for start in range(0, n_episodes, at_once):
+            episode = draw(start, min(start + at_once, n_episodes))
+            yield episode, method.classify(episode.map(viewer).to(viewer.device))
+            between()
+        return
+    episodes = draw(0, n_episodes)
+    n_support, n_query = episodes.support.shape[1], episodes.query.shape[1]
+    drawn = torch.cat([episodes.support, episodes.query], dim=1)  # (E, S + Q)
+    needed, position = drawn.unique(return_inverse=True)  # (M,), (E, S + Q)
+    features = embed_all(method, viewer, needed, between)  # (M, ...)
+    positions = replace(episodes, support=position[:, :n_support], query=position[:, n_support:])
+    chunk = max(1, COMPARISONS_AT_ONCE // (n_support * n_query))
+    for start in range(0, n_episodes, chunk):
+        embedded = positions[start : start + chunk].to(features.device).map(features.__getitem__)
+        yield embedded, method.score(embedded.support, embedded.support_labels, embedded.query, embedded.n_way)
+        between()
+
+
+def embed_all(method: EmbeddingMethod, viewer: Viewer, index: Tensor, between: Between = go_on) -> Tensor:
+    """Features (M, ...) of the images at `index` (M,)."""
+    return _over_images(method.embed, viewer, index, between)
+
+
+def recognise_all(method: Method, viewer: Viewer, index: Tensor, between: Between = go_on) -> Tensor:
+    """Logits (M, n_classes) of a classifier's trained head for the images at `index` (M,)."""
+    return _over_images(method.recognise, viewer, index, between)
+
+
+def _over_images(network: Callable[[Tensor], Tensor], viewer: Viewer, index: Tensor, between: Between) -> Tensor:
+    outputs = []
+    for chunk in index.split(IMAGES_AT_ONCE):
+        outputs.append(network(viewer(chunk)))
+        between()
+    return torch.cat(outputs)
+
+
+def compare_pairs(method: EmbeddingMethod, viewer: Viewer, first: Tensor, second: Tensor, between: Between) -> Tensor:
+    """(P,) similarities of the images at `first` (P,) and `second` (P,): one-way one-shot episodes."""
+    needed, position = torch.stack([first, second]).unique(return_inverse=True)  # (M,), (2, P)
+    features = embed_all(method, viewer, needed, between)  # (M, ...)
+    similarities = []
+    for support, query in zip(*(part.split(IMAGES_AT_ONCE) for part in position), strict=True):
+        label = torch.zeros(len(support), 1, dtype=torch.long, device=features.device)
+        scores = method.score(features[support][:, None], label, features[query][:, None], 1)  # (P, 1, 1)
+        similarities.append(scores.flatten().float())
+        between()
+    return torch.cat(similarities)

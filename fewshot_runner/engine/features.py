@@ -1,0 +1,46 @@
+"""The features of a frozen backbone, computed once, in the place of images.
+
+Shapes: B indices, M images of a part, D features.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from fewshot_runner.data.loader import Viewer
+from fewshot_runner.engine.device import Hardware
+from fewshot_runner.methods.base import evaluating
+
+IMAGES_AT_ONCE = 64
+
+
+class FeatureViewer(Viewer):
+    """Stands where a viewer does: indices (B,) of images in any of `parts`, each (M,), to features (B, D).
+
+    A part is computed when the first of its images is asked for, always in the same chunks, so that a run that is
+    resumed sees the same bits. `pictures` is the viewer of the images themselves.
+    """
+
+    def __init__(self, viewer: Viewer, backbone: nn.Module, parts: Sequence[Tensor], hardware: Hardware) -> None:
+        self.pictures = viewer
+        self.device = viewer.device
+        self.backbone = backbone
+        self.hardware = hardware
+        self.waiting = [part.unique() for part in parts]
+        self.row = torch.full((1 + max(int(part.max()) for part in parts),), -1)  # of each image, -1 while it has none
+        self.features: Tensor | None = None
+
+    def __call__(self, index: Tensor) -> Tensor:
+        index = index.cpu()
+        for part in [part for part in self.waiting if torch.isin(index, part).any()]:
+            self._compute(part)
+        return self.features[self.row[index].to(self.device)]
+
+    def _compute(self, part: Tensor) -> None:
+        with torch.no_grad(), evaluating(self.backbone), self.hardware.autocast():
+            chunks = [self.backbone(self.pictures(chunk)).float() for chunk in part.split(IMAGES_AT_ONCE)]
+        done = [] if self.features is None else [self.features]
+        self.row[part] = torch.arange(len(part)) + sum(map(len, done))
+        self.features = torch.cat(done + chunks)  # (images so far, D)
+        self.waiting = [other for other in self.waiting if other is not part]

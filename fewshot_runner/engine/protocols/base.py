@@ -1,0 +1,86 @@
+"""The contract of a protocol: how tasks are drawn, and how their answers become figures.
+
+Shapes: T tasks (what an interval is over: episodes, or else queries, images, pairs or probes).
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from fewshot_runner.data.loader import Viewer
+from fewshot_runner.engine.answers import Between
+from fewshot_runner.engine.metrics import t_interval, wilson_interval
+from fewshot_runner.methods.base import Method
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A protocol's figures: under each name one value a task (T,); the first is the figure that a result is named by.
+
+    `unit` says what a task is; `further` holds figures of the tasks as a whole, such as the area under a curve;
+    `confusion` (N, N) counts the answers (columns) to the images of each class (rows); `answers` ranks the best ones
+    to images, by name.
+    """
+
+    figures: Mapping[str, np.ndarray]
+    protocol: Mapping[str, Any]
+    unit: str = "episodes"
+    further: Mapping[str, float] = field(default_factory=dict)
+    confusion: np.ndarray | None = None
+    answers: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    @property
+    def metric(self) -> str:
+        return next(iter(self.figures))
+
+    @property
+    def values(self) -> np.ndarray:
+        """(T,) the first figure of each task."""
+        return self.figures[self.metric]
+
+    @property
+    def mean(self) -> float:
+        return float(self.values.mean())
+
+    @property
+    def ci95(self) -> float | None:
+        """Half the width of the 95 % interval of the mean over tasks; of right or wrong answers a share's."""
+        if len(self.values) > 1 and np.isin(self.values, (0.0, 1.0)).all():
+            return wilson_interval(self.values)
+        return t_interval(self.values)
+
+    def means(self) -> dict[str, float]:
+        """Every figure by name, the first one first."""
+        return {name: float(values.mean()) for name, values in self.figures.items()} | dict(self.further)
+
+
+class Protocol(ABC):
+    """A fixed list of tasks.
+
+    `viewer` turns their indices into images; `bn_mode` is whose statistics batch norm uses.
+    """
+
+    viewer: Viewer
+    bn_mode: str = "running"
+    figures: tuple[str, ...] = ("accuracy",)  # the names that `measure` gives values for
+
+    @staticmethod  # noqa: B027 - most protocols take any method
+    def check(method: Method) -> None:
+        """Raises `UserError` where `method` cannot answer such tasks; called before it is trained."""
+
+    @abstractmethod
+    def measure(self, method: Method, between: Between) -> Evaluation:
+        """The figures of `method`, in evaluation mode and without gradients; `between` is called now and then."""
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """The fields that tell this protocol's figures from others'."""
+
+    @property
+    def mode(self) -> dict[str, str]:
+        """What a method was allowed to see."""
+        seen = "transductive" if self.bn_mode == "transductive" else "inductive"
+        return {"mode": seen, "bn_mode": self.bn_mode}

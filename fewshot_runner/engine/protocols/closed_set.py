@@ -1,0 +1,122 @@
+"""The classes of training, other images: ordinary classification, and heads fitted on a few images a class.
+
+Shapes: E episodes, S support images, Q queries, N classes.
+"""
+
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from fewshot_runner.data.batch import Episode
+from fewshot_runner.data.classes import ClassTable
+from fewshot_runner.data.loader import Viewer
+from fewshot_runner.data.samplers import draw_distinct
+from fewshot_runner.engine.answers import Between, answer, recognise_all
+from fewshot_runner.engine.metrics import query_accuracy
+from fewshot_runner.engine.protocols.base import Evaluation
+from fewshot_runner.engine.protocols.episodes import EpisodeProtocol
+from fewshot_runner.errors import UserError
+from fewshot_runner.methods.base import Classifier, Method
+from fewshot_runner.randomness import uniforms
+
+
+class ClosedSet(EpisodeProtocol):
+    """All images of `queries` among the classes of `train`.
+
+    With `n_shot` "all" a method with a trained head answers with it, and any other takes all training images as
+    support: each query is a task. With a number of shots, every episode draws a support set of that many training
+    images a class, trained head or not.
+    """
+
+    figures = ("accuracy", "loss")
+
+    def __init__(
+        self,
+        train: ClassTable,
+        queries: ClassTable,
+        viewer: Viewer,
+        *,
+        n_shot: int | Literal["all"],
+        episodes: int,
+        seed: int,
+        part: str,
+        bn_mode: str = "running",
+    ) -> None:
+        number = {name: label for label, name in enumerate(train.names)}
+        if strangers := [name for name in queries.names if name not in number]:
+            raise UserError(
+                f"eval.protocol=closed_set: {strangers[0]!r} is a class of the {part} part and not of training; "
+                "choose a split of images, such as dataset.split=images, or eval.protocol=episodes"
+            )
+        if n_shot != "all" and train.sizes.min() < n_shot:
+            smallest = int(train.sizes.argmin())
+            raise UserError(
+                f"n_shot={n_shot}: the class {train.names[smallest]!r} has only {train.sizes[smallest]} training images"
+            )
+        self.train = train
+        self.viewer = viewer
+        self.n_shot = n_shot
+        self.episodes = 1 if n_shot == "all" else episodes
+        self.seed = seed
+        self.part = part
+        self.bn_mode = bn_mode
+        numbers = np.array([number[name] for name in queries.names])
+        self.query = torch.from_numpy(queries.members)  # (Q,)
+        self.query_labels = torch.from_numpy(numbers[queries.image_labels])  # (Q,)
+
+    def __len__(self) -> int:
+        return self.episodes
+
+    def draw(self, start: int, stop: int) -> Episode:
+        train, n_episodes = self.train, stop - start
+        if self.n_shot == "all":
+            support, labels = train.members, train.image_labels  # (S,)
+            support, labels = support[None].repeat(n_episodes, 0), labels[None].repeat(n_episodes, 0)
+        else:
+            count = train.n_classes * self.n_shot
+            uniform = uniforms(self.seed, "closed_set", range(start, stop), count)
+            within = draw_distinct(uniform.reshape(n_episodes, train.n_classes, self.n_shot), train.sizes[None])
+            support = train.members[train.offsets[:-1, None] + within].reshape(n_episodes, count)
+            labels = np.tile(np.arange(train.n_classes).repeat(self.n_shot), (n_episodes, 1))
+        return Episode(
+            support=torch.from_numpy(support),
+            support_labels=torch.from_numpy(labels),
+            query=self.query.expand(n_episodes, -1),
+            query_labels=self.query_labels.expand(n_episodes, -1),
+            n_way=train.n_classes,
+        )
+
+    def measure(self, method: Method, between: Between) -> Evaluation:
+        if self.n_shot != "all":
+            return super().measure(method, between)
+        if isinstance(method, Classifier):
+            logits = recognise_all(method, self.viewer, self.query, between)  # (Q, N)
+        else:
+            [(_, [logits])] = answer(method, self.draw, 1, self.viewer, between)  # (Q, N)
+        logits = logits.float().cpu()
+        n_classes = self.train.n_classes
+        cells = self.query_labels * n_classes + logits.argmax(-1)  # (Q,)
+        return Evaluation(
+            {
+                "accuracy": query_accuracy(logits, self.query_labels).numpy(),
+                "loss": functional.cross_entropy(logits, self.query_labels, reduction="none").numpy(),
+            },
+            self.describe(),
+            unit="images",
+            confusion=cells.bincount(minlength=n_classes**2).view(n_classes, n_classes).numpy(),
+        )
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "protocol": "closed_set",
+            "part": self.part,
+            "n_way": self.train.n_classes,
+            "n_shot": self.n_shot,
+            "n_query": len(self.query),
+            "within_group": False,
+            "episodes": self.episodes,
+            "episode_seed": None if self.n_shot == "all" else self.seed,
+            **self.mode,
+        }

@@ -1,0 +1,170 @@
+"""Identification: whose picture is this? A gallery of known identities, probes, and a label that means "none of them".
+
+Identities are ranked by their most similar gallery image. The unknown label takes its place in the ranking at a
+similarity that is fitted on validation. Five answers are allowed: the mean average precision at 5, with one right
+answer a probe, is the mean of 1 / rank (Kaggle's "Humpback Whale Identification", 2019).
+
+Shapes: G gallery images, P probes, I identities.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from fewshot_runner.data.classes import ClassTable
+from fewshot_runner.data.loader import Viewer
+from fewshot_runner.engine.answers import Between, embed_all
+from fewshot_runner.engine.protocols.base import Evaluation, Protocol
+from fewshot_runner.errors import UserError
+from fewshot_runner.methods.base import EmbeddingMethod, Method
+
+ANSWERS = 5
+GALLERY_AT_ONCE = 512
+
+
+@dataclass(frozen=True)
+class Search:
+    """Probes against a gallery. `labels` (P,) number `gallery.names`; -1 for the unknown label, or not known."""
+
+    gallery: ClassTable
+    probes: np.ndarray
+    labels: np.ndarray
+
+    @classmethod
+    def build(cls, gallery: ClassTable, probes: ClassTable, *, unknown: str | None) -> "Search":
+        """Raises `UserError` where a probe's label is neither in the gallery nor `unknown`."""
+        number = {name: label for label, name in enumerate(gallery.names)} | {unknown: -1}
+        if strangers := [name for name in probes.names if name not in number]:
+            raise UserError(
+                f"eval.protocol=retrieval: {strangers[0]!r} is to be found and not in the gallery; choose "
+                "dataset.split=retrieval, or name the label that means none of the known with dataset.unknown_label"
+            )
+        numbers = np.array([number[name] for name in probes.names])
+        return cls(gallery, probes.members, numbers[probes.image_labels])
+
+
+class Retrieval(Protocol):
+    """`search` is measured, `fitted_on` the validation that the unknown label's similarity is fitted on.
+
+    The five answers are kept for the probes of `asked`, which need no labels; `image_names` (I,) says what each image
+    of the store is called.
+    """
+
+    figures = (f"map_at_{ANSWERS}", "recall_at_1", f"recall_at_{ANSWERS}")
+
+    def __init__(
+        self,
+        search: Search,
+        viewer: Viewer,
+        *,
+        fitted_on: Search,
+        asked: Search,
+        image_names: np.ndarray,
+        unknown: str | None,
+        part: str,
+        bn_mode: str = "running",
+    ) -> None:
+        if bn_mode != "running":
+            raise UserError(f"eval.bn_mode={bn_mode}: eval.protocol=retrieval knows running statistics alone")
+        self.search = search
+        self.viewer = viewer
+        self.fitted_on = fitted_on
+        self.asked = asked
+        self.image_names = image_names
+        self.unknown = unknown
+        self.part = part
+
+    @staticmethod
+    def check(method: Method) -> None:
+        if not isinstance(method, EmbeddingMethod) or not method.compares_pairs:
+            raise UserError(
+                f"eval.protocol=retrieval: {type(method).__name__} does not compare two images; "
+                "choose a method that does, such as method=triplet, or eval.protocol=episodes"
+            )
+
+    def measure(self, method: Method, between: Between) -> Evaluation:
+        threshold = self.fit_threshold(method, between)
+        similarities = identity_similarities(method, self.search, self.viewer, between)
+        ranks = right_ranks(similarities, self.search.labels, threshold)
+        further = {} if threshold is None else {"threshold": threshold}
+        figures = {f"map_at_{ANSWERS}": np.where(ranks <= ANSWERS, 1 / ranks, 0.0)}
+        figures |= {f"recall_at_{k}": (ranks <= k).astype(float) for k in (1, ANSWERS)}
+        if self.asked is not self.search:
+            similarities = identity_similarities(method, self.asked, self.viewer, between)
+        answers = top_answers(similarities, self.asked.gallery.names, unknown=self.unknown, threshold=threshold)
+        named = dict(zip(self.image_names[self.asked.probes].tolist(), answers, strict=True))
+        return Evaluation(figures, self.describe(), unit="probes", further=further, answers=named)
+
+    def fit_threshold(self, method: Method, between: Between) -> float | None:
+        """The similarity of the unknown label that gives validation its best figure; None without such a label."""
+        if self.unknown is None:
+            return None
+        similarities = identity_similarities(method, self.fitted_on, self.viewer, between)
+        return best_unknown(similarities, self.fitted_on.labels)
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "protocol": "retrieval",
+            "part": self.part,
+            "identities": self.search.gallery.n_classes,
+            "gallery": len(self.search.gallery.members),
+            "probes": len(self.search.probes),
+            "unknown": self.unknown,
+            "episode_seed": None,
+            **self.mode,
+        }
+
+
+def identity_similarities(method: EmbeddingMethod, search: Search, viewer: Viewer, between: Between) -> np.ndarray:
+    """(P, I) similarity of each probe to the most similar image of each identity."""
+    gallery = embed_all(method, viewer, torch.from_numpy(search.gallery.members), between)  # (G, ...)
+    probes = embed_all(method, viewer, torch.from_numpy(search.probes), between)  # (P, ...)
+    similarities = []
+    for images in gallery.split(GALLERY_AT_ONCE):  # each image as a class of its own
+        labels = torch.arange(len(images), device=images.device)
+        similarities.append(method.score(images[None], labels[None], probes[None], len(images))[0].float().cpu())
+        between()
+    of_images = torch.cat(similarities, dim=1).double().numpy()  # (P, G)
+    return np.maximum.reduceat(of_images, search.gallery.offsets[:-1], axis=1)
+
+
+def right_ranks(similarities: np.ndarray, labels: np.ndarray, threshold: float | None) -> np.ndarray:
+    """(P,) rank, from 1, of each probe's right answer; equal similarities count as ranked above it.
+
+    `similarities` (P, I); `labels` (P,), -1 for the unknown label, which stands at similarity `threshold`.
+    """
+    if threshold is not None:
+        similarities = np.concatenate([similarities, np.full((len(similarities), 1), threshold)], axis=1)
+    right = np.take_along_axis(similarities, labels[:, None], axis=1)  # -1 is the last column
+    return (similarities >= right).sum(axis=1)
+
+
+def best_unknown(similarities: np.ndarray, labels: np.ndarray) -> float:
+    """The similarity of the unknown label for which the mean average precision is highest.
+
+    `similarities` (P, I), `labels` (P,). Between two similarities that occur among the probes' best ones, any place
+    gives the same; the middle is taken.
+    """
+    top = np.unique(np.sort(similarities, axis=1)[:, -ANSWERS:])
+    places = np.concatenate([[top[0] - 1], (top[:-1] + top[1:]) / 2, [top[-1] + 1]])
+
+    def precision(place: float) -> float:
+        ranks = right_ranks(similarities, labels, place)
+        return float(np.where(ranks <= ANSWERS, 1 / ranks, 0.0).mean())
+
+    return float(max(places, key=precision))
+
+
+def top_answers(
+    similarities: np.ndarray, names: Sequence[str], *, unknown: str | None, threshold: float | None
+) -> list[list[str]]:
+    """Of each probe (P, I) the five best identities, best first and none twice, the unknown label among them."""
+    columns = list(names)
+    if threshold is not None:
+        similarities = np.concatenate([similarities, np.full((len(similarities), 1), threshold)], axis=1)
+        columns.append(str(unknown))
+    order = np.argsort(-similarities, axis=1, kind="stable")[:, :ANSWERS]
+    return [[columns[position] for position in row] for row in order]

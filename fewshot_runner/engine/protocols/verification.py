@@ -1,0 +1,101 @@
+"""Pairs of images, the same class or two: how often a threshold on the similarity is right.
+
+Shapes: P pairs.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from fewshot_runner.data.classes import ClassTable
+from fewshot_runner.data.loader import Viewer
+from fewshot_runner.data.samplers import PairSampler
+from fewshot_runner.engine.answers import Between, compare_pairs
+from fewshot_runner.engine.protocols.base import Evaluation, Protocol
+from fewshot_runner.errors import UserError
+from fewshot_runner.methods.base import EmbeddingMethod, Method
+
+
+class Verification(Protocol):
+    """Half of the pairs show one class, a quarter two classes of a group, a quarter classes of two groups.
+
+    The threshold is fitted on pairs of `fitted_on`, the classes of validation, so a test pair has no say in it.
+    """
+
+    figures = ("accuracy", "auc")
+
+    def __init__(
+        self,
+        table: ClassTable,
+        viewer: Viewer,
+        *,
+        fitted_on: ClassTable,
+        fitted_viewer: Viewer,
+        pairs: int,
+        seed: int,
+        part: str,
+        bn_mode: str = "running",
+    ) -> None:
+        if bn_mode != "running":
+            raise UserError(f"eval.bn_mode={bn_mode}: eval.protocol=verification knows running statistics alone")
+        self.viewer = viewer
+        self.fitted_viewer = fitted_viewer
+        self.part = part
+        self.seed = seed
+        self.pairs = pairs
+        self.batch = PairSampler(table, n_pairs=pairs, seed=seed, stream=f"verification {part}")[0]
+        self.fitting = PairSampler(fitted_on, n_pairs=pairs, seed=seed, stream="verification val")[0]
+
+    @staticmethod
+    def check(method: Method) -> None:
+        if not isinstance(method, EmbeddingMethod) or not method.compares_pairs:
+            raise UserError(
+                f"eval.protocol=verification: {type(method).__name__} does not compare two images; "
+                "choose a method that does, such as method=siamese, or eval.protocol=episodes"
+            )
+
+    def measure(self, method: Method, between: Between) -> Evaluation:
+        threshold = best_threshold(*self._compare(method, self.fitting, self.fitted_viewer, between))
+        similarities, same = self._compare(method, self.batch, self.viewer, between)
+        right = (similarities > threshold) == same
+        further = {"auc": area_under_curve(similarities, same), "threshold": threshold}
+        return Evaluation({"accuracy": right.astype(float)}, self.describe(), unit="pairs", further=further)
+
+    def _compare(self, method: Method, batch: Any, viewer: Viewer, between: Between) -> tuple[np.ndarray, np.ndarray]:
+        """(P,) similarities, and whether each pair shows one class."""
+        first, second = batch.pairs.unbind(1)
+        similarities = compare_pairs(method, viewer, batch.images[first], batch.images[second], between)
+        return similarities.double().cpu().numpy(), torch.eq(batch.labels[first], batch.labels[second]).numpy()
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "protocol": "verification",
+            "part": self.part,
+            "pairs": self.pairs,
+            "episode_seed": self.seed,
+            **self.mode,
+        }
+
+
+def best_threshold(similarities: np.ndarray, same: np.ndarray) -> float:
+    """The threshold t for which "same where similarity > t" is right most often, midway to the next similarity.
+
+    Of several equally good ones the lowest. `similarities` (P,), `same` (P,) booleans.
+    """
+    values, position = np.unique(similarities, return_inverse=True)  # ascending
+    balance = np.bincount(position, weights=np.where(same, -1, 1), minlength=len(values))  # gained by saying "no"
+    gained = np.concatenate([[0], balance.cumsum()])  # over "same" for all: by refusing the lowest k values
+    k = int(gained.argmax())
+    if k == 0:
+        return float(np.nextafter(values[0], -np.inf))
+    return float(values[k - 1] if k == len(values) else (values[k - 1] + values[k]) / 2)
+
+
+def area_under_curve(similarities: np.ndarray, same: np.ndarray) -> float:
+    """The area under the ROC curve: how often a same-class pair is more similar than another, ties counting half."""
+    from scipy.stats import rankdata  # late: commands that evaluate nothing need no scipy
+
+    n_same, n_different = int(same.sum()), int((~same).sum())
+    rank_sum = rankdata(similarities)[same].sum()
+    return float((rank_sum - n_same * (n_same + 1) / 2) / (n_same * n_different))

@@ -274,7 +274,8 @@ class Builder:
         tests = {name_of(own): own}
         for name, changes in self.dataset.tests.items():
             test = TestConfig(**{**self._own_test(), **changes})
-            if test.split in (None, self.dataset.split.name) and test not in tests.values():
+            splits = [test.split] if isinstance(test.split, str) else test.split
+            if (splits is None or self.dataset.split.name in splits) and test not in tests.values():
                 tests[name] = test
         return tests
 

@@ -123,10 +123,10 @@ class Protocols:
 
     def _runs(self, test: TestConfig) -> FixedRuns:
         runs = self.make_runs(test.runs)
-        if runs.of_split != self.dataset.split.name:
+        if self.dataset.split.name not in runs.of_splits:
             raise UserError(
-                f"eval.protocol=runs: {runs.name} belongs to dataset.split={runs.of_split}; under "
-                f"{self.dataset.split.name} some of its characters are trained on, and its figure would flatter"
+                f"eval.protocol=runs: {runs.name} belongs to dataset.split={' or '.join(runs.of_splits)}; under "
+                f"{self.dataset.split.name} some of its classes are not for testing, and its figure would flatter"
             )
         return runs
 

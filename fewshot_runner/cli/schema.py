@@ -71,7 +71,7 @@ class EvalConfig:
 class TestConfig(EpisodeConfig, EvalConfig):
     """One test figure: the run's episode and evaluation settings, changed in some places.
 
-    `split`: the only split of the data set under which this figure means anything.
+    `split`: the only split, or splits, of the data set under which this figure means anything.
     """
 
-    split: str | None = None
+    split: str | list[str] | None = None

@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from fewshot_runner.data.classes import ClassTable
+from fewshot_runner.data.decode import RESAMPLING
 from fewshot_runner.data.images import SYMMETRIES, Images
-from fewshot_runner.data.loader import Augmentation, Viewer
+from fewshot_runner.data.loader import Augmentation, Crop, Viewer
+from fewshot_runner.data.ragged import RaggedImages
 from fewshot_runner.data.source import PARTS, FixedRuns, Source, Split
-from fewshot_runner.data.store import Progress, open_store
+from fewshot_runner.data.store import Progress, Store, open_store
 from fewshot_runner.data.transforms import Standardise
 from fewshot_runner.errors import UserError
 
@@ -22,8 +24,12 @@ class Dataset:
 
     `symmetries` multiplies the training classes: "none", "rotations" (times 4) or "dihedral" (times 8, flips as
     well). Validation and test have the plain classes, unless the split itself counts rotations as classes.
-    `tests` names further test figures that a run on this data set reports; `augment` is applied in training alone.
-    `keep` puts the pixels where they are to stay, on a GPU say.
+    With `shorter_side`, photographs are kept at their own aspect ratio, resized to that shorter side, and evaluation
+    sees the middle `image_size` pixels of each; without, they are kept as squares of `image_size`. `resample` is the
+    filter, "bilinear" or "bicubic". In training alone, `crop` cuts out something else than the middle, and `augment`
+    changes the batch; what they make must be of `image_size`, which is what the network sees.
+    `tests` names further test figures that a run on this data set reports. `keep` puts the pixels where they are to
+    stay, on a GPU say.
     """
 
     def __init__(
@@ -33,11 +39,14 @@ class Dataset:
         split: str,
         cache: str,
         image_size: int,
+        shorter_side: int | None = None,
+        resample: str = "bilinear",
         channels: int = 1,
         invert: bool = False,
         mean: list[float] | None = None,
         std: list[float] | None = None,
         symmetries: str = "none",
+        crop: Crop | None = None,
         augment: Augmentation | None = None,
         tests: Mapping[str, Mapping[str, Any] | None] | None = None,
         progress: Progress | None = None,
@@ -49,6 +58,13 @@ class Dataset:
             raise UserError(f"dataset.channels={channels}: choose 1 (grey) or 3 (colour)")
         if image_size < 8:
             raise UserError(f"dataset.image_size={image_size}: give 8 pixels or more")
+        if resample not in RESAMPLING:
+            raise UserError(f"dataset.resample={resample}: choose {' or '.join(RESAMPLING)}")
+        if shorter_side is not None and shorter_side < image_size:
+            raise UserError(
+                f"dataset.shorter_side={shorter_side}: give dataset.image_size={image_size} pixels or more, or null "
+                "for squares"
+            )
         for key, values in (("mean", mean), ("std", std)):
             if values is not None and len(values) != channels:
                 raise UserError(f"dataset.{key}={values}: give one value a channel; dataset.channels={channels}")
@@ -56,24 +72,62 @@ class Dataset:
         self.name = source.name
         self.split: Split = source.split(split)
         self.cache = Path(cache).expanduser()
-        self.store = open_store(source, image_size=image_size, channels=channels, cache=self.cache, progress=progress)
         self.image_shape = (channels, image_size, image_size)
-        self.pixels = keep(torch.from_numpy(self.store.pixels))
+        self.shorter_side = shorter_side
+        self.resample = resample
         self.standardise = Standardise(invert=invert, mean=mean, std=std)
         self.symmetries = symmetries
+        self.crop = crop
         self.augment = augment
         self.tests = {name: dict(test) for name, test in (tests or {}).items() if test is not None}
+        self._check_symmetries()
+        self._check_training_view()
+        self.store = self._open_store(source, progress)
+        self.images = self._images(self.store, keep)
+
+    def _check_symmetries(self) -> None:
+        if self.shorter_side is None:
+            return
+        if self.split.rotations:
+            raise UserError(
+                f"dataset.split={self.split.name}: its classes are turned by quarters, which needs square images; "
+                "set dataset.shorter_side=null"
+            )
+        if self.symmetries != "none":
+            raise UserError(
+                f"dataset.symmetries={self.symmetries} needs square images; set it to none, or "
+                f"dataset.shorter_side=null (now {self.shorter_side})"
+            )
+
+    def _check_training_view(self) -> None:
+        """Raises `UserError` unless what `crop` and `augment` make is what the network is built for."""
+        generator = torch.Generator().manual_seed(0)
+        shape = (1, *self.image_shape)
+        images = torch.zeros(shape) if self.crop is None else self.crop(torch.zeros(shape).byte(), generator)
+        if self.augment is not None:
+            images = self.augment(images, generator)
+        if images.shape != shape:
+            made, wanted = (" x ".join(map(str, size)) for size in (images.shape[1:], self.image_shape))
+            raise UserError(
+                f"dataset.crop and dataset.augment make images of {made} for a network of {wanted}: end them with a "
+                f"crop of size={self.image_shape[1]}, or change dataset.image_size"
+            )
 
     def symmetries_of(self, part: str) -> str:
         if self.split.rotations:
             return "rotations"
         return self.symmetries if part == "train" else "none"
 
-    def table(self, part: str) -> ClassTable:
-        """The classes and image indices of train, val or test; it holds no pixels."""
+    def table(self, part: str, *, unknown: bool = False) -> ClassTable:
+        """The classes and image indices of train, val or test; it holds no pixels.
+
+        The class that means "none of the known" is there only with `unknown`: its images have nothing in common.
+        """
         assert part in PARTS, part
         store = self.store
-        chosen = np.isin(store.class_names, np.array(list(self.split.classes[part]), dtype=str))[store.labels]
+        left_out = {"", None if unknown else self.source.unknown_label}  # "": nobody has labelled it
+        names = [name for name in self.split.classes[part] if name not in left_out]
+        chosen = np.isin(store.class_names, np.array(names, dtype=str))[store.labels]
         if self.split.images is not None:
             chosen &= np.isin(store.image_names, np.array(list(self.split.images[part]), dtype=str))
         table = ClassTable.build(
@@ -86,17 +140,56 @@ class Dataset:
             return table
         return table.with_symmetries(SYMMETRIES[symmetries], stride=len(store.labels))
 
+    def class_numbers(self, part: str, *, unknown: bool = False) -> np.ndarray:
+        """(C,): for each class of `table(part)`, its number among the training classes; -1 for the unknown label.
+
+        Raises `UserError` where a class of the part was never trained on.
+        """
+        trained = {name: number for number, name in enumerate(self.table("train").names)}
+        numbers = []
+        for name in self.table(part, unknown=unknown).names:
+            if name not in trained and name != self.source.unknown_label:
+                raise UserError(
+                    f"dataset.split={self.split.name}: {name!r} stands in the {part} part and has no training images; "
+                    "choose a split that divides images, such as dataset.split=images"
+                )
+            numbers.append(trained.get(name, -1))
+        return np.array(numbers)
+
+    def unlabelled(self) -> np.ndarray:
+        """The indices of the images that nobody has labelled, in the source's order."""
+        return np.flatnonzero(self.store.class_names[self.store.labels] == "")
+
     def viewer(self, part: str, device: torch.device) -> Viewer:
         """Where the indices of `table(part)` become images, on `device`."""
         return Viewer(
-            Images(self.pixels),
+            self.images,
             self.standardise,
             symmetries=self.symmetries_of(part) != "none",
             device=device,
+            crop=self.crop if part == "train" else None,
         )
 
     def fixed_runs(self, runs: FixedRuns, device: torch.device) -> Viewer:
         """Where the positions of `runs.items()` become images, ingested and standardised as this data set's are."""
+        images = self._images(self._open_store(runs))
+        return Viewer(images, self.standardise, symmetries=False, device=device)
+
+    def _open_store(self, source: Source, progress: Progress | None = None) -> Store:
         channels, image_size, _ = self.image_shape
-        store = open_store(runs, image_size=image_size, channels=channels, cache=self.cache)
-        return Viewer(Images(torch.from_numpy(store.pixels)), self.standardise, symmetries=False, device=device)
+        return open_store(
+            source,
+            image_size=image_size,
+            shorter_side=self.shorter_side,
+            resample=self.resample,
+            channels=channels,
+            cache=self.cache,
+            progress=progress,
+        )
+
+    def _images(self, store: Store, keep: Callable[[Tensor], Tensor] = lambda pixels: pixels) -> Images | RaggedImages:
+        pixels = keep(torch.from_numpy(store.pixels))
+        if store.sizes is None:
+            return Images(pixels)
+        channels, image_size, _ = self.image_shape
+        return RaggedImages(pixels, offsets=store.offsets, sizes=store.sizes, channels=channels, view_size=image_size)

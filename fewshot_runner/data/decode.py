@@ -1,4 +1,4 @@
-"""From the bytes of an image file to an upright 8-bit picture, and from a picture to a square array.
+"""From the bytes of an image file to an upright 8-bit picture, and from a picture to the array that is kept of it.
 
 A file is either shown as any viewer shows it, or refused with its name; no file becomes a wrong picture in silence.
 Where a format keeps no checksum (JPEG, WebP, BMP), a flipped bit cannot be noticed.
@@ -22,6 +22,8 @@ DECODER = f"1, Pillow {PIL.__version__}"  # part of every file source's identity
 
 MIN_SIDE = 4  # pixels; below that there is nothing to recognise
 MAX_PIXELS = 89_478_485  # where Pillow begins to suspect a decompression bomb: a quarter of a gigabyte in RGB
+LONGEST = 3  # times the shorter side, of a picture kept at its own aspect ratio
+RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 Image.init()
 # Left out: what would start Ghostscript, what Pillow knows by name only, and what has no signature, so that any junk
@@ -63,25 +65,69 @@ def decode(data: bytes | Path | BinaryIO, name: str) -> Image.Image:
         raise UserError(f"{name}: the image is damaged or incomplete ({error}); replace or remove it") from error
 
 
-def fit(image: Image.Image, size: int, channels: int) -> np.ndarray:
+def fit(image: Image.Image, size: int, channels: int, *, resample: str = "bilinear") -> np.ndarray:
     """`image` ("L" or "RGB") as a uint8 array (C, H, W) with H = W = `size` and C = `channels`.
 
     The shorter side becomes `size`, and the centre of the longer side is kept. Resizing weighs every source pixel
-    (a triangle as wide as the scale asks for), so fine strokes fade instead of breaking up.
+    (a filter as wide as the scale asks for), so fine strokes fade instead of breaking up.
     """
-    if channels not in (1, 3):
-        raise ValueError(f"channels={channels}: an image has 1 channel (grey) or 3 (red, green, blue)")
-    mode = "L" if channels == 1 else "RGB"
-    if image.mode != mode:
-        image = image.convert(mode)
+    image = _in_channels(image, channels)
     width, height = image.size
     if (width, height) != (size, size):
         side = min(width, height)
         left, top = (width - side) / 2, (height - side) / 2
-        square = (left, top, left + side, top + side)
-        image = image.resize((size, size), Image.Resampling.BILINEAR, box=square)
+        image = image.resize((size, size), RESAMPLING[resample], box=(left, top, left + side, top + side))
+    return _channels_first(image)
+
+
+def shorten(image: Image.Image, shorter_side: int, channels: int, *, resample: str = "bilinear") -> Image.Image:
+    """`image` ("L" or "RGB") at its own aspect ratio, its shorter side `shorter_side` pixels.
+
+    Sizes are those of torchvision's `Resize`. Of a picture longer than `LONGEST` times its shorter side the middle
+    is kept: a panorama would take the room of many pictures, and no crop of a usual shape reaches further.
+    """
+    image = _in_channels(image, channels)
+    width, height = image.size
+    side = min(width, height)
+    kept_width, kept_height = min(width, LONGEST * side), min(height, LONGEST * side)
+    size = shorter_side * kept_width // side, shorter_side * kept_height // side
+    if image.size == size:
+        return image
+    left, top = (width - kept_width) / 2, (height - kept_height) / 2
+    box = (left, top, left + kept_width, top + kept_height)
+    return image.resize(size, RESAMPLING[resample], box=box)
+
+
+def evaluation_view(
+    image: Image.Image, size: int, channels: int, *, shorter_side: int | None, resample: str = "bilinear"
+) -> np.ndarray:
+    """(C, size, size) uint8: a picture as evaluation sees it, whether it comes from a store or from the user's disk.
+
+    With `shorter_side`, the picture is resized to it and its centre cut out; without, `fit` makes it square.
+    """
+    if shorter_side is None:
+        return fit(image, size, channels, resample=resample)
+    image = shorten(image, shorter_side, channels, resample=resample)
+    top, left = centre(image.height, size), centre(image.width, size)
+    return _channels_first(image.crop((left, top, left + size, top + size)))
+
+
+def centre(length: int, size: int) -> int:
+    """Where `size` pixels in the middle of `length` begin; a half is rounded to even, as torchvision does."""
+    return round((length - size) / 2)
+
+
+def _in_channels(image: Image.Image, channels: int) -> Image.Image:
+    if channels not in (1, 3):
+        raise ValueError(f"channels={channels}: an image has 1 channel (grey) or 3 (red, green, blue)")
+    mode = "L" if channels == 1 else "RGB"
+    return image if image.mode == mode else image.convert(mode)
+
+
+def _channels_first(image: Image.Image) -> np.ndarray:
+    """(C, H, W)"""
     pixels = np.array(image)  # (H, W) or (H, W, 3)
-    return pixels[np.newaxis] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))  # (C, H, W)
+    return pixels[np.newaxis] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
 def _read(data: bytes | Path | BinaryIO, name: str) -> bytes:

@@ -35,17 +35,20 @@ class Images:
     def __len__(self) -> int:
         return len(self.pixels)
 
-    def gather(self, index: Tensor, *, symmetries: bool = False) -> Tensor:
-        """(B,) indices to (B, C, H, W) float values in 0..1 on the pixels' device.
+    def pictures(self, index: Tensor, *, symmetries: bool = False) -> Tensor:
+        """(B,) indices to uint8 (B, C, H, W) on the pixels' device.
 
         `symmetries` says whether indices beyond the number of images may occur.
         """
         index = index.to(self.pixels.device, non_blocking=True)
         if not symmetries:
-            return self.pixels[index].float().div_(255)
+            return self.pixels[index]
         assert self.permutations is not None, "symmetries need square images"
         chosen = self.pixels[index % len(self.pixels)]  # (B, C, H, W)
         where = self.permutations[index // len(self.pixels)]  # (B, H * W)
         flat = chosen.flatten(2)  # (B, C, H * W)
-        turned = flat.gather(2, where[:, None].expand_as(flat)).view_as(chosen)
-        return turned.float().div_(255)
+        return flat.gather(2, where[:, None].expand_as(flat)).view_as(chosen)
+
+    def gather(self, index: Tensor, *, symmetries: bool = False) -> Tensor:
+        """(B,) indices to (B, C, H, W) float values in 0..1 on the pixels' device."""
+        return self.pictures(index, symmetries=symmetries).float().div_(255)

@@ -79,6 +79,7 @@ class EpisodeSampler(Sampler):
 
     `imbalance`, the concentration of a symmetric Dirichlet distribution, draws how an episode's queries are shared
     among its classes (Veilleux et al. 2021, https://arxiv.org/abs/2204.11181, with 2); None gives each `n_query`.
+    No class has more than `most_queries` of them: what its images allow, and at most four even shares.
     """
 
     def __init__(
@@ -100,15 +101,12 @@ class EpisodeSampler(Sampler):
         self.n_way = check_episode(classes, n_way=n_way, n_shot=n_shot, n_query=n_query, within_group=within_group)
         self.n_shot = n_shot
         self.n_query = n_query
-        self.most_queries = n_query
         self.imbalance = imbalance
+        self.most_queries = n_query
         if imbalance is not None:
-            self.most_queries = min(MOST_QUERIES * n_query, int(classes.sizes.min()) - n_shot)
-            if imbalance <= 0 or self.most_queries <= n_query:
-                raise UserError(
-                    f"imbalance={imbalance}, n_query={n_query}: give a number above 0, and classes with more than "
-                    "n_shot + n_query images, or some classes cannot have more queries than others"
-                )
+            self.most_queries = check_imbalance(
+                classes, n_way=self.n_way, n_shot=n_shot, n_query=n_query, within_group=within_group, imbalance=imbalance
+            )
         self.episodes = episodes
         self.eligible_groups = np.flatnonzero(classes.group_sizes >= self.n_way) if within_group else None
 
@@ -172,7 +170,8 @@ def check_episode(
     for key, value in {"n_way": n_way, "n_shot": n_shot, "n_query": n_query}.items():
         may_be_all = key == "n_way"
         if not (may_be_all and value == "all") and (isinstance(value, str) or value < 1):
-            raise UserError(f"{key}={value}: give a whole number of 1 or more" + " or all" * may_be_all)
+            remedy = " or all" * may_be_all + "; n_shot=all is for eval.protocol=closed_set" * (key == "n_shot")
+            raise UserError(f"{key}={value}: give a whole number of 1 or more{remedy}")
     if n_way == "all":
         if within_group:
             raise UserError("n_way=all and within_group=true exclude each other: groups differ in size")
@@ -183,10 +182,7 @@ def check_episode(
     if n_way > largest:
         where = "the largest group" if within_group else part
         raise UserError(f"n_way={n_way}: {where} has only {largest} classes; lower n_way to {largest} or less")
-    drawable = np.arange(classes.n_classes)
-    if within_group:
-        drawable = drawable[classes.group_sizes[classes.class_groups] >= n_way]
-    smallest = drawable[classes.sizes[drawable].argmin()]
+    smallest = smallest_class(classes, n_way=n_way, within_group=within_group)
     if classes.sizes[smallest] < n_shot + n_query:
         raise UserError(
             f"n_shot={n_shot}, n_query={n_query}: the class {classes.names[smallest]!r} has only "
@@ -194,6 +190,34 @@ def check_episode(
             "or add images to the class"
         )
     return int(n_way)
+
+
+def check_imbalance(
+    classes: ClassTable, *, n_way: int, n_shot: int, n_query: int, within_group: bool, imbalance: float
+) -> int:
+    """The most queries that a class may have in imbalanced episodes.
+
+    Raises `UserError` where that is less than two even shares: such queries would hardly be imbalanced.
+    """
+    if imbalance <= 0:
+        raise UserError(f"imbalance={imbalance}: give a number above 0, such as 2, or null for balanced queries")
+    smallest = smallest_class(classes, n_way=n_way, within_group=within_group)
+    spare = int(classes.sizes[smallest]) - n_shot
+    if spare < 2 * n_query:
+        lower = f"lower n_query to {spare // 2} or less" if spare >= 2 else "add images to the class"
+        raise UserError(
+            f"imbalance={imbalance}, n_query={n_query}: some classes have to have twice as many queries as others, and "
+            f"{classes.names[smallest]!r} has only {spare} images besides its {n_shot} of support; {lower}"
+        )
+    return min(MOST_QUERIES * n_query, spare)
+
+
+def smallest_class(classes: ClassTable, *, n_way: int, within_group: bool) -> int:
+    """The number of the class with the fewest images among those that an episode may hold."""
+    drawable = np.arange(classes.n_classes)
+    if within_group:
+        drawable = drawable[classes.group_sizes[classes.class_groups] >= n_way]
+    return int(drawable[classes.sizes[drawable].argmin()])
 
 
 class PairSampler(Sampler):

@@ -18,7 +18,8 @@ class Item:
 
     `name` is unique within the source (a relative path, say); `class_name` is unique across groups, so
     "Greek/character07" rather than "character07"; `group` is the alphabet or superclass, "" where there is none;
-    `part` is "train", "val" or "test" where the data itself says so, else "".
+    `part` is "train", "val" or "test" where the data itself says so, else "". An image of part "test" that nobody has
+    labelled has the class name "".
     """
 
     name: str
@@ -55,10 +56,12 @@ class Source(ABC):
     """A set of labelled images that can be listed, identified, read one by one, and divided into parts.
 
     Constructors are cheap: they look for the data and raise `UserError` if it is missing, but read no image.
-    Images come upright (EXIF orientation applied), in mode "L" or "RGB", at their own size.
+    Images come upright (EXIF orientation applied), in mode "L" or "RGB", at their own size. `unknown_label` is the
+    class name that means "none of the known": its images are no class to be learnt.
     """
 
     name: str
+    unknown_label: str | None = None
 
     @abstractmethod
     def identity(self) -> dict[str, Any]:
@@ -97,9 +100,9 @@ class Run:
 
 
 class FixedRuns(Source):
-    """A source whose episodes the authors fixed. `of_split` names the split whose training classes they spare."""
+    """A source whose episodes the authors fixed. `of_splits` names the splits whose test classes they show."""
 
-    of_split: str
+    of_splits: tuple[str, ...]
 
     @abstractmethod
     def runs(self) -> Sequence[Run]:

@@ -1,4 +1,4 @@
-"""The store: every image of a source decoded once, at the run's resolution, into one memory-mapped array on disk.
+"""The store: every image of a source decoded once, at the run's resolution, into one memory-mapped file on disk.
 
 A store is a folder of three files below the cache folder, named after a key that covers the source's identity and
 every ingest option. It is built beside its place and renamed into it, under a lock, so that it is whole or absent.
@@ -18,21 +18,23 @@ import numpy as np
 from filelock import FileLock
 
 from fewshot_runner import atomic
-from fewshot_runner.data.decode import fit
+from fewshot_runner.data.layout import Ragged, Square
 from fewshot_runner.data.source import Source
 from fewshot_runner.errors import UserError
 
 FORMAT = 1
-PIXELS, INDEX, META = "pixels.npy", "index.npz", "meta.json"
+INDEX, META = "index.npz", "meta.json"
 
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class Store:
-    """What was ingested: uint8 pixels (I, C, H, W) and, per image, its name, class number and part.
+    """What was ingested: uint8 pixels and, per image, its name, class number and part.
 
-    `labels` (I,) number `class_names` (C,); `class_groups` (C,) gives each class's group name, "" without groups.
+    `pixels` are (I, C, H, W) in a `Square` layout; in a `Ragged` one they are flat, with `sizes` (I, 2) and `offsets`
+    (I + 1,). `labels` (I,) number `class_names` (C,); `class_groups` (C,) gives each class's group name, "" without
+    groups.
     """
 
     pixels: np.ndarray
@@ -42,27 +44,41 @@ class Store:
     class_names: np.ndarray
     class_groups: np.ndarray
     path: Path
+    sizes: np.ndarray | None = None
+    offsets: np.ndarray | None = None
 
 
 def open_store(
-    source: Source, *, image_size: int, channels: int, cache: Path, progress: Progress | None = None
+    source: Source,
+    *,
+    image_size: int,
+    channels: int,
+    cache: Path,
+    shorter_side: int | None = None,
+    resample: str = "bilinear",
+    progress: Progress | None = None,
 ) -> Store:
-    """Opens the store of `source` at `image_size`, and builds it first where it is absent or damaged.
+    """Opens the store of `source`, and builds it first where it is absent or damaged.
+
+    It is `Square` at `image_size`, or with `shorter_side` `Ragged`, whatever the size of the views cut out of it.
 
     Any number of processes may call this at once: one builds, the others wait for it. `progress` is called with
     (images done, images in all) while building.
     """
-    options = {"format": FORMAT, "image_size": image_size, "channels": channels, "source": source.identity()}
+    layout: Square | Ragged = Square(image_size, channels, resample)
+    if shorter_side is not None:
+        layout = Ragged(shorter_side, channels, resample)
+    options = {"format": FORMAT, **layout.options(), "source": source.identity()}
     key = hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:20]
-    path = cache / f"{source.name}-{image_size}px-{key}"
-    if (store := _load(path)) is not None:
+    path = cache / f"{source.name}-{layout.label}-{key}"
+    if (store := _load(path, layout)) is not None:
         return store
     try:
         cache.mkdir(parents=True, exist_ok=True)
         with FileLock(cache / f"{path.name}.lock"):
-            if (store := _load(path)) is None:
-                _build(source, path, options, progress)
-                store = _load(path)
+            if (store := _load(path, layout)) is None:
+                _build(source, path, layout, options, progress)
+                store = _load(path, layout)
     except OSError as error:
         raise UserError(
             f"dataset.cache={cache}: the decoded images cannot be kept there ({error}); "
@@ -72,23 +88,20 @@ def open_store(
     return store
 
 
-def _build(source: Source, path: Path, options: dict[str, Any], progress: Progress | None) -> None:
+def _build(
+    source: Source, path: Path, layout: Square | Ragged, options: dict[str, Any], progress: Progress | None
+) -> None:
     items = source.items()
     building = path.with_name(f".{path.name}.building")
     shutil.rmtree(building, ignore_errors=True)  # left by a build that was killed: the lock is ours
     building.mkdir()
     try:
-        size, channels = options["image_size"], options["channels"]
-        shape = (len(items), channels, size, size)
-        pixels = np.lib.format.open_memmap(building / PIXELS, mode="w+", dtype=np.uint8, shape=shape)
-        _reserve(building / PIXELS)
 
-        # one after the other: on small images, threads that hand the interpreter to each other take twice as long
-        for index in range(len(items)):
-            pixels[index] = fit(source.image(index), size, channels)
-            if progress is not None and ((index + 1) % 500 == 0 or index + 1 == len(items)):
-                progress(index + 1, len(items))
-        pixels.flush()
+        def tell(done: int) -> None:
+            if progress is not None and (done % 500 == 0 or done == len(items)):
+                progress(done, len(items))
+
+        shapes = layout.write(building / layout.file, source, len(items), tell)
         classes = sorted({(item.group, item.class_name) for item in items})
         number = {class_name: index for index, (_, class_name) in enumerate(classes)}
         np.savez(
@@ -98,11 +111,12 @@ def _build(source: Source, path: Path, options: dict[str, Any], progress: Progre
             labels=np.array([number[item.class_name] for item in items], dtype=np.int64),
             class_names=np.array([class_name for _, class_name in classes]),
             class_groups=np.array([group for group, _ in classes]),
+            **shapes,
         )
-        for name in (PIXELS, INDEX):
+        for name in (layout.file, INDEX):
             with open(building / name, "rb+") as file:
                 os.fsync(file.fileno())
-        files = {name: {**_stamp(building / name), "sha256": _sha256(building / name)} for name in (PIXELS, INDEX)}
+        files = {name: {**_stamp(building / name), "sha256": _sha256(building / name)} for name in (layout.file, INDEX)}
         atomic.write_json(building / META, {"options": options, "files": files})
         if path.exists():
             shutil.rmtree(path)
@@ -113,24 +127,15 @@ def _build(source: Source, path: Path, options: dict[str, Any], progress: Progre
         raise
 
 
-def _reserve(path: Path) -> None:
-    """Claims the disk space of a sparse file: a full disk is an `OSError` here, a bus error in a memory map."""
-    if hasattr(os, "posix_fallocate"):
-        with open(path, "rb+") as file:
-            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-
-
-def _load(path: Path) -> Store | None:
+def _load(path: Path, layout: Square | Ragged) -> Store | None:
     """The store at `path`, or None where it is absent, unfinished or damaged."""
     try:
         files = json.loads((path / META).read_text())["files"]
-        if not all(_intact(path / name, files[name]) for name in (PIXELS, INDEX)):
+        if not all(_intact(path / name, files[name]) for name in (layout.file, INDEX)):
             return None
         with np.load(path / INDEX, allow_pickle=False) as index:
             arrays = dict(index)
-        # "c" keeps the file untouched and gives torch the writable array that it insists on
-        pixels = np.load(path / PIXELS, mmap_mode="c", allow_pickle=False)
-        return Store(pixels=pixels, path=path, **arrays)
+        return Store(pixels=layout.read(path / layout.file, arrays), path=path, **arrays)
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
         return None
 

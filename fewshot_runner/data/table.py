@@ -3,23 +3,22 @@
 import csv
 import difflib
 import io
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from fewshot_runner.errors import UserError
 
 _DELIMITERS = ",;\t"
 
 
-def read_table(path: Path, columns: Mapping[str, str]) -> Iterator[tuple[int, dict[str, str]]]:
+def read_table(content: bytes, path: str, columns: Mapping[str, str]) -> Iterator[tuple[int, dict[str, str]]]:
     """The line number and the cells of each row that is not blank; of a cell of several lines, the last line counts.
 
-    `columns` maps the keys of the result to column names, as the user set them. The file is UTF-8; of comma,
-    semicolon and tab, the delimiter that makes most of a header with these columns. Cells lose surrounding blanks,
-    and cells that a row lacks are "". Raises `UserError` for other encodings, broken quotes, rows of too many cells,
-    and columns that are missing or ambiguous.
+    `content` is the file's, and messages call it `path`. `columns` maps the keys of the result to column names, as the
+    user set them. The file is UTF-8; of comma, semicolon and tab, the delimiter that makes most of a header with these
+    columns. Cells lose surrounding blanks, and cells that a row lacks are "". Raises `UserError` for other encodings,
+    broken quotes, rows of too many cells, and columns that are missing or ambiguous.
     """
-    text = _text(path)
+    text = _text(content, path)
     header, delimiter = _header(path, text, columns)
     places = {key: _place(path, header, key, column) for key, column in columns.items()}
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
@@ -40,11 +39,16 @@ def read_table(path: Path, columns: Mapping[str, str]) -> Iterator[tuple[int, di
         raise UserError(f"{path}: line {reader.line_num} is broken ({error}); mend its quotes") from error
 
 
-def _text(path: Path) -> str:
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A remark on the known name most like `name`, to follow it in a message; "" where none is like it."""
+    folded = {other.casefold(): other for other in sorted(known, reverse=True)}
+    near = difflib.get_close_matches(name.casefold(), folded, n=1)
+    return f" (the nearest name is {folded[near[0]]!r})" if near else ""
+
+
+def _text(content: bytes, path: str) -> str:
     try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); check its permissions") from error
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise UserError(f"{path}: line {line} is not UTF-8; save the file as CSV UTF-8") from error
@@ -53,7 +57,7 @@ def _text(path: Path) -> str:
     return text
 
 
-def _header(path: Path, text: str, columns: Mapping[str, str]) -> tuple[list[str], str]:
+def _header(path: str, text: str, columns: Mapping[str, str]) -> tuple[list[str], str]:
     """The column names and the delimiter that finds most of `columns`, or else most names, in the first row."""
     headers = []
     for delimiter in _DELIMITERS:
@@ -65,14 +69,12 @@ def _header(path: Path, text: str, columns: Mapping[str, str]) -> tuple[list[str
     return max(headers, key=lambda found: (len(set(found[0]) & set(columns.values())), len(found[0])))
 
 
-def _place(path: Path, header: Sequence[str], key: str, column: str) -> int:
+def _place(path: str, header: Sequence[str], key: str, column: str) -> int:
     if header.count(column) == 1:
         return header.index(column)
     if column in header:
         raise UserError(f"{path}: two columns are called {column!r}; rename one of them")
-    folded = {name.casefold(): name for name in reversed(header)}
-    near = [folded[name] for name in difflib.get_close_matches(column.casefold(), folded, n=1)]
-    nearest = f" (the nearest name is {near[0]!r})" if near else ""
     raise UserError(
-        f"{path}: dataset.{key}={column} is no column{nearest}; set dataset.{key} to one of: {', '.join(header)}"
+        f"{path}: dataset.{key}={column} is no column{nearest(column, header)}; set dataset.{key} to one of: "
+        f"{', '.join(header)}"
     )

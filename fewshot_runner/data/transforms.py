@@ -5,14 +5,19 @@ Shapes: B images, C channels, H and W pixels. Values are in 0..1 until `Standard
 
 import functools
 import math
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from fewshot_runner.data.chance import Chance
 from fewshot_runner.errors import UserError
 
 PAPER = {"white": 1.0, "black": 0.0}
+BEYOND = {"edge": "border", "mirror": "reflection"}  # torch's names for what needs no paper
+
+Transform = Callable[[Tensor, torch.Generator], Tensor]
 
 
 class Warp:
@@ -20,8 +25,10 @@ class Warp:
 
     Per image, uniformly: rotation within +-`rotation` degrees; shear within +-`shear` along each axis; each axis
     scaled by 1 +-`scale`; shift within +-`shift` of the image size; a smooth displacement field whose control
-    points, `elastic_grid` a side, move by a normal deviate of `elastic` image sizes. What comes in from beyond the
-    border is `background`: "white" or "black" paper, or "edge" for the nearest pixel (photographs).
+    points, `elastic_grid` a side, move by a normal deviate of `elastic` image sizes. Each of these five is applied
+    to each image with `probability`, as in Koch et al., who drew for every number of the map. What comes in from
+    beyond the border is `background`: "white" or "black" paper; or, for photographs, "edge", the nearest pixel, or
+    "mirror", the image mirrored at its border.
     """
 
     def __init__(
@@ -34,9 +41,10 @@ class Warp:
         elastic: float = 0.0,
         elastic_grid: int = 5,
         background: str = "white",
+        probability: float = 1.0,
     ) -> None:
-        if background not in (*PAPER, "edge"):
-            raise UserError(f"background={background}: choose white, black or edge")
+        if background not in (*PAPER, *BEYOND):
+            raise UserError(f"background={background}: choose white, black, edge or mirror")
         if not 0 <= scale < 1:
             raise UserError(f"scale={scale}: give a share of 0 or more and below 1")
         if elastic_grid < 2:
@@ -48,6 +56,7 @@ class Warp:
         self.elastic = elastic
         self.elastic_grid = elastic_grid
         self.background = background
+        self.chance = Chance(probability)
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """(B, C, H, W) to the same shape; `generator` is a CPU generator whatever the images' device."""
@@ -56,12 +65,13 @@ class Warp:
         )  # (B, H, W, 2), coordinates in -1..1
         if self.elastic:
             points = torch.randn(len(images), 2, self.elastic_grid, self.elastic_grid, generator=generator)
-            points = (2 * self.elastic * points).to(images.device)
+            bent = self.chance.draw(len(images), generator).view(-1, 1, 1, 1)
+            points = (2 * self.elastic * points * bent).to(images.device)
             rows, columns = (bicubic_weights(self.elastic_grid, size).to(images.device) for size in images.shape[-2:])
             field = rows @ points @ columns.T  # (B, 2, H, W)
             grid = grid + field.permute(0, 2, 3, 1)
-        if self.background == "edge":
-            return functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
+        if self.background in BEYOND:
+            return functional.grid_sample(images, grid, padding_mode=BEYOND[self.background], align_corners=False)
         paper = PAPER[self.background]
         return functional.grid_sample(images - paper, grid, align_corners=False).add_(paper)
 
@@ -71,15 +81,21 @@ class Warp:
         def uniform(limit: float) -> Tensor:
             return (2 * torch.rand(count, generator=generator) - 1) * limit
 
-        angle = uniform(self.rotation)
+        def along_x_and_y(limit: float) -> Tensor:
+            return torch.stack([uniform(limit), uniform(limit)])  # (2, count)
+
+        angle, shears = uniform(self.rotation), along_x_and_y(self.shear)
+        scales, shifts = along_x_and_y(self.scale), along_x_and_y(2 * self.shift)
+        turned, sheared, scaled, shifted = (self.chance.draw(count, generator) for _ in range(4))
+        angle = angle * turned
         cos, sin = angle.cos(), angle.sin()
-        shear_x, shear_y = uniform(self.shear), uniform(self.shear)
-        scale_x, scale_y = 1 + uniform(self.scale), 1 + uniform(self.scale)
-        shift_x, shift_y = uniform(2 * self.shift), uniform(2 * self.shift)
+        shear_x, shear_y = shears * sheared
+        scale_x, scale_y = 1 + scales * scaled
+        shift_x, shift_y = shifts * shifted
         rotation = torch.stack([cos, -sin, sin, cos], dim=1).view(-1, 2, 2)
         shear = torch.stack([torch.ones(count), shear_x, shear_y, torch.ones(count)], dim=1).view(-1, 2, 2)
-        scaled = rotation @ shear * torch.stack([scale_x, scale_y], dim=1)[:, None]  # (count, 2, 2)
-        return torch.cat([scaled, torch.stack([shift_x, shift_y], dim=1)[..., None]], dim=2)
+        linear = rotation @ shear * torch.stack([scale_x, scale_y], dim=1)[:, None]  # (count, 2, 2)
+        return torch.cat([linear, torch.stack([shift_x, shift_y], dim=1)[..., None]], dim=2)
 
 
 @functools.cache
@@ -90,6 +106,19 @@ def bicubic_weights(points: int, size: int) -> Tensor:
     """
     identity = torch.eye(points)[None, None]
     return functional.interpolate(identity, (size, points), mode="bicubic", align_corners=True)[0, 0]
+
+
+class Chain:
+    """Several transforms as one, from first to last; each draws where the one before it stopped."""
+
+    def __init__(self, transforms: Sequence[Transform]) -> None:
+        self.transforms = tuple(transforms)
+
+    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """(B, C, H, W) to the shape that the last of them makes."""
+        for transform in self.transforms:
+            images = transform(images, generator)
+        return images
 
 
 class Standardise:

@@ -8,9 +8,12 @@ import torch
 from PIL import Image
 
 from fewshot_runner.data.classes import ClassTable
+from fewshot_runner.data.crops import CentreCrop, RandomResizedCrop
 from fewshot_runner.data.dataset import Dataset
+from fewshot_runner.data.decode import evaluation_view
 from fewshot_runner.data.images import SYMMETRIES
 from fewshot_runner.data.source import PARTS, FixedRuns, Item, Run, Split
+from fewshot_runner.data.transforms import Chain, Warp
 from fewshot_runner.errors import UserError
 
 CPU = torch.device("cpu")
@@ -128,6 +131,19 @@ def test_a_part_without_classes_is_refused_when_it_is_asked_for(make, squares):
         ({"channels": 1, "std": [1.0, 1.0, 1.0]}, r"dataset.std=.*: give one value a channel; dataset.channels=1"),
         ({"std": []}, r"dataset.std=\[\]: give one value a channel"),
         ({"std": [1.0, 0.0, 1.0]}, "standard deviation must be above 0"),
+        ({"resample": "nearest"}, "dataset.resample=nearest: choose bilinear or bicubic"),
+        ({"shorter_side": 19}, "dataset.shorter_side=19: give dataset.image_size=20 pixels or more, or null"),
+        (
+            {"shorter_side": 20, "symmetries": "rotations"},
+            r"dataset.symmetries=rotations needs square images; set it to none, or dataset.shorter_side=null \(now",
+        ),
+        (
+            {"crop": RandomResizedCrop(size=24)},
+            "dataset.crop and dataset.augment make images of 3 x 24 x 24 for a network of 3 x 20 x 20: "
+            "end them with a crop of size=20, or change dataset.image_size",
+        ),
+        ({"augment": CentreCrop(size=16)}, "make images of 3 x 16 x 16 for a network of 3 x 20 x 20"),
+        ({"augment": CentreCrop(size=28)}, "size=28: the images to be cropped are 20 x 20"),
     ],
 )
 def test_wrong_options_are_refused(make, options, message):
@@ -135,7 +151,16 @@ def test_wrong_options_are_refused(make, options, message):
         make(**options)
 
 
-@pytest.mark.parametrize("options", [{"symmetries": "flips"}, {"mean": [0.5]}, {"split": "lake"}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"symmetries": "flips"},
+        {"mean": [0.5]},
+        {"split": "lake"},
+        {"shorter_side": 20, "symmetries": "rotations"},
+        {"crop": RandomResizedCrop(size=24)},
+    ],
+)
 def test_wrong_options_are_refused_before_an_image_is_read(make, squares, options):
     source = squares()
     with pytest.raises(UserError):
@@ -151,7 +176,7 @@ def test_tests_that_were_switched_off_are_left_out(make):
 
 def test_fixed_runs_are_seen_as_the_data_set_is(make):
     class Two(FixedRuns):
-        name, of_split = "two", "classes"
+        name, of_splits = "two", ("classes",)
 
         def identity(self):
             return {"name": self.name}
@@ -174,3 +199,124 @@ def test_fixed_runs_are_seen_as_the_data_set_is(make):
 def test_the_home_folder_may_be_written_as_a_tilde(tmp_path, squares, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert Dataset(squares(), split="classes", cache="~/c", image_size=8).store.path.parent == tmp_path / "c"
+
+
+# --- photographs at their own aspect ratio
+
+
+@pytest.fixture
+def photographs(tmp_path, photos):
+    def make(source=None, **options) -> Dataset:
+        settings = {"split": "own", "cache": str(tmp_path), "image_size": 16, "shorter_side": 20, "channels": 3}
+        return Dataset(source or photos(), **{**settings, **options})
+
+    return make
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("resample", ["bilinear", "bicubic"])
+def test_evaluation_sees_the_middle_of_a_photograph(photographs, part, resample):
+    mean, std = [0.1, 0.2, 0.3], [0.5, 1.0, 2.0]
+    dataset = photographs(mean=mean, std=std, resample=resample, crop=RandomResizedCrop(size=16))
+    members = dataset.table(part).members
+    shown = dataset.viewer(part, CPU)(torch.from_numpy(members))
+    assert shown.shape[1:] == dataset.image_shape == (3, 16, 16)
+    for image, member in zip(shown.numpy(), members, strict=True):
+        view = evaluation_view(dataset.source.image(member), 16, 3, shorter_side=20, resample=resample)
+        by_hand = (view.transpose(1, 2, 0) / 255 - mean) / std
+        np.testing.assert_allclose(image, by_hand.transpose(2, 0, 1), atol=1e-5)
+
+
+def test_training_alone_is_cropped_and_may_be_larger_before_its_last_crop(photographs):
+    crop = RandomResizedCrop(size=24)
+    augment = Chain([Warp(rotation=15, background="edge"), CentreCrop(size=16)])
+    dataset = photographs(crop=crop, augment=augment)
+    assert dataset.viewer("train", CPU).crop is crop
+    assert dataset.viewer("val", CPU).crop is None
+    assert dataset.viewer("test", CPU).crop is None
+    generators = [torch.Generator().manual_seed(5) for _ in range(2)]
+    index = torch.tensor([2, 0, 2])
+    seen = dataset.viewer("train", CPU).augmented(index, augment, generators[0])
+    expected = augment(crop(dataset.images.pictures(index), generators[1]), generators[1])
+    assert torch.equal(seen, expected)
+    assert seen.shape == (3, 3, 16, 16)
+
+
+def test_views_of_other_sizes_share_a_store(photographs, photos):
+    first = photographs()
+    source = photos()
+    second = photographs(source, image_size=12)
+    assert second.store.path == first.store.path
+    assert not source.decoded
+    index = torch.arange(9)
+    large, small = (dataset.viewer("train", CPU)(index) for dataset in (first, second))
+    assert torch.equal(large[:, :, 2:-2, 2:-2], small)
+
+
+def test_turned_classes_need_square_images(photographs, photos):
+    class Rotated(photos):
+        def split(self, name: str) -> Split:
+            return Split(name, super().split(name).classes, rotations=True)
+
+    with pytest.raises(UserError, match=r"dataset.split=own: its classes are turned.*set dataset.shorter_side=null"):
+        photographs(Rotated())
+    assert photographs(Rotated(), shorter_side=None).table("val").n_classes == 4
+
+
+# --- classes that are none, and the numbers of classes in other parts
+
+
+@pytest.fixture
+def retrieval(make, squares):
+    """Train and val know warm/0 and warm/1; "cold/0" means none of the known, and nobody has labelled pale/0."""
+
+    class Retrieval(squares):
+        name, unknown_label = "retrieval", "cold/0"
+
+        def items(self):
+            return [Item(i.name, "" if i.class_name == "pale/0" else i.class_name) for i in super().items()]
+
+        def split(self, name: str) -> Split:
+            known = ["warm/0", "warm/1", "cold/0"]
+            classes = {"train": known, "val": [known[1], known[2]], "test": ["cold/0", "warm/1", "pale/1", ""]}
+            return Split(name, classes, {
+                "train": [f"{c}/{n}.png" for c in known for n in range(4)],
+                "val": [f"{c}/4.png" for c in known[1:]],
+                "test": [f"{c}/5.png" for c in ("cold/0", "warm/1", "pale/1")] + ["pale/0/3.png"],
+            })  # fmt: skip
+
+    return make(Retrieval())
+
+
+def test_the_unknown_label_is_no_class_unless_it_is_asked_for(retrieval):
+    assert read(retrieval.table("train")) == {"warm/0": [0, 1, 2, 3], "warm/1": [6, 7, 8, 9]}
+    assert read(retrieval.table("val")) == {"warm/1": [10]}
+    assert read(retrieval.table("train", unknown=True)) == {
+        "warm/0": [0, 1, 2, 3], "warm/1": [6, 7, 8, 9], "cold/0": [12, 13, 14, 15]
+    }  # fmt: skip
+    assert read(retrieval.table("test", unknown=True)) == {"cold/0": [17], "pale/1": [35], "warm/1": [11]}
+
+
+def test_unlabelled_images_are_in_no_table_and_have_their_own_list(retrieval, make):
+    assert retrieval.unlabelled().tolist() == list(range(24, 30))
+    for part in PARTS:
+        assert "" not in retrieval.table(part, unknown=True).names
+    assert make().unlabelled().tolist() == []
+
+
+def test_numbers_of_classes_are_those_of_training(retrieval, make):
+    assert retrieval.class_numbers("train").tolist() == [0, 1]
+    assert retrieval.class_numbers("val").tolist() == [1]
+    names = retrieval.table("val", unknown=True).names
+    expected = {"cold/0": -1, "warm/1": 1}
+    assert retrieval.class_numbers("val", unknown=True).tolist() == [expected[name] for name in names]
+    shared = make(split="images", symmetries="rotations")
+    for part in ("val", "test"):
+        assert shared.class_numbers(part).tolist() == list(range(6))
+
+
+def test_a_class_that_was_never_trained_on_has_no_number(retrieval, make):
+    with pytest.raises(UserError, match=r"dataset.split=classes: 'pale/1' stands in the test part.*split=images"):
+        make().class_numbers("test")
+    with pytest.raises(UserError, match="'pale/1' stands in the test part"):
+        retrieval.class_numbers("test", unknown=True)

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import threading
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -156,6 +157,59 @@ def test_a_pipe_called_like_an_image_is_no_image(tmp_path):
     assert names(Folder(path=tmp_path)) == ["a/1.png"]
 
 
+@pytest.mark.parametrize("below", ["", "mine"])
+def test_an_archive_is_the_folder_that_was_packed(tmp_path, below):
+    paths = [f"train/{name}/{n}.png" for name, count in (("a", 3), ("b", 3), ("new", 6)) for n in range(count)]
+    root = fill(tmp_path / "data" / below, *paths, "test/a/9.png", "test/new/9.png", ".git/x.png", "test/new/n.txt")
+    with zipfile.ZipFile(tmp_path / "packed.zip", "w") as archive:
+        for path in sorted((tmp_path / "data").rglob("*"), reverse=True):
+            archive.write(path, path.relative_to(tmp_path / "data"))
+    folder = Folder(path=root, unknown_label="new")
+    packed = Folder(path=tmp_path / "packed.zip" / below, unknown_label="new")
+    assert packed.items() == folder.items()
+    assert len(packed.items()) == 14
+    assert packed.name == (below or "packed")
+    assert packed.unknown_label == "new"
+    for index in range(14):
+        assert packed.image(index).tobytes() == folder.image(index).tobytes()
+    for name in ("retrieval", "images"):
+        assert packed.split(name) == folder.split(name)
+    assert packed.split("retrieval").classes == {
+        "train": ("a", "b", "new"),
+        "val": ("a", "b", "new"),
+        "test": ("a", "new"),
+    }
+    labels = {item.name: item.class_name for item in packed.items()}
+    assert sorted(labels[name] for name in packed.split("retrieval").images["val"]) == ["a", "b", "new", "new"]
+    assert packed.identity() == Folder(path=tmp_path / "packed.zip" / below).identity()
+    os.utime(tmp_path / "packed.zip", ns=(0, 0))
+    assert packed.identity() != Folder(path=tmp_path / "packed.zip" / below).identity()
+
+
+@pytest.mark.parametrize(
+    ("paths", "message"),
+    [
+        (("a/1.png", "b/c/2.png"), r"equally deep.*a/1\.png \(1 deep\); b/c/2\.png \(2 deep\)"),
+        (("a/1.png", "dog/note.txt"), r"data\.zip/dog holds no image \(only note\.txt\)"),
+        (("list.txt",), "holds no images"),
+    ],
+)
+def test_layouts_of_archives_that_are_refused(tmp_path, paths, message):
+    fill(tmp_path / "data", *paths)
+    with zipfile.ZipFile(tmp_path / "data.zip", "w") as archive:
+        for path in paths:
+            archive.write(tmp_path / "data" / path, path)
+    with pytest.raises(UserError, match=message) as caught:
+        Folder(path=tmp_path / "data.zip").items()
+    assert str(tmp_path / "data.zip") in str(caught.value)
+
+
+def test_an_unknown_label_that_is_no_class(tmp_path):
+    fill(tmp_path, "a/1.png", "new_bird/1.png")
+    with pytest.raises(UserError, match=r"dataset\.unknown_label=new_bid is no class .*nearest name is 'new_bird'"):
+        Folder(path=tmp_path, unknown_label="new_bid").items()
+
+
 @pytest.mark.parametrize(
     ("paths", "message"),
     [
@@ -193,7 +247,7 @@ def test_splits_that_are_refused(tmp_path):
         plain.split("folders")
     with pytest.raises(UserError, match="2 classes cannot be divided"):
         plain.split("random")
-    with pytest.raises(UserError, match=r"dataset\.split=lake is unknown here; choose one of: folders, random"):
+    with pytest.raises(UserError, match=r"dataset\.split=lake is unknown here; choose one of: folders, random, images"):
         plain.split("lake")
     fill(tmp_path / "parts", "train/a/1.png", "test/b/1.png")
     with pytest.raises(UserError, match=r"no images for val; .*dataset\.split=random"):
@@ -211,8 +265,15 @@ def test_paths_that_are_refused(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=rf"does not exist; {tmp_path} is the nearest"):
         Folder(path=tmp_path / "no/such/folder")
     (tmp_path / "data.zip").write_bytes(b"PK")
-    with pytest.raises(UserError, match="is a file; unpack it"):
+    with pytest.raises(UserError, match=r"data\.zip: not a readable zip file"):
         Folder(path=tmp_path / "data.zip")
+    (tmp_path / "data.txt").write_bytes(b"PK")
+    with pytest.raises(UserError, match=r"data\.txt is a file; give a folder or a zip archive"):
+        Folder(path=tmp_path / "data.txt")
+    with pytest.raises(
+        UserError, match=rf"^dataset\.root={tmp_path}: neither {tmp_path}/x nor x\.zip .*; fetch it, or"
+    ):
+        Folder(path="x", root=tmp_path, remedy="fetch it")
     fill(tmp_path / "data", "a/1.png")
     (tmp_path / "data/a/gone.png").symlink_to(tmp_path / "nowhere")
     with pytest.raises(UserError, match=r"a/gone\.png cannot be read \(No such file"):

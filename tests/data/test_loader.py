@@ -6,6 +6,7 @@ import torch
 
 from fewshot_runner.data.batch import Batch, Episode
 from fewshot_runner.data.classes import ClassTable
+from fewshot_runner.data.crops import RandomResizedCrop
 from fewshot_runner.data.images import Images
 from fewshot_runner.data.loader import TrainingLoader, Viewer
 from fewshot_runner.data.samplers import BatchSampler, EpisodeSampler, PairSampler, PKSampler
@@ -28,6 +29,14 @@ SAMPLERS = {
 
 def viewer() -> Viewer:
     return Viewer(Images(PIXELS), Standardise(invert=True, mean=[0.1], std=[0.3]), symmetries=True, device=CPU)
+
+
+CROP = RandomResizedCrop(size=9, scale=(0.3, 0.8))
+
+
+def cropping() -> Viewer:
+    standardise = Standardise(invert=True, mean=[0.1], std=[0.3])
+    return Viewer(Images(PIXELS), standardise, symmetries=True, device=CPU, crop=CROP)
 
 
 def by_hand(index: torch.Tensor) -> torch.Tensor:
@@ -109,6 +118,35 @@ def test_evaluation_sees_images_without_augmentation_and_without_chance():
     index = torch.tensor([5, 40, 5])
     torch.testing.assert_close(viewer()(index), standardised(by_hand(index)))
     assert torch.equal(viewer()(index), viewer()(index))
+
+
+@pytest.mark.parametrize("augment", [None, WARP], ids=["plain", "augmented"])
+def test_a_crop_comes_before_augmentation_and_draws_from_the_same_generator(augment):
+    sampler = SAMPLERS["batches"]()
+    item = TrainingLoader(cropping(), sampler, augment, seed=8)[3]
+    generator = torch_generator(8, "augment", 3)
+    pictures = [(picture * 255).round().byte() for picture in by_hand(sampler[3].images)]
+    expected = CROP(pictures, generator)
+    expected = expected if augment is None else augment(expected, generator)
+    torch.testing.assert_close(item.images, standardised(expected))
+
+
+@pytest.mark.parametrize("kind", SAMPLERS)
+def test_trap_14_crops_are_a_function_of_k_alone(kind):
+    loader, again = (TrainingLoader(cropping(), SAMPLERS[kind](), None, seed=0) for _ in range(2))
+    ordered = [tensors(loader[k]) for k in range(4)]
+    for k in (2, 0, 3, 1):
+        assert all(torch.equal(one, other) for one, other in zip(tensors(again[k]), ordered[k], strict=True))
+
+
+def test_trap_17_an_image_that_stands_twice_in_an_item_is_cropped_twice():
+    images = cropping().augmented(torch.tensor([3, 3]), None, torch_generator(0, "augment"))
+    assert not torch.allclose(images[0], images[1], atol=1e-2)
+
+
+def test_evaluation_sees_no_crop():
+    index = torch.tensor([5, 40, 5])
+    assert torch.equal(cropping()(index), viewer()(index))
 
 
 def test_some_tasks_of_an_episode():

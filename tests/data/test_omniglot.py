@@ -18,7 +18,7 @@ from scipy.spatial import KDTree
 
 from fewshot_runner.data.dataset import Dataset
 from fewshot_runner.data.sources import omniglot
-from fewshot_runner.data.sources.omniglot import LakeRuns, Omniglot
+from fewshot_runner.data.sources.omniglot import LakeRuns, Omniglot, TutorialRun
 from fewshot_runner.data.store import open_store
 from fewshot_runner.errors import UserError
 
@@ -334,7 +334,7 @@ def test_trap_09_protocols_have_names_and_hashes_of_their_own(real, vinyals_list
     assert (lake.name, vinyals.name) == ("lake", "vinyals")
     assert lake.hash != vinyals.hash
     assert set(vinyals.classes["train"]) & set(lake.classes["test"]), "each trains on what the other tests"
-    with pytest.raises(UserError, match=r"dataset.split=ravi: Omniglot has the splits lake and vinyals"):
+    with pytest.raises(UserError, match=r"dataset.split=ravi: Omniglot has the splits lake, koch and vinyals"):
         real.split("ravi")
 
 
@@ -460,7 +460,7 @@ def test_trap_09_fixed_runs_belong_to_lake_and_share_drawings_with_the_training_
     real, lake_runs, vinyals_lists, omniglot_data
 ):
     """Found by their pixels, as the runs name no characters."""
-    assert lake_runs.of_split == "lake"
+    assert lake_runs.of_splits == ("lake", "koch")
     support = {position for run in lake_runs.runs() for position in run.support}
     drawn = {lake_runs.image(position).convert("1").tobytes() for position in support}
     splits = {name: real.split(name) for name in ("lake", "vinyals")}
@@ -519,3 +519,68 @@ def test_a_damaged_drawing_of_the_runs_is_named(runs_archive, tmp_path):
     rewrite(place, without="run04/class_labels")
     with pytest.raises(UserError, match=r"run04/class_labels.txt is damaged"):
         LakeRuns(root=str(tmp_path), download=False).runs()
+
+
+# --- the tutorial's task
+
+
+def test_the_tutorials_task_is_the_first_ten_characters_by_five_drawers_and_fifteen(omniglot_data, real):
+    """Against the archive's own names: characters in their order, and drawers by the number that ends a name."""
+    source = TutorialRun(root=str(omniglot_data), download=False)
+    with zipfile.ZipFile(omniglot_data / "omniglot-py" / "images_evaluation.zip") as archive:
+        drawings = sorted(name for name in archive.namelist() if name.endswith(".png"))
+    characters = sorted({name.rpartition("/")[0] for name in drawings})[:10]
+    assert {name.split("/")[1] for name in characters} == {"Angelic"}
+    (run,) = source.runs()
+    names = [item.name for item in source.items()]
+    assert len(names) == len(set(names)) == 200
+    assert (len(run.support), len(run.query)) == (50, 150)
+    for positions, labels, drawers in (
+        (run.support, run.support_labels, range(1, 6)),
+        (run.query, run.query_labels, range(6, 21)),
+    ):
+        seen = [(characters[label], names[position]) for position, label in zip(positions, labels, strict=True)]
+        expected = {
+            (character, name)
+            for character in characters
+            for name in drawings
+            if name.startswith(f"{character}/") and int(re.search(r"_(\d+)\.png", name)[1]) in drawers
+        }
+        assert len(seen) == len(expected)
+        assert set(seen) == expected
+    assert source.of_splits == ("lake",)
+    assert set(source.split("lake").classes["test"]) <= set(real.split("lake").classes["test"])
+    for item in source.items():
+        assert item.class_name == "/".join(item.name.split("/")[1:3])
+
+
+def test_the_tutorials_task_shows_the_drawings_of_its_names(omniglot_data):
+    source = TutorialRun(root=str(omniglot_data), download=False)
+    for index in (0, 57, 199):
+        name = source.items()[index].name
+        with zipfile.ZipFile(omniglot_data / "omniglot-py" / "images_evaluation.zip") as archive:
+            expected = np.asarray(Image.open(io.BytesIO(archive.read(name))))
+        assert np.array_equal(np.asarray(source.image(index)), expected * np.uint8(255))
+
+
+def test_the_tutorials_task_follows_its_files(small):
+    def identity() -> dict:
+        return TutorialRun(root=str(small), download=False).identity()
+
+    seen = [identity(), Omniglot(root=str(small), download=False).identity()]
+    assert identity() == seen[0]
+    os.utime(small / "omniglot-py" / "images_evaluation.zip", ns=(0, 0))
+    assert identity() not in seen
+
+
+def test_koch_tests_on_the_alphabets_of_the_runs(real, omniglot_data):
+    """Told by the pixels: each drawing of the runs is one of a test character."""
+    split = real.split("koch")
+    alphabets = {part: {name.split("/")[0] for name in names} for part, names in split.classes.items()}
+    assert [len(alphabets[part]) for part in ("train", "val", "test")] == [30, 10, 10]
+    assert sum(len(names) for names in split.classes.values()) == 964 + 659
+    drawn = {real.image(i).tobytes(): item for i, item in enumerate(real.items()) if "evaluation" in item.name}
+    runs = LakeRuns(root=str(omniglot_data), download=False)
+    shown = {drawn[runs.image(i).tobytes()].class_name for i in range(len(runs.items()))}
+    assert shown <= set(split.classes["test"])
+    assert {name.split("/")[0] for name in shown} == alphabets["test"]

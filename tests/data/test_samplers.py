@@ -488,3 +488,30 @@ def test_every_image_comes_once_an_epoch_in_another_order_each(batch_size):
 def test_a_batch_of_nothing_is_refused():
     with pytest.raises(UserError, match="batch_size=0: give a whole number of 1 or more"):
         BatchSampler(TABLE, batch_size=0, seed=0)
+
+
+def test_pairs_chosen_from_a_p_by_k_batch() -> None:
+    """Every pair of one class once, the others half within a group, none twice, no image with itself."""
+    table = ClassTable.build(
+        np.arange(24).repeat(5), [f"c{c:02d}" for c in range(24)], [f"g{c // 6}" for c in range(24)], np.arange(120)
+    )
+    sampler = PKSampler(table, n_classes=12, n_images=3, n_groups=3, n_pairs=100, seed=0)
+    for k in range(20):
+        batch = sampler[k]
+        first, second = batch.pairs.unbind(1)
+        assert len(batch.pairs) == 100
+        assert len({frozenset(pair) for pair in batch.pairs.tolist()}) == 100
+        assert (first != second).all()
+        same = batch.labels[first] == batch.labels[second]
+        within = batch.groups[first] == batch.groups[second]
+        assert int(same.sum()) == 12 * 3  # three images make three pairs
+        assert int((within & ~same).sum()) == int((~within).sum()) == 32
+    assert not torch.equal(sampler[0].pairs, sampler[1].pairs)
+
+
+def test_where_pairs_of_a_kind_run_out_the_other_kind_fills_up() -> None:
+    table = ClassTable.build(np.arange(4).repeat(3), list("abcd"), ["g", "g", "h", "i"], np.arange(12))
+    batch = PKSampler(table, n_classes=4, n_images=2, n_pairs=20, seed=0)[0]
+    assert len(batch.pairs) == 20  # 4 of one class, 4 within the group, 20 across
+    with pytest.raises(UserError, match="n_pairs=4"):
+        PKSampler(table, n_classes=4, n_images=2, n_pairs=4, seed=0)

@@ -53,7 +53,7 @@ def test_trap_09_a_hash_differs_as_soon_as_the_protocol_does():
 def test_a_split_of_fixed_runs_has_test_classes_alone():
     class Two(FixedRuns):
         name = "two"
-        of_split = "mine"
+        of_splits = ("mine",)
 
         def identity(self):
             return {"name": self.name}

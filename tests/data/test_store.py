@@ -1,20 +1,25 @@
 """The store: the right pixels, a key that forgets nothing, every kind of damage, and many builders at once."""
 
 import errno
+import hashlib
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from torchvision.transforms import v2
 
+from fewshot_runner.data import layout as layout_module
 from fewshot_runner.data import store as store_module
-from fewshot_runner.data.store import open_store
+from fewshot_runner.data.source import Source
+from fewshot_runner.data.store import Store, open_store
 from fewshot_runner.errors import UserError
 
 FILES = ["index.npz", "meta.json", "pixels.npy"]
@@ -76,11 +81,28 @@ def test_the_key_covers_every_option_and_the_identity_of_the_source(tmp_path, sq
         path(squares(version=2)),
         path(squares(n_images=5)),
         path(other_name),
+        path(squares(), resample="bicubic"),
+        path(squares(), shorter_side=8),
+        path(squares(), shorter_side=9),
+        path(squares(), shorter_side=8, channels=3),
+        path(squares(), shorter_side=8, resample="bicubic"),
+        path(squares(version=2), shorter_side=8),
     ]
     monkeypatch.setattr(store_module, "FORMAT", store_module.FORMAT + 1)
     paths.append(path(squares()))
     assert len(set(paths)) == len(paths)
-    assert path(squares()) == paths[-1], "and nothing else"
+    paths.append(path(squares(), shorter_side=8))
+    assert len(set(paths)) == len(paths)
+    assert path(squares()) == paths[-2], "and nothing else"
+    assert path(squares(), shorter_side=8, image_size=7) == paths[-1], "whatever views are cut out of it"
+
+
+def test_the_key_of_a_square_store_is_that_of_the_first_release(tmp_path, squares):
+    """So a cache built then is found now: the first twenty digits of the digest of the options in sorted JSON."""
+    options = {"format": 1, "image_size": 8, "channels": 1, "source": squares().identity()}
+    digest = hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()
+    store = open_store(squares(), image_size=8, channels=1, cache=tmp_path)
+    assert store.path.name == f"squares-8px-{digest[:20]}"
 
 
 def test_the_pixels_in_memory_can_be_written_and_the_file_stays(tmp_path, squares):
@@ -105,17 +127,26 @@ def flip_byte(path: Path) -> None:
     path.write_bytes(content)
 
 
+RAGGED = ["index.npz", "meta.json", "pixels.bin"]
+
+
+def damage_to(files: list[str]) -> dict[str, Callable[[Path], object]]:
+    return {
+        **{f"{name} truncated": lambda path, name=name: os.truncate(path / name, 100) for name in files},
+        **{f"{name} emptied": lambda path, name=name: os.truncate(path / name, 0) for name in files},
+        **{f"{name} missing": lambda path, name=name: (path / name).unlink() for name in files},
+        **{f"{name} with a flipped bit": lambda path, name=name: flip_byte(path / name) for name in files[::2]},
+        **{f"{name} longer": lambda path, name=name: (path / name).open("ab").write(b"\0") for name in files[::2]},
+        "an empty folder": lambda path: [(path / name).unlink() for name in files],
+    }
+
+
 DAMAGE = {
-    **{f"{name} truncated": lambda path, name=name: os.truncate(path / name, 100) for name in FILES},
-    **{f"{name} emptied": lambda path, name=name: os.truncate(path / name, 0) for name in FILES},
-    **{f"{name} missing": lambda path, name=name: (path / name).unlink() for name in FILES},
-    **{f"{name} with a flipped bit": lambda path, name=name: flip_byte(path / name) for name in FILES[::2]},
-    **{f"{name} longer": lambda path, name=name: (path / name).open("ab").write(b"\0") for name in FILES[::2]},
+    **damage_to(FILES),
     **{
         f"meta.json holding {content[:20]!r}": lambda path, content=content: (path / "meta.json").write_bytes(content)
         for content in (b"\xff\xfe\0", b"[]", b"null", b"{}", b'{"files": 3}', b'{"files": {"pixels.npy": {}}}')
     },
-    "an empty folder": lambda path: [(path / name).unlink() for name in FILES],
     "no folder": lambda path: shutil.rmtree(path),
 }
 
@@ -134,6 +165,74 @@ def test_a_damaged_store_is_rebuilt(tmp_path, squares, damage):
     source.decoded.clear()
     open_store(source, image_size=20, channels=1, cache=tmp_path)
     assert not source.decoded, "and is whole again"
+
+
+def check_ragged(store: Store, source: Source) -> None:
+    """Pictures of shorter side 20, (H, W, C) one behind the other, resized as torchvision resizes those of Pillow."""
+    assert store.pixels.dtype == np.uint8
+    assert len(store.offsets) == 10
+    assert (store.offsets[0], store.offsets[-1]) == (0, len(store.pixels))
+    for index, (height, width) in enumerate(store.sizes):
+        kept = store.pixels[store.offsets[index] : store.offsets[index + 1]].reshape(height, width, 3)
+        resized = v2.Resize(20)(source.image(index))
+        shape = min(resized.height, 60), min(resized.width, 60)
+        expected = np.asarray(v2.CenterCrop(shape)(resized)).astype(int)
+        assert kept.shape == expected.shape
+        cut = shape != (resized.height, resized.width)
+        assert np.abs(kept - expected).max() <= cut, "to the bit; of a panorama to a rounding"
+
+
+def test_cold_and_warm_ragged_stores_hold_what_a_straightforward_decode_gives(tmp_path, photos):
+    source = photos()
+    calls: list[tuple[int, int]] = []
+    for asked in (range(9), []):  # the second time nothing is decoded
+        source.decoded.clear()
+        store = open_store(
+            source,
+            image_size=16,
+            shorter_side=20,
+            channels=3,
+            cache=tmp_path,
+            progress=lambda *call: calls.append(call),
+        )
+        assert sorted(source.decoded) == list(asked)
+        check_ragged(store, photos())
+        assert store.image_names.tolist() == [item.name for item in source.items()]
+        assert store.class_names[store.labels].tolist() == [item.class_name for item in source.items()]
+    assert calls == [(9, 9)]
+    assert sorted(entry.name for entry in store.path.iterdir()) == RAGGED
+    assert folders(tmp_path) == [store.path.name]
+    before = (store.path / "pixels.bin").read_bytes()
+    store.pixels[:] = 7
+    assert (store.path / "pixels.bin").read_bytes() == before, "the file stays"
+
+
+@pytest.mark.parametrize("damage", damage_to(RAGGED).values(), ids=damage_to(RAGGED))
+def test_a_damaged_ragged_store_is_rebuilt(tmp_path, photos, damage):
+    def store(source):
+        return open_store(source, image_size=16, shorter_side=20, channels=3, cache=tmp_path)
+
+    path = store(photos()).path
+    damage(path)
+    source = photos()
+    rebuilt = store(source)
+    assert sorted(source.decoded) == list(range(9))
+    check_ragged(rebuilt, photos())
+    assert rebuilt.path == path
+    assert folders(tmp_path) == [path.name]
+    source.decoded.clear()
+    store(source)
+    assert not source.decoded, "and is whole again"
+
+
+def test_a_ragged_build_that_fails_leaves_nothing_behind(tmp_path, photos, monkeypatch):
+    def full(image, *arguments, **options):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(layout_module, "shorten", full)
+    with pytest.raises(UserError, match=r"dataset.cache=.*No space left on device.*free space"):
+        open_store(photos(), image_size=16, shorter_side=20, channels=3, cache=tmp_path)
+    assert folders(tmp_path) == []
 
 
 def test_damage_under_an_unchanged_stamp_does_not_crash(tmp_path, squares):

@@ -13,7 +13,7 @@ from scipy import stats
 from torch.nn import functional
 from torchvision.transforms.functional import normalize
 
-from fewshot_runner.data.transforms import Standardise, Warp, bicubic_weights
+from fewshot_runner.data.transforms import Chain, Standardise, Warp, bicubic_weights
 from fewshot_runner.errors import UserError
 
 EACH = {
@@ -24,7 +24,7 @@ EACH = {
     "elastic": {"elastic": 0.05},
 }
 ALL = {name: value for options in EACH.values() for name, value in options.items()}
-BACKGROUNDS = ["white", "black", "edge"]
+BACKGROUNDS = ["white", "black", "edge", "mirror"]
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -70,13 +70,14 @@ def test_trap_17_equal_images_of_a_batch_come_out_different(options):
 
 
 @pytest.mark.parametrize(
-    ("background", "paper"), [("white", 1.0), ("black", 0.0), ("edge", 1.0), ("edge", 0.0), ("edge", 0.3)]
+    ("background", "paper"),
+    [("white", 1.0), ("black", 0.0), *((b, paper) for b in ("edge", "mirror") for paper in (1.0, 0.0, 0.3))],
 )
 @pytest.mark.parametrize("options", [*EACH.values(), ALL], ids=[*EACH, "all"])
 def test_trap_18_blank_paper_stays_blank_up_to_the_border(options, background, paper):
     blank = torch.full((6, 3, 14, 14), paper)
     warped = Warp(**options, background=background)(blank, generator())
-    torch.testing.assert_close(warped, blank, atol=1e-6 if background == "edge" else 0, rtol=0)
+    torch.testing.assert_close(warped, blank, atol=1e-6 if background in ("edge", "mirror") else 0, rtol=0)
 
 
 def test_trap_18_the_background_is_what_comes_in_from_beyond_the_border():
@@ -86,7 +87,8 @@ def test_trap_18_the_background_is_what_comes_in_from_beyond_the_border():
         assert ((warped - value).abs() < 1e-6).any()
         assert warped.min() >= min(value, 0.5)
         assert warped.max() <= max(value, 0.5)
-    torch.testing.assert_close(Warp(shift=0.4, background="edge")(grey, generator()), grey)
+    for background in ("edge", "mirror"):
+        torch.testing.assert_close(Warp(shift=0.4, background=background)(grey, generator()), grey)
 
 
 @pytest.fixture
@@ -105,12 +107,19 @@ def test_a_turn_by_quarters_moves_whole_pixels(size, degrees):
 
 
 @pytest.mark.usefixtures("largest_draw")
-@pytest.mark.parametrize(("background", "value"), [("white", 1.0), ("black", 0.0), ("edge", None)])
-def test_a_shift_by_whole_pixels_moves_whole_pixels(background, value):
+@pytest.mark.parametrize(
+    ("background", "padding"),
+    [
+        ("white", {"constant_values": 1.0}),
+        ("black", {"constant_values": 0.0}),
+        ("edge", {"mode": "edge"}),
+        ("mirror", {"mode": "symmetric"}),
+    ],
+)
+def test_a_shift_by_whole_pixels_moves_whole_pixels(background, padding):
     images = np.random.default_rng(0).random((2, 1, 10, 10), dtype=np.float32)
     warped = Warp(shift=0.3, background=background)(torch.from_numpy(images), generator()).numpy()
-    padding = [(0, 0), (0, 0), (0, 3), (0, 3)]
-    padded = np.pad(images, padding, mode="edge") if value is None else np.pad(images, padding, constant_values=value)
+    padded = np.pad(images, [(0, 0), (0, 0), (0, 3), (0, 3)], **padding)
     np.testing.assert_allclose(warped, padded[..., 3:, 3:], atol=1e-5)
 
 
@@ -140,6 +149,9 @@ def bilinear(image: np.ndarray, x: float, y: float, background: str) -> float:
             weight = (1 - abs(x - column)) * (1 - abs(y - row))
             if background == "edge":
                 value = image[min(max(row, 0), height - 1), min(max(column, 0), width - 1)]
+            elif background == "mirror":
+                rows, columns = [*range(height), *reversed(range(height))], [*range(width), *reversed(range(width))]
+                value = image[rows[row % (2 * height)], columns[column % (2 * width)]]
             elif 0 <= row < height and 0 <= column < width:
                 value = image[row, column]
             else:
@@ -172,8 +184,9 @@ def test_an_affine_warp_equals_torch_image_by_image(background):
     warped = Warp(**options, background=background)(images, generator())
     for n, affine in enumerate(affine_maps(6, **options)):
         grid = functional.affine_grid(torch.from_numpy(affine)[None].float(), [1, 3, 17, 17], align_corners=False)
-        if background == "edge":
-            one = functional.grid_sample(images[n : n + 1], grid, padding_mode="border", align_corners=False)
+        if background in ("edge", "mirror"):
+            beyond = {"edge": "border", "mirror": "reflection"}[background]
+            one = functional.grid_sample(images[n : n + 1], grid, padding_mode=beyond, align_corners=False)
         else:
             inside = functional.grid_sample(torch.ones(1, 1, 17, 17), grid, align_corners=False)  # share of the image
             one = functional.grid_sample(images[n : n + 1], grid, align_corners=False)
@@ -269,15 +282,76 @@ def test_an_elastic_field_adds_to_the_affine_map():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"background": "grey"}, "background=grey: choose white, black or edge"),
+        ({"background": "grey"}, "background=grey: choose white, black, edge or mirror"),
         ({"scale": 1.0}, "scale=1.0: give a share of 0 or more and below 1"),
         ({"scale": -0.1}, "scale=-0.1"),
         ({"elastic_grid": 1}, "elastic_grid=1: give 2 or more control points a side"),
+        ({"probability": 1.5}, "probability=1.5: give a number from 0 to 1"),
     ],
 )
 def test_impossible_warps_are_refused(options, message):
     with pytest.raises(UserError, match=message):
         Warp(**options)
+
+
+# --- each component with a probability
+
+
+def changes(options: dict[str, float], count: int = 1200, **more: float) -> np.ndarray:
+    """(count,): which maps differ from the identity."""
+    moved = sources(count, 9, **options, **more)[:, 3:6, 3:6] - ramps(1, 9)[0, :, 3:6, 3:6].permute(1, 2, 0).numpy()
+    return np.abs(moved).reshape(count, -1).max(axis=1) > 1e-5
+
+
+@pytest.mark.parametrize("probability", [0.0, 0.3, 0.5])
+@pytest.mark.parametrize("options", EACH.values(), ids=EACH)
+def test_a_component_is_applied_to_an_image_with_the_given_probability(options, probability):
+    changed = changes(options, probability=probability)
+    assert stats.binomtest(int(changed.sum()), len(changed), probability).pvalue > 1e-4
+    if probability:
+        assert abs(np.corrcoef(changed[1:], changed[:-1])[0, 1]) < 0.12, "each image for itself"
+
+
+def test_components_are_applied_independently_of_each_other():
+    """As in Koch et al.: of four components at one half, each of the sixteen choices is as likely."""
+    count = 1600
+    found = affine_maps(count, rotation=20.0, shift=0.1, probability=0.5)
+    turned, shifted = np.abs(found[:, 1, 0]) > 1e-4, np.abs(found[:, :, 2]).max(axis=1) > 1e-4
+    assert stats.chisquare(np.bincount(2 * turned + shifted, minlength=4)).pvalue > 1e-4
+    found = affine_maps(count, shear=0.3, scale=0.2, probability=0.5)
+    sheared = np.abs(found[:, [0, 1], [1, 0]]).max(axis=1) > 1e-4
+    scaled = np.abs(found[:, [0, 1], [0, 1]] - 1).max(axis=1) > 1e-4
+    assert stats.chisquare(np.bincount(2 * sheared + scaled, minlength=4)).pvalue > 1e-4
+    both = affine_maps(count, scale=0.2, shift=0.1, probability=0.5)
+    scaled = np.abs(both[:, [0, 1], [0, 1]] - 1).max(axis=1) > 1e-4
+    shifted = np.abs(both[:, :, 2]).max(axis=1) > 1e-4
+    assert stats.chisquare(np.bincount(2 * scaled + shifted, minlength=4)).pvalue > 1e-4
+    assert uniform(both[scaled][:, 0, 0] - 1, 0.2), "what is applied is as large as ever"
+    assert uniform(both[shifted][:, 1, 2] / 2, 0.1)
+    assert (np.abs(both[shifted][:, :, 2]) > 1e-7).all(), "along both axes or along none"
+
+
+def test_certainty_draws_no_more_than_the_parameters():
+    """So trainings that know no probability keep their numbers: seven deviates an image, then the control points."""
+    left, right = generator(), generator()
+    Warp(**ALL)(torch.rand(6, 1, 8, 8), left)
+    for _ in range(7):
+        torch.rand(6, generator=right)
+    torch.randn(6, 2, 5, 5, generator=right)
+    assert torch.equal(left.get_state(), right.get_state())
+
+
+# --- one after the other
+
+
+def test_a_chain_applies_its_transforms_in_order_and_passes_the_generator_on():
+    images = torch.rand(4, 1, 8, 8, generator=generator(3))
+    turn, shift = Warp(rotation=20, background="edge"), Warp(shift=0.2, background="edge")
+    by_hand = generator(1)
+    expected = shift(turn(images, by_hand), by_hand)
+    assert torch.equal(Chain([turn, shift])(images, generator(1)), expected)
+    assert not torch.allclose(Chain([shift, turn])(images, generator(1)), expected, atol=1e-3)
+    assert torch.equal(Chain([])(images, generator()), images)
 
 
 # --- the last step before the network

@@ -1,7 +1,9 @@
 """Omniglot (Lake, Salakhutdinov and Tenenbaum 2015): 1,623 handwritten characters of 50 alphabets, 20 drawers each.
 
-Found as folders, as zip files, or downloaded, in the layout that torchvision leaves. Three protocols live on it, and
-their figures are not comparable: `lake` (30 background alphabets against 20 evaluation alphabets), `vinyals`
+Found as folders, as zip files, or downloaded, in the layout that torchvision leaves. Several protocols live on it, and
+their figures are not comparable: `lake` (30 background alphabets, five of which validate, against 20 evaluation
+alphabets), `koch` (Koch et al. 2015: 40 alphabets, all 30 background ones to train and ten evaluation ones to validate,
+against the ten of the runs), `vinyals`
 (Matching Networks 2016: 1,028 / 172 / 423 characters, each rotation a class of its own), and `lake_runs`, the
 authors' 20 fixed runs of 20-way one-shot classification within an alphabet.
 """
@@ -41,6 +43,11 @@ VINYALS_MD5 = {
 VINYALS_LISTS = "https://raw.githubusercontent.com/jakesnell/prototypical-networks/master/data/omniglot/splits/vinyals"
 # Ours: Lake et al. name no validation set. Five whole background alphabets of different scripts and sizes.
 LAKE_VALIDATION = ("Armenian", "Burmese_(Myanmar)", "Japanese_(katakana)", "N_Ko", "Tagalog")
+# The ten evaluation alphabets whose characters the authors' runs show, told by their pixels.
+RUNS_ALPHABETS = (
+    "Atlantean", "Ge_ez", "Glagolitic", "Gurmukhi", "Kannada", "Malayalam", "Manipuri",
+    "Old_Church_Slavonic_(Cyrillic)", "Tengwar", "Tibetan",
+)  # fmt: skip
 
 
 class Omniglot(Source):
@@ -138,9 +145,19 @@ class Omniglot(Source):
                     "test": self._classes("images_evaluation"),
                 },
             )
+        if name == "koch":
+            evaluation = self._classes("images_evaluation")
+            return Split(
+                name,
+                {
+                    "train": self._classes("images_background"),
+                    "val": [c for c in evaluation if c.split("/")[0] not in RUNS_ALPHABETS],
+                    "test": [c for c in evaluation if c.split("/")[0] in RUNS_ALPHABETS],
+                },
+            )
         if name == "vinyals":
             return Split(name, {part: self._vinyals(part) for part in ("train", "val", "test")}, rotations=True)
-        raise UserError(f"dataset.split={name}: Omniglot has the splits lake and vinyals")
+        raise UserError(f"dataset.split={name}: Omniglot has the splits lake, koch and vinyals")
 
     def _classes(self, part: str) -> list[str]:
         return sorted({item.class_name for item in self._items if item.name.startswith(f"{part}/")})
@@ -186,7 +203,7 @@ class LakeRuns(FixedRuns):
     """
 
     name = "lake_runs"
-    of_split = "lake"
+    of_splits = ("lake", "koch")
 
     def __init__(self, *, root: str, download: bool = True) -> None:
         self.place = Path(root).expanduser() / BASE / "one-shot-classification" / "all_runs.zip"
@@ -248,3 +265,47 @@ class LakeRuns(FixedRuns):
             return self._archive.read(name)
         except (zipfile.BadZipFile, OSError, zlib.error, KeyError) as error:
             raise UserError(f"{self.place}: {name} is damaged ({error}); delete it to have it fetched") from error
+
+
+class TutorialRun(FixedRuns):
+    """The single task that a well-known tutorial on siamese networks tests with: 10-way 5-shot, 150 queries.
+
+    The first ten evaluation characters in the order of their folders' names, all of one alphabet; of each, drawers 1 to
+    5 are support and 6 to 20 are queries. So few queries of one alphabet leave the figure uncertain by some 7 points.
+    """
+
+    name = "tutorial_run"
+    of_splits = ("lake",)
+    n_way, n_shot = 10, 5
+
+    def __init__(self, *, root: str, download: bool = True) -> None:
+        self._omniglot = Omniglot(root=root, download=download)
+
+    @cached_property
+    def _positions(self) -> list[int]:
+        """Where the run's drawings stand among those of Omniglot: character by character, in the drawers' order."""
+        items = self._omniglot.items()
+        evaluation = [index for index, item in enumerate(items) if item.name.startswith("images_evaluation/")]
+        chosen = sorted({items[index].class_name for index in evaluation})[: self.n_way]
+        drawings = [index for index in evaluation if items[index].class_name in chosen]
+        return sorted(drawings, key=lambda index: (items[index].class_name, _drawer(items[index].name)))
+
+    def identity(self) -> dict[str, Any]:
+        return {"name": self.name, "version": 1, "omniglot": self._omniglot.identity()}
+
+    def items(self) -> Sequence[Item]:
+        return [self._omniglot.items()[position] for position in self._positions]
+
+    def image(self, index: int) -> Image.Image:
+        return self._omniglot.image(self._positions[index])
+
+    def runs(self) -> Sequence[Run]:
+        labels = [position // DRAWERS for position in range(self.n_way * DRAWERS)]
+        support = [position for position in range(len(labels)) if position % DRAWERS < self.n_shot]
+        query = [position for position in range(len(labels)) if position % DRAWERS >= self.n_shot]
+        return [Run(support, [labels[p] for p in support], query, [labels[p] for p in query])]
+
+
+def _drawer(name: str) -> int:
+    """ "images_evaluation/Angelic/character01/0965_07.png" is by the seventh."""
+    return int(name.rpartition("_")[2].removesuffix(".png"))

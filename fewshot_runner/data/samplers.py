@@ -105,8 +105,9 @@ class EpisodeSampler(Sampler):
         self.most_queries = n_query
         if imbalance is not None:
             self.most_queries = check_imbalance(
-                classes, n_way=self.n_way, n_shot=n_shot, n_query=n_query, within_group=within_group, imbalance=imbalance
-            )
+                classes, n_way=self.n_way, n_shot=n_shot, n_query=n_query, within_group=within_group,
+                imbalance=imbalance,
+            )  # fmt: skip
         self.episodes = episodes
         self.eligible_groups = np.flatnonzero(classes.group_sizes >= self.n_way) if within_group else None
 
@@ -193,9 +194,9 @@ def check_episode(
 
 
 def check_imbalance(
-    classes: ClassTable, *, n_way: int, n_shot: int, n_query: int, within_group: bool, imbalance: float
+    classes: ClassTable, *, n_way: int, n_shot: int, n_query: int, within_group: bool, imbalance: float, key: str = ""
 ) -> int:
-    """The most queries that a class may have in imbalanced episodes.
+    """The most queries that a class may have in imbalanced episodes; `key` goes before the names of the settings.
 
     Raises `UserError` where that is less than two even shares: such queries would hardly be imbalanced.
     """
@@ -204,9 +205,9 @@ def check_imbalance(
     smallest = smallest_class(classes, n_way=n_way, within_group=within_group)
     spare = int(classes.sizes[smallest]) - n_shot
     if spare < 2 * n_query:
-        lower = f"lower n_query to {spare // 2} or less" if spare >= 2 else "add images to the class"
+        lower = f"lower {key}n_query to {spare // 2} or less" if spare >= 2 else "add images to the class"
         raise UserError(
-            f"imbalance={imbalance}, n_query={n_query}: some classes have to have twice as many queries as others, and "
+            f"imbalance={imbalance}, {key}n_query={n_query}: a class may have to answer twice as many, and "
             f"{classes.names[smallest]!r} has only {spare} images besides its {n_shot} of support; {lower}"
         )
     return min(MOST_QUERIES * n_query, spare)

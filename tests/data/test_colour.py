@@ -82,8 +82,8 @@ def test_grey_equals_torchvision():
 
 
 def test_the_order_is_brightness_contrast_saturation_hue(monkeypatch):
-    monkeypatch.setattr(torch, "rand", lambda *size, generator: torch.ones(*size))
     images = photographs(2)  # bright enough to be clipped: contrast and saturation would commute otherwise
+    monkeypatch.setattr(torch, "rand", lambda *size, generator: torch.ones(*size))
     expected = functional.adjust_brightness(images, 1.4)
     expected = functional.adjust_contrast(expected, 1.3)
     expected = functional.adjust_saturation(expected, 1.2)

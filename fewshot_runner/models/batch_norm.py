@@ -21,7 +21,7 @@ def normalised_by(module: nn.Module, forward: Callable[[], Tensor]) -> Iterator[
     Each batch norm normalises those images by their own mean and (biased) variance, as in training, and keeps to
     these for whatever passes until the end of the block. Afterwards it has its running statistics back.
     """
-    layers = [layer for layer in module.modules() if isinstance(layer, _BatchNorm) and layer.track_running_stats]
+    layers = [layer for layer in module.modules() if isinstance(layer, _BatchNorm)]
     kept = [(layer.running_mean, layer.running_var, layer.training) for layer in layers]
     hooks = [layer.register_forward_pre_hook(_take_statistics) for layer in layers]
     try:

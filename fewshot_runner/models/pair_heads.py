@@ -6,11 +6,16 @@ Shapes: D features; any leading dimensions.
 import torch
 from torch import Tensor, nn
 
+from fewshot_runner.models.koch import initialise
 from fewshot_runner.models.precision import full_precision
+
+# Differences that go through a hidden layer at once: enough for a fast matrix product, and few enough for the cache
+# and for memory, where those of all pairs of hundreds of classes would take tens of gigabytes.
+ROWS_AT_ONCE = 1024
 
 
 class WeightedL1(nn.Module):
-    """A threshold minus a weighted city-block distance: Koch et al.'s head, with weights that cannot turn negative.
+    """A threshold minus a weighted city-block distance: like Koch et al.'s head, but no weight can turn negative.
 
     So it is a distance, and all pairs of two sets take one call of `torch.cdist`. The logit starts at about 4 for
     equal embeddings and falls by 10 times the mean difference.
@@ -30,6 +35,32 @@ class WeightedL1(nn.Module):
         return self.threshold - torch.cdist(first * self.weight, second * self.weight, p=1)
 
 
+class SignedL1(nn.Module):
+    """Koch et al.'s own head: a linear layer over the absolute differences, whose weights may have either sign.
+
+    So a difference may speak for "same class", and equal embeddings need not be the most alike. Initial values are
+    the paper's for a linear layer: weights N(0, 0.2), bias N(0.5, 0.01).
+    """
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(features))
+        self.bias = nn.Parameter(torch.empty(()))
+        initialise(self.weight, self.bias, spread=0.2)
+
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        """Two broadcastable (..., D) to (...)."""
+        return self.bias + ((first - second).abs() * self.weight).sum(-1)
+
+    def all_pairs(self, first: Tensor, second: Tensor) -> Tensor:
+        """(..., A, D) and (..., B, D) to (..., A, B)."""
+        distances = [
+            torch.cdist(first * weight, second * weight, p=1)
+            for weight in (self.weight.clamp(min=0), (-self.weight).clamp(min=0))
+        ]
+        return self.bias + distances[0] - distances[1]
+
+
 class DifferenceMlp(nn.Module):
     """A hidden layer over the absolute differences, as in a well-known siamese tutorial."""
 
@@ -44,5 +75,6 @@ class DifferenceMlp(nn.Module):
 
     def all_pairs(self, first: Tensor, second: Tensor) -> Tensor:
         """(..., A, D) and (..., B, D) to (..., A, B)."""
-        # one row at a time: the differences of all pairs at once would not fit for hundreds of classes
-        return torch.stack([self(row.unsqueeze(-2), second) for row in first.unbind(-2)], dim=-2)
+        rows = max(1, ROWS_AT_ONCE // second.shape[:-1].numel())
+        chunks = first.unsqueeze(-2).split(rows, dim=-3)  # each (..., rows, 1, D)
+        return torch.cat([self(chunk, second.unsqueeze(-3)) for chunk in chunks], dim=-2)

@@ -1,0 +1,71 @@
+"""Dimensionality Reduction by Learning an Invariant Mapping (Hadsell, Chopra and LeCun 2006),
+http://yann.lecun.com/exdb/publis/pdf/hadsell-chopra-lecun-06.pdf.
+
+A pair of one class is pulled together with half the square of its distance, a pair of different classes is pushed
+apart until it is farther than a margin. A query then belongs to the class of its nearest support image.
+
+Where we deviate: the loss may use every pair of a batch (`PKSampler`) instead of the sampler's choice
+(`PairSampler`), and gives the same-class pairs half of the weight either way, as a balanced pair sampler would: of
+all pairs of a batch they are few. The cosine distance may replace the Euclidean one.
+
+Shapes: B images, P pairs, D features.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fewshot_runner.data.batch import Batch
+from fewshot_runner.errors import UserError
+from fewshot_runner.methods.base import EmbeddingMethod
+from fewshot_runner.methods.distances import all_distances, check_distance, nearest_support, paired_distances
+from fewshot_runner.methods.mining import positives_and_negatives
+
+
+class Contrastive(EmbeddingMethod):
+    """`embedding`: features of a linear layer after the backbone; 0 for none. `distance`: "l2" or "cosine".
+
+    `margin`: the distance from which on a pair of different classes costs nothing.
+    """
+
+    def __init__(self, backbone: nn.Module, *, embedding: int = 0, distance: str = "l2", margin: float = 1.0) -> None:
+        super().__init__()
+        if embedding < 0:
+            raise UserError(f"method.learner.embedding={embedding}: give 0 (no linear layer) or a number of features")
+        if margin <= 0:
+            raise UserError(f"method.learner.margin={margin}: give a number above 0")
+        self.backbone = backbone
+        self.embedding = nn.Linear(backbone.out_features, embedding) if embedding else nn.Identity()
+        self.distance = check_distance(distance)
+        self.margin = margin
+
+    def embed(self, images: Tensor) -> Tensor:
+        return self.embedding(self.backbone(images)).float()  # (B, D)
+
+    def score(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Tensor:
+        return nearest_support(support, support_labels, query, n_way, self.distance)  # (E, Q, N)
+
+    def loss(self, batch: Batch) -> Tensor:
+        features, labels = self.embed(batch.images), batch.labels
+        if batch.pairs is not None:
+            first, second = batch.pairs.unbind(1)
+            distances = paired_distances(features[first], features[second], self.distance)  # (P,)
+            same = labels[first] == labels[second]
+            return contrastive_loss(distances, same, ~same, self.margin)
+        distances = all_distances(features, features, self.distance)  # (B, B)
+        return contrastive_loss(distances, *positives_and_negatives(labels), self.margin)
+
+
+def contrastive_loss(distances: Tensor, positive: Tensor, negative: Tensor, margin: float) -> Tensor:
+    """Half of the weight on positive, half on negative pairs; a kind that does not occur leaves its half to the other.
+
+    `distances` and the masks have one shape; pairs in neither mask do not count.
+    """
+
+    def mean_over(kind: Tensor, terms: Tensor) -> tuple[Tensor, Tensor]:
+        count = kind.sum()
+        return torch.where(kind, terms, 0).sum() / count.clamp(min=1), (count > 0).to(terms.dtype)
+
+    pull, has_positive = mean_over(positive, distances.square() / 2)
+    push, has_negative = mean_over(negative, functional.relu(margin - distances).square() / 2)
+    return (pull + push) / (has_positive + has_negative).clamp(min=1)

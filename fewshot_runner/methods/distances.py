@@ -1,0 +1,69 @@
+"""How far embeddings lie apart, and what that says of a query: its nearest neighbour among the support images.
+
+"l2" is the Euclidean distance (not its square), "cosine" 1 minus the cosine, from 0 to 2.
+
+Shapes: E episodes, N ways, S support images, Q queries, D features; A and B images, any leading dimensions.
+"""
+
+import torch
+from torch import Tensor
+
+from fewshot_runner.errors import UserError
+from fewshot_runner.models.precision import full_precision
+
+DISTANCES = ("cosine", "l2")
+LOGITS_PER_DISTANCE = {"cosine": 10.0, "l2": 1.0}  # see `nearest_support`
+
+
+def check_distance(distance: str) -> str:
+    if distance not in DISTANCES:
+        raise UserError(f"method.learner.distance={distance}: choose {' or '.join(DISTANCES)}")
+    return distance
+
+
+def all_distances(first: Tensor, second: Tensor, distance: str) -> Tensor:
+    """(..., A, D) and (..., B, D) to (..., A, B)."""
+    with full_precision(first):
+        if distance == "cosine":
+            return 1 - unit(first) @ unit(second).mT
+        squares = first.square().sum(-1)[..., :, None] + second.square().sum(-1)[..., None, :]
+        return root(squares - 2 * (first @ second.mT))
+
+
+def paired_distances(first: Tensor, second: Tensor, distance: str) -> Tensor:
+    """Two (..., D), row by row, to (...)."""
+    with full_precision(first):
+        if distance == "cosine":
+            return 1 - (unit(first) * unit(second)).sum(-1)
+        return root((first - second).square().sum(-1))
+
+
+def unit(vectors: Tensor) -> Tensor:
+    """Scaled to length 1; a vector of zeros stays one, with a gradient of ordinary size."""
+    lengths = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
+    return vectors / torch.where(lengths > 0, lengths, 1)
+
+
+def root(squares: Tensor) -> Tensor:
+    """The square root, 0 with gradient 0 where rounding or equal points leave nothing above 0."""
+    positive = squares > 0
+    return torch.where(positive, torch.where(positive, squares, 1).sqrt(), 0)
+
+
+def nearest_support(support: Tensor, support_labels: Tensor, query: Tensor, n_way: int, distance: str) -> Tensor:
+    """Features (E, S, D), labels (E, S) and features (E, Q, D) to logits (E, Q, N).
+
+    A class's logit is minus the distance to its nearest image, times a fixed factor: 10 for the cosine, whose
+    distances are small beside the 1 or so that a softmax tells apart, 1 for l2. The largest tensor is (E, Q, S), so
+    every image of a gallery may be a class of its own.
+    """
+    with full_precision(query):
+        if distance == "cosine":
+            support, query = unit(support), unit(query)
+        # pair by pair: a product of matrices rounds differently at its edges, and equal images would be no tie
+        apart = torch.cdist(query, support, compute_mode="donot_use_mm_for_euclid_dist")  # (E, Q, S)
+        if distance == "cosine":
+            apart = apart.square() / 2  # of unit vectors, that is 1 minus the cosine
+    similarity = -LOGITS_PER_DISTANCE[distance] * apart
+    nearest = similarity.new_full((*similarity.shape[:2], n_way), float("-inf"))  # (E, Q, N)
+    return nearest.scatter_reduce(2, support_labels[:, None].expand_as(similarity), similarity, "amax")

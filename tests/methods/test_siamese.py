@@ -214,3 +214,50 @@ def test_the_head_takes_what_the_backbone_gives() -> None:
 def test_a_negative_number_of_units_is_refused() -> None:
     with pytest.raises(UserError, match=r"method\.learner\.hidden=-1"):
         Siamese(SimpleNamespace(out_features=3), hidden=-1)
+
+
+def test_the_one_shot_loss_stands_beside_that_of_all_pairs() -> None:
+    batch = PKSampler(TABLE, n_classes=4, n_images=3, seed=0)[0].map(FEATURES.__getitem__)
+    plain, both = learner(), learner()
+    both.one_shot = 0.5
+    logits = [[slow_logit(plain, a, b) for b in batch.images] for a in batch.images]
+    labels, losses = batch.labels.tolist(), []
+    for q, s in combinations_both_ways(len(labels)):
+        if labels[q] == labels[s]:
+            others = sum(math.exp(logits[q][o]) / 3 for o in range(12) if labels[o] != labels[q])  # 3 images a class
+            losses.append(math.log(1 + others / math.exp(logits[q][s])))
+    expected = plain.loss(batch).item() + 0.5 * sum(losses) / len(losses)
+    assert both.loss(batch).item() == pytest.approx(expected, rel=1e-4)
+
+
+def combinations_both_ways(count: int) -> list[tuple[int, int]]:
+    return [(a, b) for a in range(count) for b in range(count) if a != b]
+
+
+def test_a_signed_head_takes_differences_for_either_answer() -> None:
+    """A linear layer over absolute differences: weights keep their sign, in single pairs and in all pairs."""
+    method = Siamese(Identity(), signed=True)
+    weights = [0.5, -1.0, 2.0, 0.0, -0.25]
+    method.head.weight.data, method.head.bias.data = torch.tensor(weights), torch.tensor(0.75)
+    first, second = torch.randn(2, 6, D, generator=torch.Generator().manual_seed(1))
+    support_labels = torch.tensor([[0, 1, 0, 1, 1, 0]])
+    logits = method.score(first[None], support_labels, second[None], 2)[0]
+    for q in range(6):
+        each = [0.75 + sum(w * abs(float(a) - float(b)) for w, a, b in zip(weights, first[s], second[q], strict=True))
+                for s in range(6)]  # fmt: skip
+        for n in range(2):
+            of_class = [each[s] for s in range(6) if support_labels[0, s] == n]
+            assert logits[q, n].item() == pytest.approx(sum(of_class) / 3, rel=1e-4, abs=1e-5)
+    assert max(method.head(first, first).tolist()) < method.head(first, second).max()  # unlike a distance
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"signed": True, "hidden": 4}, r"method\.learner\.signed=true.*hidden=0 \(now 4\)"),
+        ({"one_shot": -1.0}, r"method\.learner\.one_shot=-1\.0"),
+    ],
+)
+def test_settings_that_exclude_each_other_are_refused(options: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Siamese(Identity(), **options)

@@ -60,7 +60,7 @@ def run(experiment: Experiment) -> Record:
     record = Record()
 
     def validate() -> dict[str, float]:
-        return {"accuracy": evaluate(experiment.method, experiment.validation, hardware=experiment.hardware).accuracy}
+        return evaluate(experiment.method, experiment.validation, hardware=experiment.hardware).means()
 
     fit(experiment, validate, record, record, StopRequest())
     return record

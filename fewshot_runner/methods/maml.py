@@ -1,0 +1,88 @@
+"""Model-Agnostic Meta-Learning (Finn, Abbeel and Levine 2017), https://arxiv.org/abs/1703.03400.
+
+A few steps of gradient descent on a task's support images make a network of its own for the task. What is learned is
+where those steps start: the gradient of the query loss is taken through all of them. First-order MAML treats the
+inner gradients as constants, which leaves out second derivatives.
+
+Where we deviate: the head begins at zero in every task (see adaptation.py), so the first step moves the head alone.
+
+Shapes: as in base.py.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fewshot_runner.data.batch import Episode
+from fewshot_runner.errors import UserError
+from fewshot_runner.methods.adaptation import TaskNetwork, absorb_statistics, classify_adapted, uncached_autocast
+from fewshot_runner.methods.base import Method
+
+
+class Maml(Method):
+    """`order`: 2 for the full gradient, 1 for the first-order one; `inner_steps` of training, `test_steps` of
+    `classify`, all with the whole support at the rate `inner_lr`.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        *,
+        order: int = 2,
+        inner_lr: float = 0.1,
+        inner_steps: int = 5,
+        test_steps: int = 10,
+    ) -> None:
+        super().__init__()
+        if order not in (1, 2):
+            raise UserError(f"method.learner.order={order}: choose 2 (second derivatives) or 1 (none)")
+        if inner_lr <= 0 or inner_steps < 1 or test_steps < 1:
+            raise UserError(
+                f"method.learner.inner_lr={inner_lr}, method.learner.inner_steps={inner_steps}, "
+                f"method.learner.test_steps={test_steps}: give a rate above 0, and 1 step or more of each"
+            )
+        self.backbone = backbone
+        self.order = order
+        self.inner_lr = inner_lr
+        self.inner_steps = inner_steps
+        self.test_steps = test_steps
+
+    def loss(self, batch: Episode) -> Tensor:
+        losses, copies = zip(*(self._query_loss(batch[e : e + 1]) for e in range(len(batch.support))), strict=True)
+        self._absorb(copies)
+        return torch.stack(losses).mean()
+
+    def backward(self, batch: Episode) -> dict[str, Tensor]:
+        """Task by task, so that the graph of one alone is kept."""
+        n_tasks, losses, copies = len(batch.support), [], []
+        for e in range(n_tasks):
+            loss, buffers = self._query_loss(batch[e : e + 1])
+            (loss / n_tasks).backward()
+            losses.append(loss.detach())
+            copies.append(buffers)
+        self._absorb(copies)
+        return {"loss": torch.stack(losses).mean()}
+
+    def classify(self, episode: Episode) -> Tensor:
+        def adapt(task: TaskNetwork, support: Tensor, labels: Tensor) -> TaskNetwork:
+            for _ in range(self.test_steps):
+                task = self._step(task.cut(), support, labels)
+            return task
+
+        return classify_adapted(self.backbone, episode, adapt, bn_mode=self.bn_mode)
+
+    def _query_loss(self, batch: Episode) -> tuple[Tensor, dict[str, Tensor]]:
+        """What the queries of the one task in `batch` cost after adaptation, and the buffers of the copy."""
+        task = TaskNetwork.copy_of(self.backbone, batch.n_way)
+        with uncached_autocast(batch.support):
+            for _ in range(self.inner_steps):
+                task = self._step(task, batch.support[0], batch.support_labels[0], create_graph=self.order == 2)
+            return functional.cross_entropy(task.logits(batch.query[0]), batch.query_labels[0]), task.buffers
+
+    def _step(self, task: TaskNetwork, support: Tensor, labels: Tensor, *, create_graph: bool = False) -> TaskNetwork:
+        _, gradients = task.gradients(support, labels, create_graph=create_graph)
+        return task.moved(gradients, scale=-self.inner_lr)
+
+    def _absorb(self, copies: list[dict[str, Tensor]]) -> None:
+        if self.training:
+            absorb_statistics(self.backbone, copies)

@@ -1,0 +1,127 @@
+"""Reptile (Nichol, Achiam and Schulman 2018), https://arxiv.org/abs/1803.02999.
+
+Some steps of ordinary training on a task make a network of its own for the task; the initial weights then move a
+part of the way towards it. Averaged over tasks, this favours weights from which steps on one batch of a task lower
+the loss on another. `backward` leaves initial minus adapted weights as the gradient, so that plain SGD makes the move
+and its learning rate is the meta step.
+
+Where we deviate: the head begins at zero in every task (see adaptation.py); inner batches hold the classes in turn
+instead of by chance; at test time each step takes the whole support, so that its order does not matter.
+
+Shapes: as in base.py. Reptile learns from an episode's support and queries alike: M = S + Q images of a task.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fewshot_runner.data.batch import Episode
+from fewshot_runner.errors import UserError
+from fewshot_runner.methods.adaptation import TaskNetwork, absorb_statistics, classify_adapted, uncached_autocast
+from fewshot_runner.methods.base import Method
+from fewshot_runner.methods.inner_adam import InnerAdam, Moments
+
+
+class Reptile(Method):
+    """`inner_steps` of `inner_batch` images each in training, `test_steps` in `classify`.
+
+    `inner_optimizer` is "sgd" or "adam", the latter without momentum, its second moments carried over from task to
+    task. `inner_loss` is the "mean" or the "sum" over the images of a step.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        *,
+        inner_optimizer: str = "adam",
+        inner_lr: float = 1e-3,
+        inner_batch: int = 10,
+        inner_steps: int = 5,
+        inner_loss: str = "mean",
+        test_steps: int = 50,
+    ) -> None:
+        super().__init__()
+        for key, value, choices in (
+            ("inner_optimizer", inner_optimizer, ("adam", "sgd")),
+            ("inner_loss", inner_loss, ("mean", "sum")),
+        ):
+            if value not in choices:
+                raise UserError(f"method.learner.{key}={value}: choose {choices[0]} or {choices[1]}")
+        if inner_lr <= 0:
+            raise UserError(f"method.learner.inner_lr={inner_lr}: give a rate above 0")
+        for key, count in {"inner_batch": inner_batch, "inner_steps": inner_steps, "test_steps": test_steps}.items():
+            if count < 1:
+                raise UserError(f"method.learner.{key}={count}: give a whole number of 1 or more")
+        self.backbone = backbone
+        self.inner_lr = inner_lr
+        self.inner_batch = inner_batch
+        self.inner_steps = inner_steps
+        self.inner_loss = inner_loss
+        self.test_steps = test_steps
+        self.adam = InnerAdam(backbone) if inner_optimizer == "adam" else None
+
+    def loss(self, batch: Episode) -> Tensor:
+        """What an image costs on average while the tasks are learned. It has no gradient: see `backward`."""
+        return self._learn(batch)[1]
+
+    def backward(self, batch: Episode) -> dict[str, Tensor]:
+        tasks, loss = self._learn(batch)
+        for name in tasks[0].weights:
+            start = self.backbone.get_parameter(name)
+            move = start.detach() - torch.stack([task.weights[name].detach() for task in tasks]).mean(dim=0)
+            start.grad = move if start.grad is None else start.grad + move
+        return {"loss": loss}
+
+    def classify(self, episode: Episode) -> Tensor:
+        def adapt(task: TaskNetwork, support: Tensor, labels: Tensor) -> TaskNetwork:
+            moments = self._moments()
+            for _ in range(self.test_steps):
+                task, _ = self._step(task, support, labels, moments)
+            return task
+
+        return classify_adapted(self.backbone, episode, adapt, bn_mode=self.bn_mode)
+
+    def _learn(self, batch: Episode) -> tuple[list[TaskNetwork], Tensor]:
+        """The fitted networks of the tasks, one after the other as the moments go on, and the mean loss on the way."""
+        images = torch.cat([batch.support, batch.query], dim=1)  # (E, M, C, H, W)
+        labels = torch.cat([batch.support_labels, batch.query_labels], dim=1)  # (E, M)
+        order = in_turn(labels, batch.n_way)
+        moments, tasks, losses = self._moments(), [], []
+        with uncached_autocast(images):
+            for e, positions in enumerate(order):
+                task = TaskNetwork.copy_of(self.backbone, batch.n_way)
+                for chosen in inner_batches(positions, self.inner_batch, self.inner_steps):
+                    task, loss = self._step(task, images[e, chosen], labels[e, chosen], moments)
+                    losses.append(loss)
+                tasks.append(task)
+        if self.training:
+            absorb_statistics(self.backbone, [task.buffers for task in tasks])
+            if self.adam is not None:
+                self.adam.keep(moments)
+        return tasks, torch.stack(losses).mean()
+
+    def _moments(self) -> Moments | None:
+        return None if self.adam is None else self.adam.moments()
+
+    def _step(
+        self, task: TaskNetwork, images: Tensor, labels: Tensor, moments: Moments | None
+    ) -> tuple[TaskNetwork, Tensor]:
+        """The network after one step on (B, C, H, W), and what an image cost before it."""
+        task = task.cut()
+        loss, gradients = task.gradients(images, labels, reduction=self.inner_loss)
+        directions = gradients if moments is None else moments.directions(gradients)
+        return task.moved(directions, scale=-self.inner_lr), loss / (len(images) if self.inner_loss == "sum" else 1)
+
+
+def in_turn(labels: Tensor, n_way: int) -> Tensor:
+    """The positions of labels (E, M) such that classes take turns: the first image of each, the second of each ..."""
+    membership = functional.one_hot(labels, n_way)  # (E, M, N)
+    rank = (membership.cumsum(dim=1) * membership).sum(dim=-1)  # (E, M): the how manyth image of its class
+    return (rank * n_way + labels).argsort(dim=1)
+
+
+def inner_batches(positions: Tensor, size: int, count: int) -> list[Tensor]:
+    """`count` batches of `size` of the positions (M,), in their order and from the beginning again at the end."""
+    n_images = len(positions)
+    turns = -(-size * count // n_images)
+    return list(positions.repeat(turns)[: size * count].split(size))

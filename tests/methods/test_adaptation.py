@@ -1,0 +1,196 @@
+"""The parts of an inner loop against PyTorch's own modules and optimisers, and against hand arithmetic.
+
+Shapes: E episodes, N ways, S support images, Q queries.
+"""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fewshot_runner.data.batch import Episode
+from fewshot_runner.facts import Facts
+from fewshot_runner.methods.adaptation import (
+    TaskNetwork,
+    absorb_statistics,
+    batch_statistics,
+    classify_adapted,
+    resolved,
+    uncached_autocast,
+)
+from fewshot_runner.models.conv4_strided import Conv4Strided
+
+N, LR, STEPS = 3, 0.1, 4
+
+
+def backbone(*, widths: tuple = (4, 6)) -> Conv4Strided:
+    """With running statistics that are not those of the images, nor 0 and 1."""
+    torch.manual_seed(0)
+    network = Conv4Strided(Facts(image_shape=(1, 8, 8), n_classes=9, n_way=N), widths=widths)
+    generator = torch.Generator().manual_seed(1)
+    for name, buffer in network.named_buffers():
+        if buffer.is_floating_point():
+            spread = torch.rand(buffer.shape, generator=generator)
+            buffer.copy_(0.02 + 0.1 * spread if name.endswith("var") else 0.2 * spread - 0.2)  # no channel is silent
+    return network
+
+
+def episode(*, n_episodes: int = 2, shots: int = 2, n_query: int = 4) -> Episode:
+    generator = torch.Generator().manual_seed(2)
+    labels = torch.arange(N).repeat_interleave(shots).repeat(n_episodes, 1)  # (E, S)
+    marks = torch.rand(N, 1, 8, 8, generator=generator)
+    query_labels = torch.randint(N, (n_episodes, n_query), generator=generator)
+    support = marks[labels] + 0.5 * torch.rand(*labels.shape, 1, 8, 8, generator=generator)
+    query = marks[query_labels] + 0.5 * torch.rand(*query_labels.shape, 1, 8, 8, generator=generator)
+    return Episode(support, labels, query, query_labels, N)
+
+
+def descend(task: TaskNetwork, images: Tensor, labels: Tensor) -> TaskNetwork:
+    for _ in range(STEPS):
+        task = task.cut()
+        task = task.moved(task.gradients(images, labels)[1], scale=-LR)
+    return task
+
+
+def fitted_by_optimiser(network: nn.Module, images: Tensor, labels: Tensor) -> nn.Sequential:
+    """The slow way: a deep copy with a linear head, trained by torch.optim with batch norm in training mode."""
+    head = nn.Linear(network.out_features, N, bias=False)
+    nn.init.zeros_(head.weight)
+    model = nn.Sequential(copy.deepcopy(network), head)
+    model.train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=LR)
+    for _ in range(STEPS):
+        optimizer.zero_grad()
+        functional.cross_entropy(model(images), labels).backward()
+        optimizer.step()
+    return model
+
+
+@torch.no_grad()
+def by_own_statistics(model: nn.Sequential, normalisers: Tensor, images: Tensor) -> Tensor:
+    """Each of `images` by itself, normalised layer by layer by the mean and variance of `normalisers`."""
+    features = []
+    for image in images:
+        left, right = normalisers, image[None]
+        for block in model[0].blocks:
+            convolution, norm, _ = block
+            left, right = convolution(left), convolution(right)
+            mean, variance = left.mean((0, 2, 3)), left.var((0, 2, 3), correction=0)
+            left, right = (
+                functional.batch_norm(side, mean, variance, norm.weight, norm.bias).clamp(min=0)
+                for side in (left, right)
+            )
+        features.append(right.flatten(1))
+    return model[1](torch.cat(features))
+
+
+def centred(logits: Tensor) -> Tensor:
+    return logits - logits.mean(dim=-1, keepdim=True)
+
+
+def test_running_statistics_move_with_the_steps() -> None:
+    network, tasks = backbone(), episode()
+    logits = classify_adapted(network, tasks, descend, bn_mode="running")
+    for e in range(2):
+        model = fitted_by_optimiser(network, tasks.support[e], tasks.support_labels[e])
+        expected = model.eval()(tasks.query[e])
+        assert expected.std() > 0.1
+        torch.testing.assert_close(logits[e], centred(expected), rtol=1e-4, atol=1e-4)
+
+
+def test_support_statistics_are_those_of_the_fitted_network() -> None:
+    network, tasks = backbone(), episode()
+    logits = classify_adapted(network, tasks, descend, bn_mode="support")
+    for e in range(2):
+        model = fitted_by_optimiser(network, tasks.support[e], tasks.support_labels[e])
+        expected = by_own_statistics(model, tasks.support[e], tasks.query[e])
+        torch.testing.assert_close(logits[e], centred(expected), rtol=1e-4, atol=1e-4)
+
+
+def test_transductive_statistics_are_those_of_the_queries() -> None:
+    network, tasks = backbone(), episode()
+    logits = classify_adapted(network, tasks, descend, bn_mode="transductive")
+    for e in range(2):
+        model = fitted_by_optimiser(network, tasks.support[e], tasks.support_labels[e])
+        expected = by_own_statistics(model, tasks.query[e], tasks.query[e])
+        torch.testing.assert_close(logits[e], centred(expected), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("bn_mode", ["running", "support", "transductive"])
+def test_the_backbone_stays_as_it_is(bn_mode: str) -> None:
+    network = backbone().train()
+    network.blocks[0].training = False
+    values = {name: value.clone() for name, value in network.state_dict().items()}
+    with torch.no_grad():
+        classify_adapted(network, episode(), descend, bn_mode=bn_mode)
+    assert all(torch.equal(value, values[name]) for name, value in network.state_dict().items())
+    assert [network.training, network.blocks[0].training, network.blocks[1].training] == [True, False, True]
+    assert all(parameter.grad is None for parameter in network.parameters())
+
+
+def test_frozen_weights_are_not_adapted() -> None:
+    network = backbone()
+    network.blocks[0].requires_grad_(False)
+    task = TaskNetwork.copy_of(network, N)
+    assert list(task.weights) == ["blocks.1.0.weight", "blocks.1.1.weight", "blocks.1.1.bias"]
+    tasks = episode()
+    fitted = descend(task, tasks.support[0], tasks.support_labels[0])
+    model = copy.deepcopy(network)
+    for name, weight in fitted.weights.items():
+        assert not torch.equal(weight, model.get_parameter(name))
+        model.get_parameter(name).data = weight.detach()
+    torch.testing.assert_close(fitted.logits(tasks.query[0]), model(tasks.query[0]) @ fitted.head.T)
+
+
+def test_a_row_that_all_ways_share_changes_nothing() -> None:
+    """The reason for a head that begins at zero: any common row gives the same network and the same answers."""
+    network, tasks = backbone(), episode()
+    images, labels = tasks.support[0], tasks.support_labels[0]
+    zero = TaskNetwork.copy_of(network, N)
+    row = torch.randn(network.out_features, generator=torch.Generator().manual_seed(3))
+    shared = TaskNetwork(network, zero.weights, {}, row.repeat(N, 1).requires_grad_())
+    zero = TaskNetwork(network, zero.weights, {}, zero.head)
+    network.eval()
+    zero, shared = descend(zero, images, labels), descend(shared, images, labels)
+    for name, weight in zero.weights.items():
+        torch.testing.assert_close(shared.weights[name], weight, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(shared.head - row, zero.head, rtol=1e-4, atol=1e-5)
+
+
+def test_noise_is_a_tie_and_a_difference_is_none() -> None:
+    logits = resolved(torch.tensor([[5.0, 5.0 + 5e-6, 5.0 - 5e-6], [1.0, 1.0001, 1.0]]))
+    assert logits[0].tolist() == [0, 0, 0]
+    assert logits[1, 1] > logits[1, 0] == logits[1, 2]
+    large = torch.tensor([[3.0, -1.0, -2.0]])
+    torch.testing.assert_close(resolved(large), large, rtol=0, atol=1e-5)
+
+
+def test_buffers_move_towards_the_mean_of_the_copies() -> None:
+    network = nn.Sequential(nn.BatchNorm2d(1))
+    copies = [
+        {"0.running_mean": torch.tensor([mean]), "0.running_var": torch.tensor([3.0]),
+         "0.num_batches_tracked": torch.tensor(5)}
+        for mean in (1.0, 2.0)
+    ]  # fmt: skip
+    absorb_statistics(network, copies, momentum=0.1)
+    assert network[0].running_mean.item() == pytest.approx(0.15)  # 0.9 x 0 + 0.1 x 1.5
+    assert network[0].running_var.item() == pytest.approx(1.2)  # 0.9 x 1 + 0.1 x 3
+    assert network[0].num_batches_tracked.item() == 5
+
+
+def test_batch_statistics_concern_batch_norm_alone() -> None:
+    network = nn.Sequential(nn.BatchNorm2d(1), nn.Dropout(), nn.BatchNorm2d(1)).eval()
+    network[2].train()
+    with batch_statistics(network):
+        assert [part.training for part in network] == [True, False, True]
+    assert [part.training for part in network] == [False, False, True]
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_mixed_precision_goes_on_without_its_memory(enabled: bool) -> None:
+    a = torch.ones(2, 2)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled), uncached_autocast(a):
+        assert not torch.is_autocast_cache_enabled()
+        assert (a @ a).dtype == (torch.bfloat16 if enabled else torch.float32)

@@ -28,10 +28,7 @@ TRAPS = {
     19: "points doubled in TensorBoard after a resume",
     20: "timestamps alone as run-folder names",
 }
-NOT_YET = {
-    6: "no method sees the query set as a whole yet; one that does must report balanced and imbalanced queries",
-    13: "`fsl compare` shows runs one by one; grouping those that differ only in the seed is still to come",
-}
+NOT_YET = {}
 
 
 def guards() -> dict[int, list[str]]:

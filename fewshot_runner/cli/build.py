@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from fewshot_runner.models.precomputed import Precomputed
 from fewshot_runner.randomness import torch_seed
 
 ALLOWED_TARGETS = ("fewshot_runner", "torch.optim", "torch.nn", "torchvision.models", "timm")
+IMBALANCE, IMBALANCED = 2.0, "_imbalanced"  # of the tests beside transductive ones, and what they are called
 MODEL_FUNCTIONS = ("torchvision.models.", "timm.")  # libraries whose models are made by functions
 
 
@@ -146,8 +148,13 @@ class Builder:
             **described,
         )
 
-    def _augmentation(self, described: Mapping[str, Any] | None) -> Augmentation | None:
+    def _augmentation(self, described: Any) -> Augmentation | None:
         """The transforms that stand under names of their own, one after the other; null leaves one out."""
+        if not isinstance(described, Mapping | None) or "_target_" in (described or {}):
+            raise UserError(
+                f"dataset.augment={described}: give each transform under a name of its own, as dataset.augment.warp, "
+                "or null for none"
+            )
         transforms = [
             self._make(each, f"dataset.augment.{name}") for name, each in (described or {}).items() if each is not None
         ]
@@ -172,7 +179,6 @@ class Builder:
 
     def experiment(self) -> Experiment:
         config, dataset = self.config, self.dataset
-        self._check_monitor()
         self._check_tests()
         sampler = self._make(
             config.method["sampler"], "method.sampler", classes=dataset.table("train"), seed=config.seed
@@ -182,6 +188,8 @@ class Builder:
         self.check_tests(method)
         if self.trainer.cache_features:
             self._features_of = self._check_features(method)
+        validation = self.protocols.make(self._validation(), "val")
+        self._check_monitor(validation)
         schedules = {"lr": self._make(config.method["schedule"], "method.schedule")}
         if (momentum := config.method.get("momentum")) is not None:
             schedules["momentum"] = self._make(momentum, "method.momentum")
@@ -190,7 +198,7 @@ class Builder:
             items=TrainingLoader(self._viewer("train"), sampler, dataset.augment, seed=config.seed),
             optimizer=self._optimizer(method, schedules),
             schedules=schedules,
-            validation=self.protocols.make(self._validation(), "val"),
+            validation=validation,
             tests=self.tests,
             stopping=EarlyStopping(patience=self.trainer.patience, monitor=self.trainer.monitor),
             trainer=self.trainer,
@@ -225,11 +233,27 @@ class Builder:
                 "trainer.cache_features=true: every image has its features once, so it cannot be changed; "
                 "set dataset.augment=null, dataset.crop=null and dataset.symmetries=none"
             )
+        for test in (self._validation(), *self._test_configs().values()):
+            if test.bn_mode != "running":
+                raise UserError(
+                    f"trainer.cache_features=true: features hold the statistics of training, so eval.bn_mode="
+                    f"{test.bn_mode} cannot change them; set eval.bn_mode=running, or trainer.cache_features=false"
+                )
         return backbone
 
-    def _optimizer(self, method: Method, schedules: Mapping[str, Any]) -> Optimizer:
-        """The optimiser of the parameters that are trained, each with the options that `method.layers` gives it."""
+    def _optimizer(self, method: Method, schedules: Mapping[str, Any]) -> Optimizer | None:
+        """The optimiser of the parameters that are trained, each with the options that `method.layers` gives it.
+
+        None where there is nothing to train, which only a run of no steps may have.
+        """
         named = {name: p for name, p in method.named_parameters() if p.requires_grad}
+        if not named and self.trainer.max_steps == 0:
+            return None
+        if not named:
+            raise UserError(
+                "model.frozen=true leaves nothing to train; thaw a part, give the method a layer of its own, or set "
+                "trainer.max_steps=0 to evaluate the network as it is"
+            )
         layers = self.config.method.get("layers") or {}
         groups: dict[str, dict[str, Any]] = {"": {"params": []}}
         groups |= {prefix: {"params": [], **options} for prefix, options in layers.items()}
@@ -270,32 +294,57 @@ class Builder:
         return {**self.config.episode, **self.config.eval}
 
     def _test_configs(self) -> dict[str, TestConfig]:
+        """By name: the run's own test, the further ones of the data set, and beside each transductive one another.
+
+        A method that sees the queries as a whole may count on as many of each class (Veilleux et al. 2021,
+        https://arxiv.org/abs/2204.11181), so that such figures stand beside those of imbalanced queries.
+        """
         own = TestConfig(**self._own_test())
         tests = {name_of(own): own}
         for name, changes in self.dataset.tests.items():
             test = TestConfig(**{**self._own_test(), **changes})
             splits = [test.split] if isinstance(test.split, str) else test.split
-            if (splits is None or self.dataset.split.name in splits) and test not in tests.values():
+            held_here = splits is None or self.dataset.split.name in splits
+            if held_here and replace(test, split=None) not in tests.values():
+                if name in tests:
+                    raise UserError(f"dataset.tests.{name}: the run's own test is called so; choose another name")
                 tests[name] = test
-        return tests
+        beside = {}
+        for name, test in tests.items():
+            beside[name] = test
+            unseen = f"{name}{IMBALANCED}" not in tests
+            if unseen and test.protocol == "episodes" and test.bn_mode == "transductive" and test.imbalance is None:
+                beside[f"{name}{IMBALANCED}"] = replace(test, imbalance=IMBALANCE)
+        return beside
 
     def _check_tests(self) -> None:
         """Refuses what would fail after hours of training, or flatter, before the method is built."""
         own = TestConfig(**self._own_test())
-        checks = {"episode (validation)": (self._validation(), "val")}
+        if own.imbalance is not None and own.protocol != "episodes":
+            raise UserError(
+                f"eval.imbalance={own.imbalance}: eval.protocol={own.protocol} draws no episodes whose queries could "
+                "be imbalanced; set eval.imbalance=null"
+            )
+        checks = [("episode", self._validation(), "val")]
         for name, test in self._test_configs().items():
-            checks["episode" if test == own else f"dataset.tests.{name}"] = (test, "test")
+            given = name if name in self.dataset.tests else name.removesuffix(IMBALANCED)
+            key = "episode" if given == name_of(own) or name == name_of(own) else f"dataset.tests.{given}"
+            checks.append((key, test, "test"))
         self.protocols.check(checks)
+
+    def protocols_asked(self) -> set[str]:
+        """The protocols of the run's tests."""
+        return {test.protocol for test in self._test_configs().values()}
 
     def check_tests(self, method: Method) -> None:
         """Raises `UserError` where `method` cannot answer the run's tests."""
         for test in self._test_configs().values():
             KINDS[test.protocol].check(method)
 
-    def _check_monitor(self) -> None:
-        protocol, monitor = self._validation().protocol, self.trainer.monitor
-        figures = KINDS[protocol].figures
+    def _check_monitor(self, validation: Protocol) -> None:
+        monitor, figures = self.trainer.monitor, validation.figures
         if monitor not in figures:
+            protocol = self._validation().protocol
             raise UserError(
                 f"trainer.monitor={monitor}: eval.protocol={protocol} gives {', '.join(figures)}"
                 f"{nearest(monitor, figures)}"

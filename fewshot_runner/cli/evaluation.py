@@ -5,6 +5,7 @@ from typing import Any
 
 from fewshot_runner.cli.build import Builder
 from fewshot_runner.cli.compose import overlay
+from fewshot_runner.cli.protocols import OF_KNOWN_CLASSES
 from fewshot_runner.cli.session import build, held
 from fewshot_runner.cli.trained import load_trained
 from fewshot_runner.engine.evaluate import evaluate
@@ -12,10 +13,11 @@ from fewshot_runner.engine.log import Narrator
 from fewshot_runner.engine.stopping import StopRequest
 from fewshot_runner.engine.train import keep_result
 from fewshot_runner.errors import UserError
+from fewshot_runner.report.results import metric_of
 from fewshot_runner.runs import RunFolder
 
 MAY_CHANGE = ("dataset", "episode", "hardware")
-SEEN_BY_THE_NETWORK = ("image_size", "channels", "invert", "mean", "std")
+SEEN_BY_THE_NETWORK = ("image_size", "shorter_side", "resample", "channels", "invert", "mean", "std")
 
 
 def evaluate_run(run: RunFolder, overrides: list[str]) -> list[dict[str, Any]]:
@@ -52,7 +54,11 @@ def evaluation_config(saved: dict[str, Any], overrides: list[str]) -> dict[str, 
         source = {**dataset["source"], "root": root}
         config["dataset"] = {**dataset, "source": source, **({"runs": moved_runs} if moved_runs else {})}
     if "dataset" in given:
-        kept = {key: saved["dataset"][key] for key in SEEN_BY_THE_NETWORK if f"dataset.{key}" not in given}
+        kept = {
+            key: saved["dataset"][key]
+            for key in SEEN_BY_THE_NETWORK
+            if key in saved["dataset"] and f"dataset.{key}" not in given
+        }
         config["dataset"] = {**config["dataset"], **kept}
     if any(key.split(".")[0] in ("episode", "eval") for key in given):
         config["dataset"] = {**config["dataset"], "tests": {}}
@@ -62,7 +68,10 @@ def evaluation_config(saved: dict[str, Any], overrides: list[str]) -> dict[str, 
 def refuse_trained_classes(builder: Builder, checkpoint: dict[str, Any], saved: dict[str, Any]) -> None:
     """Raises `UserError` where the test would show classes that the run was trained or selected on."""
     stamp = builder.stamp()
-    if stamp["dataset"] != checkpoint["dataset"] or stamp["split_hash"] == checkpoint["split_hash"]:
+    of_other_images = builder.protocols_asked() <= set(OF_KNOWN_CLASSES)  # which the run's own split keeps apart
+    if stamp["dataset"] != checkpoint["dataset"] or (
+        stamp["split_hash"] == checkpoint["split_hash"] and of_other_images
+    ):
         return
     try:
         source = Builder(saved).source()
@@ -73,17 +82,19 @@ def refuse_trained_classes(builder: Builder, checkpoint: dict[str, Any], saved: 
     if seen := sorted(known & set(builder.dataset.split.classes["test"])):
         raise UserError(
             f"dataset.split={stamp['split']}: {len(seen)} of its test classes ({seen[0]} ...) were used in training "
-            f"this run under the split {checkpoint['split']}; the figure would flatter. Train a run with "
-            f"dataset.split={stamp['split']}, or evaluate on its own split"
+            f"this run under the split {checkpoint['split']}; the figure would flatter. Train a run under a split that "
+            "keeps them apart, or evaluate by the protocol and the split of this one"
         )
 
 
 def merge(earlier: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """New results behind the earlier ones; one of the same tasks takes the place of its former figure."""
+    """New results behind the earlier ones; one of the same tasks takes the place of its former figure.
+
+    So the run's own results, which were there before any others, stay ahead of others of the same name.
+    """
 
     def tasks(result: dict[str, Any]) -> str:
-        figures = ("name", "step", result["metric"], "ci95", "tasks", "further", "confusion")
+        figures = ("name", "step", metric_of(result), "ci95", "tasks", "further", "confusion")
         return str(sorted((key, value) for key, value in result.items() if key not in figures))
 
-    replaced = {tasks(result) for result in new}
-    return [result for result in earlier if tasks(result) not in replaced] + new
+    return list(({tasks(result): result for result in earlier} | {tasks(result): result for result in new}).values())

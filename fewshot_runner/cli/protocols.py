@@ -1,6 +1,6 @@
 """From the settings of a test to its protocol, and what a data set must have for it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,7 @@ import torch
 from fewshot_runner.cli.schema import TestConfig
 from fewshot_runner.data.dataset import Dataset
 from fewshot_runner.data.loader import Viewer
-from fewshot_runner.data.samplers import check_episode
+from fewshot_runner.data.samplers import check_episode, check_imbalance
 from fewshot_runner.data.source import PARTS, FixedRuns
 from fewshot_runner.engine.protocols.base import Protocol
 from fewshot_runner.engine.protocols.closed_set import ClosedSet
@@ -45,7 +45,9 @@ class Protocols:
         self.make_runs = make_runs
 
     def make(self, test: TestConfig, part: str) -> Protocol:
-        table, viewer, bn_mode = self.dataset.table, self.viewer(part), test.bn_mode
+        # the training images that answer beside a part's own may be turned ones, which their own viewer shows
+        viewer = self.viewer("train" if test.protocol in OF_KNOWN_CLASSES else part)
+        table, bn_mode = self.dataset.table, test.bn_mode
         if test.protocol == "runs":
             runs = self._runs(test)
             return Runs(runs.runs(), self.dataset.fixed_runs(runs, self.device), name=runs.name, bn_mode=bn_mode)
@@ -75,6 +77,11 @@ class Protocols:
         Where nobody has labelled the test images, the figures are those of validation, and the answers the test's.
         """
         table, unknown = self.dataset.table, self.dataset.source.unknown_label
+        if self.dataset.symmetries != "none":
+            raise UserError(
+                f"dataset.symmetries={self.dataset.symmetries}: eval.protocol=retrieval would look for every identity "
+                "among its turned pictures, which count as others; set dataset.symmetries=none"
+            )
         of_val = Search.build(table("train"), table("val", unknown=True), unknown=unknown)
         search = asked = of_val
         if part == "test":
@@ -89,12 +96,12 @@ class Protocols:
             unknown=unknown, part=part, bn_mode=bn_mode,
         )  # fmt: skip
 
-    def check(self, tests: dict[str, tuple[TestConfig, str]]) -> None:
+    def check(self, tests: Sequence[tuple[str, TestConfig, str]]) -> None:
         """Raises `UserError` where a test cannot be held or would flatter, by the counts and names of classes alone.
 
-        `tests` gives by the key of the config each test and the part it is held on.
+        `tests` are the key of the config, the test that stands there, and the part it is held on.
         """
-        for key, (test, part) in tests.items():
+        for key, test, part in tests:
             if test.protocol not in OF_KNOWN_CLASSES:
                 self._check_disjoint(test)
             if test.protocol == "runs":
@@ -107,8 +114,23 @@ class Protocols:
                     )  # fmt: skip
                 except UserError as error:
                     raise UserError(f"{key}.{error}") from error
+                self._check_imbalance(key, test, part)
             else:
                 self.make(test, part)
+
+    def _check_imbalance(self, key: str, test: TestConfig, part: str) -> None:
+        if test.imbalance is None:
+            return
+        table = self.dataset.table(part)
+        n_way = table.n_classes if test.n_way == "all" else test.n_way
+        try:
+            check_imbalance(
+                table, n_way=n_way, n_shot=test.n_shot, n_query=test.n_query, within_group=test.within_group,
+                imbalance=test.imbalance, key=f"{key}.",
+            )  # fmt: skip
+        except UserError as error:
+            why = "eval.bn_mode=transductive is reported for imbalanced queries as well; "
+            raise UserError(f"{why if test.bn_mode == 'transductive' else ''}{error}") from error
 
     def _check_disjoint(self, test: TestConfig) -> None:
         tables = {part: self.dataset.table(part) for part in PARTS}

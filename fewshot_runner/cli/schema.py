@@ -65,6 +65,10 @@ class EvalConfig:
     def __post_init__(self) -> None:
         if self.episodes != "auto" and self.episodes < 1:
             raise UserError(f"eval.episodes={self.episodes}: give auto or a whole number of 1 or more")
+        if self.pairs < 2 or self.pairs % 2:
+            raise UserError(f"eval.pairs={self.pairs}: give an even number of 2 or more, half of them of one class")
+        if self.imbalance is not None and self.imbalance <= 0:
+            raise UserError(f"eval.imbalance={self.imbalance}: give a number above 0, such as 2, or null")
 
 
 @dataclass(frozen=True, kw_only=True)

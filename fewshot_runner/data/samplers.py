@@ -171,7 +171,9 @@ def check_episode(
     for key, value in {"n_way": n_way, "n_shot": n_shot, "n_query": n_query}.items():
         may_be_all = key == "n_way"
         if not (may_be_all and value == "all") and (isinstance(value, str) or value < 1):
-            remedy = " or all" * may_be_all + "; n_shot=all is for eval.protocol=closed_set" * (key == "n_shot")
+            remedy = " or all" * may_be_all
+            if value == "all":
+                remedy = "; all is for the protocol closed_set" * (key == "n_shot")
             raise UserError(f"{key}={value}: give a whole number of 1 or more{remedy}")
     if n_way == "all":
         if within_group:

@@ -136,7 +136,7 @@ class Experiment:
         table, method = self.items.sampler.classes, self.method
         item = self.items.sampler[0]
         n_parameters = sum(parameter.numel() for parameter in method.parameters())
-        image = self.items.viewer(torch.from_numpy(table.members[:1]))
+        image = self.items.viewer.pictures(torch.from_numpy(table.members[:1]))
         shape = " x ".join(map(str, image.shape[1:]))
         return (
             f"{self.stamp['dataset']}, split {self.stamp['split']} ({self.stamp['split_hash']}): "

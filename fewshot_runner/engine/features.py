@@ -35,7 +35,9 @@ class FeatureViewer(Viewer):
         index = index.cpu()
         for part in [part for part in self.waiting if torch.isin(index, part).any()]:
             self._compute(part)
-        return self.features[self.row[index].to(self.device)]
+        rows = self.row[index]
+        assert (rows >= 0).all(), "an image of no part"
+        return self.features[rows.to(self.device)]
 
     def _compute(self, part: Tensor) -> None:
         with torch.no_grad(), evaluating(self.backbone), self.hardware.autocast():

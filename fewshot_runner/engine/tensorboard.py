@@ -18,6 +18,7 @@ from torch.utils.tensorboard.summary import hparams
 
 from fewshot_runner.engine.answers import embed_all
 from fewshot_runner.engine.device import Hardware
+from fewshot_runner.engine.evaluate import normalising
 from fewshot_runner.engine.pictures import confusion_picture, episode_picture
 from fewshot_runner.engine.protocols.base import Evaluation, Protocol
 from fewshot_runner.engine.protocols.episodes import EpisodeProtocol, Episodes
@@ -67,7 +68,7 @@ class TensorBoard:
 
     def examples(self, method: Method, protocol: Protocol, hardware: Hardware, *, step: int) -> None:
         """A few test episodes with right and wrong answers framed, and the embeddings of test images."""
-        with torch.no_grad(), evaluating(method), hardware.autocast():
+        with torch.no_grad(), evaluating(method), normalising(method, protocol.bn_mode), hardware.autocast():
             n_pictures = min(EXAMPLE_EPISODES, len(protocol)) if isinstance(protocol, EpisodeProtocol) else 0
             for number in range(n_pictures):
                 drawn = protocol.draw(number, number + 1)

@@ -17,12 +17,14 @@ def result_table(run: RunFolder) -> Table:
 
 
 def published_table(run: RunFolder) -> Table | None:
-    """Published figures beside the run's own, or None where its config names none."""
+    """Published figures beside the run's own, or None where its config names none of its tests."""
     published = run.read_config().get("published")
     if not published:
         return None
-    results = {result["name"]: result for result in run.read_summary()["results"]}
-    table = Table(title=f"published: {published['source']}", title_justify="left", header_style="bold", box=SIMPLE_HEAD)
+    results = {result["name"]: result for result in reversed(run.read_summary()["results"])}  # its own come first
+    table = Table(
+        title=f"published: {escape(published['source'])}", title_justify="left", header_style="bold", box=SIMPLE_HEAD
+    )
     table.add_column("test", no_wrap=True)
     for name in ("published", "ours"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -34,7 +36,7 @@ def published_table(run: RunFolder) -> Table | None:
                 escape(name), f"{100 * figure:.2f} %", f"[bold]{with_interval(results[name])}[/]",
                 f"[{COLOURS[verdict]}]{verdict}[/]",
             )  # fmt: skip
-    return table
+    return table if table.row_count else None
 
 
 def beside(published: float, result: Mapping[str, Any]) -> str:
@@ -80,9 +82,10 @@ def results_table(results: Sequence[Mapping[str, Any]], *, title: str) -> Table:
 
 
 def mode_of(result: Mapping[str, Any]) -> str:
-    """What the method was allowed to see: the statistics of batch norm are said where they are not the usual ones."""
+    """What the method was allowed to see: batch norm's statistics and imbalanced queries are said where they differ."""
     bn_mode = result.get("bn_mode", "running")
-    return result["mode"] if bn_mode in ("running", "transductive") else f"{result['mode']}, bn {bn_mode}"
+    mode = result["mode"] if bn_mode in ("running", "transductive") else f"{result['mode']}, bn {bn_mode}"
+    return mode + ", imbalanced" * (result.get("imbalance") is not None)
 
 
 def with_interval(result: Mapping[str, Any]) -> str:

@@ -16,7 +16,7 @@ UNKNOWN_KEYS = {
     "++method.optimizer.learning_rate=1": ["method.optimizer.learning_rate=1", "lr"],
     "+dataset.rot=5": ["dataset.rot=5", "image_size"],
     "++dataset.source.alphabet=3": ["dataset.source.alphabet=3", "alphabets"],
-    "+dataset.augment.rotations=3": ["dataset.augment.rotations=3", "rotation"],
+    "+dataset.augment.warp.rotations=3": ["dataset.augment.warp.rotations=3", "rotation"],
     "+dataset.tests.more.n_ways=3": ["dataset.tests.more.n_ways=3", "n_way"],
     "+sead=1": ["sead=1", "did you mean seed"],
     "metod=siamese": ["metod", "did you mean method"],
@@ -45,7 +45,7 @@ WRONG_VALUES = {
     "model.widths=64": ["model.widths=64", "list"],
     "model.widths=[0]": ["model.widths=[0]", "1 or more"],
     "dataset.source=5": ["dataset.source=5"],
-    "dataset.augment=3": ["dataset.augment._target_ is missing"],
+    "dataset.augment=3": ["dataset.augment=3", "dataset.augment.warp"],
     "+dataset.tests.x=3": ["dataset.tests=", "group of keys"],
     "dataset.mean=[0.5,0.5]": ["dataset.mean=[0.5, 0.5]", "channels=1"],
     "hardware.threads=0": ["hardware.threads=0", "1 or more"],
@@ -104,7 +104,10 @@ def test_a_mistake_is_refused_by_name(refused, tiny, override, names):
 @pytest.mark.parametrize(
     ("key", "target"),
     [("model", target) for target in FORBIDDEN_TARGETS]
-    + [(key, "fewshot_runner.runs.json.loads") for key in ("method.optimizer", "dataset.source", "dataset.augment")],
+    + [
+        (key, "fewshot_runner.runs.json.loads")
+        for key in ("method.optimizer", "dataset.source", "dataset.augment.warp")
+    ],
 )
 def test_a_target_off_the_allow_list_is_neither_called_nor_imported(refused, tiny, key, target):
     before = set(sys.modules)

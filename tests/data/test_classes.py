@@ -92,3 +92,26 @@ def test_a_table_cannot_be_reassigned():
     table = ClassTable.build(np.array([0]), ["a"], [""], np.arange(1))
     with pytest.raises(dataclasses.FrozenInstanceError):
         table.names = ("b",)
+
+
+@settings(max_examples=200, deadline=None)
+@given(listings(), st.data())
+def test_two_tables_become_one_by_name(listing, data):
+    """As if the images of both had been kept from the start, though each numbers its classes by itself."""
+    labels, names, groups, keep = listing
+    if not len(keep):
+        return
+    of_first = np.array(data.draw(st.lists(st.booleans(), min_size=len(keep), max_size=len(keep))))
+    if of_first.all() or not of_first.any():
+        return
+    first, second = (ClassTable.build(labels, names, groups, keep[chosen]) for chosen in (of_first, ~of_first))
+    whole = ClassTable.build(labels, names, groups, keep)
+    for merged in (first.merged(second), second.merged(first)):
+        assert read(merged) == read(whole) == by_hand(*listing)
+        assert merged.members.tolist() == whole.members.tolist()
+
+
+def test_a_class_of_both_tables_keeps_all_its_images():
+    first = ClassTable.build(np.array([0, 1, 0]), ["whale", "dolphin"], ["", ""], np.array([0, 1]))
+    second = ClassTable.build(np.array([9, 9, 1, 0]), ["seal", "whale"], ["", ""], np.array([2, 3]))
+    assert read(first.merged(second)) == {"": {"dolphin": [1], "seal": [3], "whale": [0, 2]}}

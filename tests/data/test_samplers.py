@@ -289,7 +289,7 @@ def test_all_ways_take_every_class_in_another_order_each_time():
         ({"n_way": "some"}, "n_way=some: give a whole number of 1 or more or all"),
         ({"n_way": "all", "within_group": True}, "n_way=all and within_group=true exclude each other"),
         ({"n_shot": 0}, "n_shot=0: give a whole number of 1 or more$"),
-        ({"n_shot": "all"}, "n_shot=all: give a whole number of 1 or more$"),
+        ({"n_shot": "all"}, "n_shot=all: give a whole number of 1 or more; all is for the protocol closed_set$"),
         ({"n_query": -1}, "n_query=-1: give a whole number of 1 or more$"),
         ({"n_shot": 5, "n_query": 4}, "n_shot=5, n_query=4: the class 'b/1' has only 8 images where 9 are needed"),
     ],
@@ -515,3 +515,64 @@ def test_where_pairs_of_a_kind_run_out_the_other_kind_fills_up() -> None:
     assert len(batch.pairs) == 20  # 4 of one class, 4 within the group, 20 across
     with pytest.raises(UserError, match="n_pairs=4"):
         PKSampler(table, n_classes=4, n_images=2, n_pairs=4, seed=0)
+
+
+def counts_of(episodes: Episode, n_way: int) -> np.ndarray:
+    """(E, N) queries of each class."""
+    return np.array([np.bincount(row, minlength=n_way) for row in episodes.query_labels.numpy()])
+
+
+LARGE = make_table({"Many": [90] * 12})
+
+
+def test_trap_06_imbalanced_queries_are_shared_by_a_dirichlet_distribution() -> None:
+    """Each class's count has the moments of the Dirichlet-multinomial; every episode has as many queries in all."""
+    n_way, n_query, concentration = 10, 15, 2.0
+    sampler = EpisodeSampler(LARGE, n_way=n_way, n_shot=2, n_query=n_query, imbalance=concentration, seed=0)
+    episodes = sampler.draw(0, 2000)
+    counts = counts_of(episodes, n_way)
+    assert (counts.sum(axis=1) == n_way * n_query).all()
+    total, weight = n_way * n_query, n_way * concentration
+    expected = stats.dirichlet_multinomial(np.full(n_way, concentration), total).cov()[0, 0]
+    spread = counts.var(axis=0, ddof=1)
+    assert abs(counts.mean(axis=0) - n_query).max() < 4 * np.sqrt(expected / 2000)
+    assert abs(spread.mean() / expected - 1) < 0.1
+    assert expected > 5 * total / n_way * (1 - 1 / n_way)  # far from what even chances would give
+    assert counts.max() <= sampler.most_queries == 4 * n_query
+    assert weight == 20
+    for task in range(50):
+        support, query = episodes.support[task].tolist(), episodes.query[task].tolist()
+        assert len(set(support + query)) == n_way * (2 + n_query)
+        class_of = lookup(LARGE)
+        number = {class_of[i]: label for i, label in zip(support, episodes.support_labels[task].tolist(), strict=True)}
+        assert [number[class_of[i]] for i in query] == episodes.query_labels[task].tolist()
+
+
+def test_small_classes_bound_the_imbalance() -> None:
+    table = make_table({"Few": [14, 20, 30, 12]})
+    sampler = EpisodeSampler(table, n_way=3, n_shot=2, n_query=5, imbalance=0.2, seed=0)
+    counts = counts_of(sampler.draw(0, 300), 3)
+    assert (counts.sum(axis=1) == 15).all()
+    assert counts.max() == sampler.most_queries == 10
+    pieces = [sampler.draw(0, 3), sampler.draw(3, 300)]
+    assert torch.equal(torch.cat([piece.query for piece in pieces]), sampler.draw(0, 300).query)
+
+
+def test_within_groups_the_classes_that_are_never_drawn_bound_nothing() -> None:
+    table = make_table({"Large": [30] * 5, "Small": [6, 6]})
+    sampler = EpisodeSampler(table, n_way=5, n_shot=1, n_query=5, within_group=True, imbalance=2.0, seed=0)
+    assert sampler.most_queries == 20
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"imbalance": 0.0}, "imbalance=0.0: give a number above 0"),
+        ({"imbalance": 2.0, "n_query": 6}, r"imbalance=2.0, n_query=6: .*only 10 images besides.*n_query to 5 or less"),
+        ({"imbalance": 2.0, "n_shot": 11, "n_query": 1}, "add images to the class"),
+    ],
+)
+def test_imbalance_without_spare_images_is_refused(options: dict, message: str) -> None:
+    table = make_table({"Few": [14, 20, 30, 12]})
+    with pytest.raises(UserError, match=message):
+        EpisodeSampler(table, **{"n_way": 3, "n_shot": 2, "n_query": 5, "seed": 0, **options})

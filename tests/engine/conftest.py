@@ -17,7 +17,7 @@ from fewshot_runner.data.transforms import Standardise
 from fewshot_runner.engine.device import Hardware
 from fewshot_runner.engine.experiment import Experiment, Trainer
 from fewshot_runner.engine.log import Narrator
-from fewshot_runner.engine.protocols import Episodes
+from fewshot_runner.engine.protocols.episodes import Episodes
 from fewshot_runner.engine.schedule import Constant
 from fewshot_runner.engine.stopping import EarlyStopping, StopRequest
 from fewshot_runner.engine.train import train
@@ -107,7 +107,7 @@ def make_experiment(world: World, hardware: Hardware, make_method: Callable) -> 
             "method": method,
             "items": TrainingLoader(world.viewer, sampler, None, seed=seed),
             "optimizer": optimizer,
-            "schedule": Constant(),
+            "schedules": {"lr": Constant()},
             "validation": world.protocol("val", episodes=trainer.val_episodes),
             "tests": lambda: {"4way1shot": world.protocol("test"), "4way2shot": world.protocol("test", n_shot=2)},
             "stopping": EarlyStopping(patience=trainer.patience, monitor=trainer.monitor),

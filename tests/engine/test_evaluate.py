@@ -9,11 +9,13 @@ from torch import Tensor
 
 from fewshot_runner.data.batch import Episode
 from fewshot_runner.data.source import Run
-from fewshot_runner.engine import evaluate as module
+from fewshot_runner.engine import answers as module
+from fewshot_runner.engine.answers import embed_all
 from fewshot_runner.engine.device import Hardware
-from fewshot_runner.engine.evaluate import Evaluation, embed_all, evaluate
+from fewshot_runner.engine.evaluate import evaluate
 from fewshot_runner.engine.metrics import t_interval
-from fewshot_runner.engine.protocols import Runs
+from fewshot_runner.engine.protocols.base import Evaluation
+from fewshot_runner.engine.protocols.episodes import Runs
 from fewshot_runner.methods.base import EmbeddingMethod, Method
 
 
@@ -49,13 +51,13 @@ def by_hand(world, protocol) -> list[float]:
 def test_accuracies_by_hand(world, hardware: Hardware) -> None:
     protocol = world.protocol("test", episodes=30)
     evaluation = evaluate(Brightness(), protocol, hardware=hardware)
-    assert evaluation.accuracies.tolist() == pytest.approx(by_hand(world, protocol))
-    assert len(set(evaluation.accuracies.tolist())) > 3
-    assert evaluation.accuracy == evaluation.accuracies.mean()
-    assert evaluation.ci95 == t_interval(evaluation.accuracies)
+    assert evaluation.values.tolist() == pytest.approx(by_hand(world, protocol))
+    assert len(set(evaluation.values.tolist())) > 3
+    assert evaluation.mean == evaluation.values.mean()
+    assert evaluation.ci95 == t_interval(evaluation.values)
     assert evaluation.protocol == {
         "protocol": "episodes", "part": "test", "n_way": 4, "n_shot": 1, "n_query": 3, "within_group": False,
-        "episodes": 30, "episode_seed": 0,
+        "imbalance": None, "episodes": 30, "episode_seed": 0, "mode": "inductive", "bn_mode": "running",
     }  # fmt: skip
 
 
@@ -66,7 +68,7 @@ def test_fixed_runs_by_hand(world, hardware: Hardware) -> None:
     ]
     protocol = Runs(runs, world.viewer, name="two_runs")
     evaluation = evaluate(Brightness(), protocol, hardware=hardware)
-    assert evaluation.accuracies.tolist() == pytest.approx(by_hand(world, protocol))
+    assert evaluation.values.tolist() == pytest.approx(by_hand(world, protocol))
     described = evaluation.protocol
     assert (described["n_way"], described["n_shot"], described["n_query"], described["episodes"]) == (2, 1, 1, 2)
     assert (described["protocol"], described["part"], described["episode_seed"]) == ("runs", "two_runs", None)
@@ -115,7 +117,7 @@ def test_chunks_do_not_change_accuracies(
     monkeypatch.setattr(module, "COMPARISONS_AT_ONCE", comparisons)
     calls: list[int] = []
     chunked = evaluate(make_method(), protocol, hardware=hardware, between=lambda: calls.append(1))
-    np.testing.assert_array_equal(chunked.accuracies, whole.accuracies)
+    np.testing.assert_array_equal(chunked.values, whole.values)
     if (images, comparisons) == (1, 1):
         assert len(calls) == 6 * 8 + 25  # once an image, once an episode
 
@@ -151,16 +153,16 @@ def test_embed_all_keeps_the_order(world, make_method, monkeypatch: pytest.Monke
 
 
 def test_the_mean_is_over_tasks() -> None:
-    evaluation = Evaluation(np.array([0.5, 1.0]), {})
-    assert evaluation.accuracy == 0.75
-    assert Evaluation(np.array([0.5]), {}).ci95 is None
+    evaluation = Evaluation({"accuracy": np.array([0.5, 1.0])}, {})
+    assert evaluation.mean == 0.75
+    assert Evaluation({"accuracy": np.array([0.5])}, {}).ci95 is None
 
 
 def test_mixed_precision_gives_finite_answers_without_spurious_ties(world, make_method) -> None:
     protocol = world.protocol("test", episodes=200)
     exact = evaluate(make_method(), protocol, hardware=Hardware(device="cpu", threads=1))
     mixed = evaluate(make_method(), protocol, hardware=Hardware(device="cpu", threads=1, precision="bfloat16"))
-    assert np.isfinite(mixed.accuracies).all()
-    assert abs(mixed.accuracy - exact.accuracy) < 0.02
-    earned = mixed.accuracies * protocol.draw(0, 1).query.shape[1]
+    assert np.isfinite(mixed.values).all()
+    assert abs(mixed.mean - exact.mean) < 0.02
+    earned = mixed.values * protocol.draw(0, 1).query.shape[1]
     assert np.allclose(earned, earned.round())  # a tie would have earned a part

@@ -137,7 +137,7 @@ def test_logged_figures_are_means_since_the_last(scripted, recorder) -> None:
 
 def test_trap_15_the_rate_is_the_closed_form_of_the_step(scripted, recorder) -> None:
     experiment = scripted(
-        [1.0] * 60, [0.5], schedule=Exponential(factor=0.99, every=1), max_steps=60, val_every=100, log_every=1
+        [1.0] * 60, [0.5], schedules={"lr": Exponential(factor=0.99, every=1)}, max_steps=60, val_every=100, log_every=1
     )
     rates = experiment.optimizer.rates
     assert rates[50] == pytest.approx(0.5 * 0.6050060671, rel=1e-9)
@@ -153,7 +153,7 @@ def test_every_group_of_parameters_follows_its_own_base_rate(make_experiment, re
             {"params": [method.log_scale], "lr": 0.02, "initial_lr": 0.02},
         ]
     )
-    experiment = make_experiment(method=method, optimizer=optimizer, schedule=Cosine(), max_steps=3)
+    experiment = make_experiment(method=method, optimizer=optimizer, schedules={"lr": Cosine()}, max_steps=3)
     fit(experiment, lambda: {"accuracy": 0.5}, recorder, recorder, StopRequest())
     # the last step is number 2 of 3: (1 + cos 120 degrees) / 2 = 1/4
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.025, 0.005])
@@ -296,7 +296,7 @@ def test_trap_16_resuming_goes_on_with_the_same_bits(
         plain = make_method()
         method = Dropping(plain.backbone)
         return make_experiment(
-            method=method, schedule=Cosine(warmup=2), max_steps=9, log_every=4, val_every=2, patience=3,
+            method=method, schedules={"lr": Cosine(warmup=2)}, max_steps=9, log_every=4, val_every=2, patience=3,
             checkpoint_every=stop_at,
         )  # fmt: skip
 

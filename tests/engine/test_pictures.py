@@ -1,10 +1,10 @@
-"""Pictures of episodes, pixel by pixel."""
+"""Pictures of episodes and of confusions, pixel by pixel."""
 
 import numpy as np
 import torch
 
 from fewshot_runner.data.batch import Episode
-from fewshot_runner.engine.pictures import FRAME, GAP, NEUTRAL, RIGHT, WRONG, episode_picture
+from fewshot_runner.engine.pictures import FRAME, GAP, NEUTRAL, RIGHT, WRONG, confusion_picture, episode_picture
 
 SIDE = 4
 TILE = SIDE + 2 * FRAME
@@ -70,3 +70,34 @@ def test_colour_images_and_a_blank_episode() -> None:
     blank = Episode(torch.zeros(1, 2, 1, SIDE, SIDE), torch.tensor([[0, 1]]), torch.zeros(1, 2, 1, SIDE, SIDE),
                     torch.tensor([[0, 1]]), 2)  # fmt: skip
     assert episode_picture(blank).max() == 255
+
+
+def test_the_shade_of_a_confusion_is_its_share_of_the_row() -> None:
+    """Four pixels a cell without names: white for none, green for right ones and red for mistakes."""
+    counts = np.array([[3, 1, 0], [0, 5, 0], [0, 0, 0]])
+    picture = confusion_picture(counts, [])
+    assert picture.shape == (12, 12, 3)
+    for row in range(3):
+        for column in range(3):
+            share = counts[row, column] / max(1, counts[row].sum())
+            hue = RIGHT if row == column else WRONG
+            expected = [int(255 - share * (255 - value)) for value in hue]
+            cell = picture[4 * row : 4 * row + 4, 4 * column : 4 * column + 4]
+            assert (cell == expected).all(), (row, column)
+
+
+def test_rows_are_the_classes_of_the_images_and_names_have_room() -> None:
+    counts = np.array([[0, 7], [0, 2]])
+    short, long = (confusion_picture(counts, [name, "b"], cell=40) for name in ("a", "a rather long name of a class"))
+    assert short.shape[0] == short.shape[1] < long.shape[0] == long.shape[1]
+    margin = len(short) - 80
+    corners = [
+        [short[margin + 40 * row + 2, margin + 40 * column + 2].tolist() for column in range(2)] for row in range(2)
+    ]
+    assert corners == [[[255] * 3, list(WRONG)], [[255] * 3, list(RIGHT)]]
+    assert (short[margin + 40 : margin + 80, margin : margin + 40] == 255).all()  # a count of nothing is not written
+    assert (short[margin : margin + 40, margin + 40 :] != WRONG).any()  # 7 is
+
+
+def test_many_classes_are_shades_alone() -> None:
+    assert confusion_picture(np.eye(41, dtype=int), [f"class{c}" for c in range(41)]).shape == (164, 164, 3)

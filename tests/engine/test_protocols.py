@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from fewshot_runner.data.source import Run
-from fewshot_runner.engine.protocols import Protocol, Runs
+from fewshot_runner.engine.protocols.episodes import EpisodeProtocol, Runs
 
 FIELDS = ("support", "support_labels", "query", "query_labels")
 
 
-def protocols(world) -> list[Protocol]:
+def protocols(world) -> list[EpisodeProtocol]:
     runs = [Run((k, k + 8), (0, 1), (k + 1, k + 9, k + 2, k + 10), (0, 1, 0, 1)) for k in range(5)]
     return [world.protocol("test", episodes=5), Runs(runs, world.viewer, name="five_runs")]
 
@@ -37,7 +37,7 @@ def test_runs_say_what_they_are(world) -> None:
     described = protocols(world)[1].describe()
     assert described == {
         "protocol": "runs", "part": "five_runs", "n_way": 2, "n_shot": 1, "n_query": 2, "within_group": True,
-        "episodes": 5, "episode_seed": None,
+        "episodes": 5, "episode_seed": None, "mode": "inductive", "bn_mode": "running",
     }  # fmt: skip
 
 

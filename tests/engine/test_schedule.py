@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from fewshot_runner.engine.schedule import Constant, Cosine, Exponential
+from fewshot_runner.engine.schedule import Constant, Cosine, Exponential, Linear
 from fewshot_runner.errors import UserError
 
 
@@ -18,7 +18,7 @@ def test_trap_15_factors_do_not_compound() -> None:
 
 
 def test_trap_15_the_rate_of_a_step_does_not_depend_on_what_was_asked_before() -> None:
-    for schedule in (Constant(), Cosine(warmup=10, floor=0.1), Exponential(factor=0.99, every=3)):
+    for schedule in (Constant(), Cosine(warmup=10, floor=0.1), Exponential(factor=0.99, every=3), Linear(steps=40)):
         forwards = [schedule(step, 100) for step in range(100)]
         assert [schedule(step, 100) for step in reversed(range(100))] == forwards[::-1]
 
@@ -57,3 +57,20 @@ def test_constant() -> None:
 def test_impossible_settings_are_refused(schedule: type, options: dict) -> None:
     with pytest.raises(UserError, match="|".join(f"{key}={value}" for key, value in options.items())):
         schedule(**options)
+
+
+def test_linear_by_hand() -> None:
+    """Momentum from 0.5 to 0.9 over 100 of 200 epochs, as a factor of 0.9; Reptile's meta step down to nothing."""
+    momentum = Linear(start=0.5 / 0.9, end=1.0, steps=100)
+    for step in (0, 1, 50, 99, 100, 150, 199):
+        assert 0.9 * momentum(step, 200) == pytest.approx(min(0.9, 0.5 + 0.4 * step / 100), rel=1e-12)
+    meta_step = Linear()
+    assert [meta_step(step, 4) for step in range(5)] == [1.0, 0.75, 0.5, 0.25, 0.0]
+    assert Linear(start=0.2, end=0.6)(30, 40) == pytest.approx(0.5)
+    assert Linear()(0, 0) == 1.0
+
+
+@pytest.mark.parametrize("options", [{"start": -0.1}, {"end": -1.0}, {"steps": 0}])
+def test_impossible_lines_are_refused(options: dict) -> None:
+    with pytest.raises(UserError, match="|".join(f"{key}={value}" for key, value in options.items())):
+        Linear(**options)

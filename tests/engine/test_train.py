@@ -24,7 +24,7 @@ def breaks_after(step: int):
 def test_trap_08_the_summary_is_what_best_pt_scores(
     make_experiment, make_method, world, hardware, run_folder: RunFolder, train_in
 ) -> None:
-    experiment = make_experiment(max_steps=16, val_every=4, schedule=breaks_after(8), rate=0.01)
+    experiment = make_experiment(max_steps=16, val_every=4, schedules={"lr": breaks_after(8)}, rate=0.01)
     train_in(experiment, run_folder)
     summary = run_folder.read_summary()
     assert summary["best_step"] < 16
@@ -38,10 +38,10 @@ def test_trap_08_the_summary_is_what_best_pt_scores(
         method.load_state_dict(state["method"])
         scores[name] = evaluate(method, world.protocol("test"), hardware=hardware)
     first = summary["results"][0]
-    assert first["accuracy"] == scores["best"].accuracy
-    assert first["accuracy"] != scores["last"].accuracy
-    assert first["ci95"] == t_interval(scores["best"].accuracies)
-    np.testing.assert_allclose(np.load(run_folder.path / first["tasks"]), scores["best"].accuracies)
+    assert first["accuracy"] == scores["best"].mean
+    assert first["accuracy"] != scores["last"].mean
+    assert first["ci95"] == t_interval(scores["best"].values)
+    np.testing.assert_allclose(np.load(run_folder.path / first["tasks"]), scores["best"].values)
 
 
 def test_trap_07_no_test_image_is_seen_and_no_test_built_before_training_has_ended(

@@ -30,8 +30,6 @@ class ClosedSet(EpisodeProtocol):
     images a class, trained head or not.
     """
 
-    figures = ("accuracy", "loss")
-
     def __init__(
         self,
         train: ClassTable,
@@ -50,14 +48,23 @@ class ClosedSet(EpisodeProtocol):
                 f"eval.protocol=closed_set: {strangers[0]!r} is a class of the {part} part and not of training; "
                 "choose a split of images, such as dataset.split=images, or eval.protocol=episodes"
             )
+        if n_shot != "all" and n_shot < 1:
+            raise UserError(f"n_shot={n_shot}: give a whole number of 1 or more, or all for all training images")
         if n_shot != "all" and train.sizes.min() < n_shot:
             smallest = int(train.sizes.argmin())
             raise UserError(
-                f"n_shot={n_shot}: the class {train.names[smallest]!r} has only {train.sizes[smallest]} training images"
+                f"n_shot={n_shot}: the class {train.names[smallest]!r} has only {train.sizes[smallest]} training "
+                "images; lower n_shot"
+            )
+        if n_shot == "all" and bn_mode != "running":
+            raise UserError(
+                f"eval.bn_mode={bn_mode}: eval.protocol=closed_set with n_shot=all knows running statistics alone; "
+                "give a number of shots, or eval.bn_mode=running"
             )
         self.train = train
         self.viewer = viewer
         self.n_shot = n_shot
+        self.figures = ("accuracy", "loss") if n_shot == "all" else ("accuracy",)
         self.episodes = 1 if n_shot == "all" else episodes
         self.seed = seed
         self.part = part

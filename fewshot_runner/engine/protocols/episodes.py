@@ -84,6 +84,7 @@ class Episodes(EpisodeProtocol):
             "n_query": sampler.n_query,
             "within_group": sampler.eligible_groups is not None,
             "imbalance": sampler.imbalance,
+            **({} if sampler.imbalance is None else {"most_queries": sampler.most_queries}),
             "episodes": self.episodes,
             "episode_seed": sampler.seed,
             **self.mode,

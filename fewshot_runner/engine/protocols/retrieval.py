@@ -23,6 +23,9 @@ from fewshot_runner.methods.base import EmbeddingMethod, Method
 
 ANSWERS = 5
 GALLERY_AT_ONCE = 512
+PROBES_AT_ONCE = 1024
+# A probe is worth 1 / rank; in sixtieths, whole numbers: WORTH[r - 1] at rank r, and nothing beyond.
+WORTH = np.array([*(60 // rank for rank in range(1, ANSWERS + 1)), 0])
 
 
 @dataclass(frozen=True)
@@ -86,8 +89,13 @@ class Retrieval(Protocol):
             )
 
     def measure(self, method: Method, between: Between) -> Evaluation:
-        threshold = self.fit_threshold(method, between)
-        similarities = identity_similarities(method, self.search, self.viewer, between)
+        fitted = threshold = None
+        if self.unknown is not None:
+            fitted = identity_similarities(method, self.fitted_on, self.viewer, between)
+            threshold = best_unknown(fitted, self.fitted_on.labels)
+        similarities = fitted
+        if fitted is None or self.search is not self.fitted_on:
+            similarities = identity_similarities(method, self.search, self.viewer, between)
         ranks = right_ranks(similarities, self.search.labels, threshold)
         further = {} if threshold is None else {"threshold": threshold}
         figures = {f"map_at_{ANSWERS}": np.where(ranks <= ANSWERS, 1 / ranks, 0.0)}
@@ -97,13 +105,6 @@ class Retrieval(Protocol):
         answers = top_answers(similarities, self.asked.gallery.names, unknown=self.unknown, threshold=threshold)
         named = dict(zip(self.image_names[self.asked.probes].tolist(), answers, strict=True))
         return Evaluation(figures, self.describe(), unit="probes", further=further, answers=named)
-
-    def fit_threshold(self, method: Method, between: Between) -> float | None:
-        """The similarity of the unknown label that gives validation its best figure; None without such a label."""
-        if self.unknown is None:
-            return None
-        similarities = identity_similarities(method, self.fitted_on, self.viewer, between)
-        return best_unknown(similarities, self.fitted_on.labels)
 
     def describe(self) -> dict[str, Any]:
         return {
@@ -122,13 +123,15 @@ def identity_similarities(method: EmbeddingMethod, search: Search, viewer: Viewe
     """(P, I) similarity of each probe to the most similar image of each identity."""
     gallery = embed_all(method, viewer, torch.from_numpy(search.gallery.members), between)  # (G, ...)
     probes = embed_all(method, viewer, torch.from_numpy(search.probes), between)  # (P, ...)
-    similarities = []
-    for images in gallery.split(GALLERY_AT_ONCE):  # each image as a class of its own
-        labels = torch.arange(len(images), device=images.device)
-        similarities.append(method.score(images[None], labels[None], probes[None], len(images))[0].float().cpu())
-        between()
-    of_images = torch.cat(similarities, dim=1).double().numpy()  # (P, G)
-    return np.maximum.reduceat(of_images, search.gallery.offsets[:-1], axis=1)
+    of_identities = []
+    for chunk in probes.split(PROBES_AT_ONCE):  # tens of thousands against as many images take gigabytes
+        of_images = []
+        for images in gallery.split(GALLERY_AT_ONCE):  # each image as a class of its own
+            labels = torch.arange(len(images), device=images.device)
+            of_images.append(method.score(images[None], labels[None], chunk[None], len(images))[0].float().cpu())
+            between()
+        of_identities.append(np.maximum.reduceat(torch.cat(of_images, 1).numpy(), search.gallery.offsets[:-1], axis=1))
+    return np.concatenate(of_identities).astype(float)
 
 
 def right_ranks(similarities: np.ndarray, labels: np.ndarray, threshold: float | None) -> np.ndarray:
@@ -146,16 +149,20 @@ def best_unknown(similarities: np.ndarray, labels: np.ndarray) -> float:
     """The similarity of the unknown label for which the mean average precision is highest.
 
     `similarities` (P, I), `labels` (P,). Between two similarities that occur among the probes' best ones, any place
-    gives the same; the middle is taken.
+    gives the same; the middle is taken, and of several equally good ones the lowest.
     """
-    top = np.unique(np.sort(similarities, axis=1)[:, -ANSWERS:])
-    places = np.concatenate([[top[0] - 1], (top[:-1] + top[1:]) / 2, [top[-1] + 1]])
-
-    def precision(place: float) -> float:
-        ranks = right_ranks(similarities, labels, place)
-        return float(np.where(ranks <= ANSWERS, 1 / ranks, 0.0).mean())
-
-    return float(max(places, key=precision))
+    best = -np.sort(-similarities, axis=1)[:, :ANSWERS]  # (P, A), falling
+    values, position = np.unique(best, return_inverse=True)  # rising
+    unknown, most = labels < 0, best.shape[1]
+    risen = np.zeros(best.shape, dtype=np.int64)  # (P, A) what a probe is worth more once the place passes each value
+    risen[unknown] = WORTH[:most] - WORTH[1 : most + 1]
+    ranks = right_ranks(similarities, labels, None)
+    found = ~unknown & (ranks <= most)
+    risen[found, ranks[found] - 1] = WORTH[ranks[found]] - WORTH[ranks[found] - 1]  # where the right answer stands
+    gained = np.bincount(position.ravel(), weights=risen.ravel())  # of each value, whole numbers
+    k = int(np.concatenate([[0], gained.cumsum()]).argmax())  # the place lies above k values
+    places = np.concatenate([[values[0] - 1], (values[:-1] + values[1:]) / 2, [values[-1] + 1]])
+    return float(places[k])
 
 
 def top_answers(

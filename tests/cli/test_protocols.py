@@ -1,0 +1,172 @@
+"""From the settings of a test to its protocol: what is added, what is refused, and what is called how."""
+
+import pytest
+import torch
+
+from fewshot_runner.cli.build import Builder
+from fewshot_runner.cli.compose import compose
+from fewshot_runner.cli.evaluation import merge
+from fewshot_runner.engine.features import FeatureViewer
+from fewshot_runner.errors import UserError
+from fewshot_runner.runs import RunFolder
+
+
+@pytest.fixture
+def builder(tiny):
+    def make(*overrides: str, method: str = "prototypical", tests: dict | None = None) -> Builder:
+        config = compose([*tiny(method), *overrides])
+        if tests is not None:
+            config["dataset"]["tests"] = tests
+        return Builder(config)
+
+    return make
+
+
+def test_trap_06_a_transductive_figure_stands_beside_that_of_imbalanced_queries(fsl, tiny, tmp_path) -> None:
+    answer = fsl("train", *tiny(), "eval.bn_mode=transductive", "episode.n_query=3", "trainer.max_steps=2",
+                 f"output_dir={tmp_path}/runs")  # fmt: skip
+    assert answer.code == 0, answer.err
+    balanced, imbalanced = RunFolder(answer.run).read_summary()["results"]
+    assert balanced["name"] == "3way1shot_transductive"
+    assert imbalanced["name"] == "3way1shot_transductive_imbalanced"
+    assert (balanced["mode"], balanced["imbalance"]) == ("transductive", None)
+    assert (imbalanced["mode"], imbalanced["imbalance"], imbalanced["most_queries"]) == ("transductive", 2.0, 7)
+    assert {key: balanced[key] for key in ("n_way", "n_shot", "n_query", "episodes", "episode_seed")} == {
+        key: imbalanced[key] for key in ("n_way", "n_shot", "n_query", "episodes", "episode_seed")
+    }
+    assert answer.out.count("3way1shot_transductive") == 2  # both stand in the table
+
+
+def test_trap_06_every_transductive_test_has_its_imbalanced_one(builder) -> None:
+    tests = {"hard": {"n_way": 4}, "known": {"n_way": 5, "bn_mode": "running"}, "own": {"n_way": 4, "imbalance": 5.0}}
+    configs = builder("eval.bn_mode=transductive", "episode.n_query=3", tests=tests).tests()
+    assert list(configs) == ["3way1shot_transductive", "3way1shot_transductive_imbalanced", "hard", "hard_imbalanced",
+                             "known", "own"]  # fmt: skip
+    assert [protocol.sampler.imbalance for protocol in configs.values()] == [None, 2.0, None, 2.0, None, 5.0]
+    assert list(builder("eval.bn_mode=support").tests()) == ["3way1shot_support"]
+
+
+def test_trap_06_classes_without_spare_images_are_refused_before_training(refused, tiny) -> None:
+    said = refused("train", *tiny(), "eval.bn_mode=transductive")  # 8 drawers: 1 shot, 4 queries, 3 to spare
+    for words in ("eval.bn_mode=transductive", "imbalanced", "only 7 images", "lower episode.n_query to 3 or less"):
+        assert words in " ".join(said.split())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["eval.imbalance=2"], ["imbalance=2", "n_query=4", "only 7 images", "3 or less"]),
+        (["eval.imbalance=0", "episode.n_query=2"], ["eval.imbalance=0"]),
+        (["eval.imbalance=2", "eval.protocol=verification"], ["eval.imbalance=2", "verification"]),
+        (["eval.pairs=7", "eval.protocol=verification"], ["eval.pairs=7", "even"]),
+        (["eval.protocol=verification", "eval.bn_mode=support"], ["eval.bn_mode=support", "running"]),
+        (["eval.protocol=verification", "trainer.monitor=loss"], ["trainer.monitor=loss", "accuracy, auc"]),
+        (["eval.protocol=closed_set"], ["is a class of the", "dataset.split"]),
+        (["eval.protocol=retrieval"], ["dataset.symmetries=dihedral", "none"]),
+        (["eval.protocol=retrieval", "dataset.symmetries=none"], ["not in the gallery"]),
+        (["episode.n_shot=all"], ["n_shot=all", "closed_set"]),
+        (["trainer.cache_features=true"], ["trainer.cache_features=true", "frozen"]),
+        (["dataset.augment=3"], ["dataset.augment=3", "dataset.augment.warp"]),
+        (["+method.layers.heed.lr=1"], ["method.layers.heed"]),
+        (["+method.momentum._target_=fewshot_runner.engine.schedule.Constant"], ["method.momentum", "AdamW"]),
+    ],
+)
+def test_what_would_fail_or_flatter_is_refused_before_training(refused, tiny, overrides, words) -> None:
+    said = " ".join(refused("train", *tiny(), *overrides, lines=10).split())
+    assert [word for word in words if word not in said] == []
+
+
+def test_a_test_of_the_data_set_may_not_hide_the_runs_own(builder) -> None:
+    with pytest.raises(UserError, match=r"dataset\.tests\.3way1shot"):
+        builder(tests={"3way1shot": {"n_query": 2}}).tests()
+    assert list(builder(tests={"3way1shot": {"n_query": 4, "split": "alphabets"}}).tests()) == ["3way1shot"]
+
+
+def test_nothing_to_train_is_refused_unless_no_step_is_to_be_made(builder) -> None:
+    for steps in (3, 0):
+        made = builder(f"trainer.max_steps={steps}", method="triplet")
+        made.method = frozen(made.method)
+        if steps:
+            with pytest.raises(UserError, match="nothing to train"):
+                made.experiment()
+        else:
+            assert made.experiment().optimizer is None
+
+
+def test_options_of_layers_and_rates_of_a_step(tiny) -> None:
+    """Koch et al.'s: 0.1 x 0.99 ** epoch, momentum from 0.5 over a hundred epochs, heavier L2 on the head."""
+    schedule = "fewshot_runner.engine.schedule"
+    config = compose(tiny("siamese"))
+    config["method"] |= {
+        "optimizer": {"_target_": "torch.optim.SGD", "lr": 0.1, "momentum": 0.9, "weight_decay": 2e-4},
+        "schedule": {"_target_": f"{schedule}.Exponential", "factor": 0.99, "every": 234},
+        "momentum": {"_target_": f"{schedule}.Linear", "start": 0.5555556, "end": 1.0, "steps": 23400},
+        "layers": {"head": {"weight_decay": 1e-3, "lr": 0.2}, "head.threshold": {"lr": 0.5}},
+    }
+    experiment = Builder(config).experiment()
+    named = {id(parameter): name for name, parameter in experiment.method.named_parameters()}
+    of = {named[id(p)]: group for group in experiment.optimizer.param_groups for p in group["params"]}
+    assert of.keys() == set(named.values())
+    for name, group in of.items():
+        rate = 0.5 if name == "head.threshold" else 0.2 if name.startswith("head") else 0.1
+        decay = 1e-3 if name == "head.weight" else 2e-4  # the longest prefix alone counts
+        assert (group["initial_lr"], group["weight_decay"]) == (rate, decay), name
+        assert group["initial_momentum"] == 0.9
+    for step in (0, 233, 234, 11700, 23399, 46799):
+        assert experiment.schedules["lr"](step, 46800) == pytest.approx(0.99 ** (step // 234), rel=1e-12)
+        expected = min(0.9, 0.5 + 0.4 * step / 23400)
+        assert 0.9 * experiment.schedules["momentum"](step, 46800) == pytest.approx(expected, rel=1e-6)
+
+
+def frozen(build):
+    """A builder's `method` whose backbone is not trained."""
+
+    def method(facts):
+        made = build(facts)
+        made.backbone.requires_grad_(False)
+        return made
+
+    return method
+
+
+CACHED = ("trainer.cache_features=true", "dataset.augment=null", "dataset.symmetries=none")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ((*CACHED, "dataset.symmetries=dihedral"), r"dataset\.symmetries=none"),
+        (("trainer.cache_features=true", "dataset.symmetries=none"), r"dataset\.augment=null"),
+        ((*CACHED, "eval.bn_mode=support"), r"eval\.bn_mode=support"),
+    ],
+)
+def test_features_are_cached_only_where_they_stay_the_same(builder, overrides, message) -> None:
+    made = builder(*overrides, method="siamese")
+    made.method = frozen(made.method)
+    with pytest.raises(UserError, match=message):
+        made.experiment()
+
+
+@torch.no_grad()
+def test_features_of_a_frozen_backbone_are_cached(builder) -> None:
+    made = builder(*CACHED, method="siamese")
+    made.method = frozen(made.method)
+    experiment = made.experiment()
+    assert isinstance(experiment.validation.viewer, FeatureViewer)
+    assert experiment.validation.viewer is experiment.items.viewer
+    assert experiment.items.viewer.features is None  # nothing is computed until it is asked for
+    assert "1 x 16 x 16" in experiment.describe()
+    assert experiment.items.viewer.features is None
+    assert experiment.items[0].images.shape[1:] == (experiment.method.backbone.out_features,)
+    torch.testing.assert_close(
+        experiment.items[0].images[:3],
+        experiment.method.backbone.eval()(experiment.items.viewer.pictures(experiment.items.sampler[0].images[:3])),
+    )
+
+
+def test_results_of_the_same_tasks_are_replaced_where_they_stood() -> None:
+    own = {"name": "a", "dataset": "x", "metric": "accuracy", "accuracy": 0.5, "ci95": 0.1, "step": 3, "tasks": "t"}
+    other = {**own, "dataset": "y"}
+    new = {**own, "accuracy": 0.7, "ci95": 0.2, "further": {"loss": 1}}
+    assert merge([own, other], [new]) == [new, other]
+    assert merge([own], [other]) == [own, other]

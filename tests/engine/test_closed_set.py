@@ -1,0 +1,175 @@
+"""The classes of training, other images: against loops over names, and what few-shot supports may hold.
+
+Shapes: B images, Q queries, N classes.
+"""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fewshot_runner.data.classes import ClassTable
+from fewshot_runner.engine.device import Hardware
+from fewshot_runner.engine.evaluate import evaluate
+from fewshot_runner.engine.protocols.closed_set import ClosedSet
+from fewshot_runner.errors import UserError
+from fewshot_runner.methods.base import Classifier, EmbeddingMethod
+
+NAMES = [f"class{c:02d}" for c in range(24)]
+GROUPS = [f"group{c // 3}" for c in range(24)]
+
+
+class Constant(EmbeddingMethod):
+    """Gives every class the same score, whatever it is shown."""
+
+    def loss(self, batch: object) -> Tensor:
+        raise NotImplementedError
+
+    def embed(self, images: Tensor) -> Tensor:
+        return images.flatten(1)
+
+    def score(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Tensor:
+        return torch.zeros(*query.shape[:2], n_way)
+
+
+class ConstantHead(Constant, Classifier):
+    n_classes = 12
+
+    def recognise(self, images: Tensor) -> Tensor:
+        return torch.zeros(len(images), self.n_classes)
+
+
+class Nearest(Constant):
+    """The class of the nearest support image, by plain distances of pixels."""
+
+    def score(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Tensor:
+        distances = torch.cdist(query, support)  # (E, Q, S)
+        of_class = nn.functional.one_hot(support_labels, n_way).bool()  # (E, S, N)
+        return -distances[..., None].masked_fill(~of_class[:, None], torch.inf).amin(2)
+
+
+class Head(ConstantHead):
+    """A fixed linear head with answers of its own."""
+
+    def recognise(self, images: Tensor) -> Tensor:
+        weight = torch.randn(12, images[0].numel(), generator=torch.Generator().manual_seed(0))
+        return images.flatten(1) @ weight.T
+
+
+def by_image(world, images: range, classes: range = range(12)) -> ClassTable:
+    """Some of the eight images of some classes."""
+    keep = np.flatnonzero(np.isin(world.labels, classes) & np.isin(np.arange(len(world.labels)) % 8, images))
+    return ClassTable.build(world.labels, NAMES, GROUPS, keep)
+
+
+def closed_set(world, *, n_shot: int | str = "all", queries: ClassTable | None = None, **options) -> ClosedSet:
+    given = {"episodes": 6, "seed": 0, "part": "test", **options}
+    return ClosedSet(by_image(world, range(5)), queries or by_image(world, range(5, 8)), world.viewer,
+                     n_shot=n_shot, **given)  # fmt: skip
+
+
+@pytest.mark.parametrize("method", [Constant(), ConstantHead()])
+@pytest.mark.parametrize("n_shot", ["all", 1, 3])
+def test_trap_01_a_constant_method_scores_one_in_n(world, hardware: Hardware, method, n_shot) -> None:
+    evaluation = evaluate(method, closed_set(world, n_shot=n_shot), hardware=hardware)
+    np.testing.assert_allclose(evaluation.values, 1 / 12, rtol=1e-12)
+
+
+def test_all_training_images_are_the_support_of_a_method_without_a_head(world, hardware: Hardware) -> None:
+    evaluation = evaluate(Nearest(), closed_set(world), hardware=hardware)
+    pixels = world.pixels.flatten(1).double()
+    support = [i for i in range(96) if i % 8 < 5]
+    right, confusion = [], np.zeros((12, 12), dtype=int)
+    for query in (i for i in range(96) if i % 8 >= 5):
+        nearest = min(support, key=lambda s: float((pixels[query] - pixels[s]).norm()))
+        right.append(float(nearest // 8 == query // 8))
+        confusion[query // 8, nearest // 8] += 1
+    assert 0.2 < np.mean(right) < 1
+    assert evaluation.values.tolist() == right
+    assert evaluation.confusion.tolist() == confusion.tolist()
+    assert evaluation.unit == "images"
+
+
+def test_a_trained_head_answers_and_its_loss_is_the_surprise(world, hardware: Hardware) -> None:
+    method = Head()
+    evaluation = evaluate(method, closed_set(world), hardware=hardware)
+    queries = [i for i in range(96) if i % 8 >= 5]
+    logits = method.recognise(world.viewer(torch.tensor(queries))).double()
+    answers, surprises = [], []
+    for query, row in zip(queries, logits.tolist(), strict=True):
+        shares = [np.exp(value - max(row)) for value in row]
+        answers.append(int(np.argmax(row)))
+        surprises.append(-np.log(shares[query // 8] / sum(shares)))
+    assert evaluation.values.tolist() == [float(a == q // 8) for a, q in zip(answers, queries, strict=True)]
+    np.testing.assert_allclose(evaluation.figures["loss"], surprises, rtol=1e-4)
+    assert evaluation.means()["loss"] == pytest.approx(np.mean(surprises), rel=1e-4)
+    counts = [[sum(a == column and q // 8 == row for a, q in zip(answers, queries, strict=True))
+               for column in range(12)] for row in range(12)]  # fmt: skip
+    assert evaluation.confusion.tolist() == counts
+    assert evaluation.confusion.sum() == len(queries)
+
+
+def test_labels_are_those_of_training_though_a_part_lists_its_classes_otherwise(world, hardware: Hardware) -> None:
+    """The queries' own numbers start at another class, leave one out, and follow other groups."""
+    few = by_image(world, range(5, 8), classes=[9, 4, 7])
+    turned = ClassTable.build(world.labels, NAMES, GROUPS[::-1], few.members)
+    assert turned.names != few.names
+    for queries in (few, turned):
+        protocol = closed_set(world, queries=queries)
+        episode = protocol.draw(0, 1)
+        train = by_image(world, range(5))
+        for image, label in zip(episode.query[0].tolist(), episode.query_labels[0].tolist(), strict=True):
+            assert train.names[label] == NAMES[image // 8]
+        right = [float(Head().recognise(world.viewer(torch.tensor([i]))).argmax() == i // 8)
+                 for i in episode.query[0].tolist()]  # fmt: skip
+        assert evaluate(Head(), protocol, hardware=hardware).values.tolist() == right
+
+
+@pytest.mark.parametrize("n_shot", [1, 3, 5])
+def test_few_shot_supports_are_different_training_images_and_no_queries(world, n_shot: int) -> None:
+    protocol = closed_set(world, n_shot=n_shot, episodes=300)
+    episodes = protocol.draw(0, 300)
+    assert episodes.support.shape == (300, 12 * n_shot)
+    assert (episodes.support % 8 < 5).all()
+    assert (episodes.query % 8 >= 5).all()
+    assert (episodes.support // 8 == episodes.support_labels).all()
+    assert (episodes.query // 8 == episodes.query_labels).all()
+    assert all(len(set(row)) == 12 * n_shot for row in episodes.support.tolist())
+    assert len(episodes.support.unique()) == 60  # every training image has its turn
+    pieces = torch.cat([protocol.draw(7, 300).support, protocol.draw(0, 7).support])
+    assert torch.equal(pieces.roll(7, 0), episodes.support)
+    other = closed_set(world, n_shot=n_shot, episodes=300, seed=1).draw(0, 300)
+    assert not torch.equal(other.support, episodes.support)
+
+
+def test_with_few_shots_even_a_trained_head_is_shown_the_support(world, hardware: Hardware) -> None:
+    """Episodes are the tasks, and the method's own score answers, not its head."""
+    evaluation = evaluate(ConstantHead(), closed_set(world, n_shot=2), hardware=hardware)
+    assert (evaluation.unit, len(evaluation.values), evaluation.confusion) == ("episodes", 6, None)
+    described = evaluation.protocol
+    assert (described["n_shot"], described["episodes"], described["episode_seed"]) == (2, 6, 0)
+
+
+@pytest.mark.parametrize("n_shot", ["all", 2])
+def test_the_figures_promised_are_those_given(world, hardware: Hardware, n_shot) -> None:
+    protocol = closed_set(world, n_shot=n_shot)
+    assert tuple(evaluate(Head(), protocol, hardware=hardware).figures) == protocol.figures
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n_shot": 6}, "n_shot=6.*'class00' has only 5"),
+        ({"n_shot": 0}, "n_shot=0: give a whole number of 1 or more"),
+        ({"bn_mode": "transductive"}, "eval.bn_mode=transductive"),
+        ({"bn_mode": "support"}, "eval.bn_mode=support"),
+    ],
+)
+def test_what_cannot_be_held_is_refused(world, options: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        closed_set(world, **options)
+
+
+def test_a_class_that_was_never_trained_on_is_refused(world) -> None:
+    with pytest.raises(UserError, match=r"'class12' is a class of the val part and not of training.*dataset\.split"):
+        closed_set(world, queries=by_image(world, range(5, 8), classes=range(13)), part="val")

@@ -1,0 +1,97 @@
+"""Features of a frozen backbone in the place of images."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fewshot_runner.data.loader import TrainingLoader
+from fewshot_runner.data.samplers import BatchSampler
+from fewshot_runner.engine import features as module
+from fewshot_runner.engine.device import Hardware
+from fewshot_runner.engine.features import FeatureViewer
+from fewshot_runner.models.conv4 import Conv4
+from fewshot_runner.models.precomputed import Precomputed
+from tests.engine.conftest import FACTS
+
+
+class Counting(nn.Module):
+    """A network that knows how often it saw each image, and refuses to be trained."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.network = Conv4(FACTS, widths=(4, 4))
+        self.out_features = self.network.out_features
+        self.sizes: list[int] = []
+
+    def forward(self, images: Tensor) -> Tensor:
+        assert not self.training
+        assert not torch.is_grad_enabled()
+        self.sizes.append(len(images))
+        return self.network(images)
+
+
+def parts(world) -> list[Tensor]:
+    return [torch.from_numpy(world.table(part).members) for part in ("train", "val", "test")]
+
+
+def feature_viewer(world, hardware: Hardware) -> tuple[FeatureViewer, Counting]:
+    network = Counting().train()
+    return FeatureViewer(world.viewer, network, parts(world), hardware), network
+
+
+def test_features_are_the_backbones_output(world, hardware: Hardware) -> None:
+    viewer, network = feature_viewer(world, hardware)
+    index = torch.tensor([150, 3, 3, 95, 0, 101])
+    features = viewer(index)
+    assert network.training
+    network.eval()
+    with torch.no_grad():
+        for row, number in zip(features, index, strict=True):
+            torch.testing.assert_close(row, network.network(world.viewer(number[None]))[0])
+    assert not features.requires_grad
+    assert features.dtype == torch.float32
+
+
+def test_an_image_is_computed_once_and_no_part_before_it_is_asked_for(world, hardware: Hardware) -> None:
+    viewer, network = feature_viewer(world, hardware)
+    train, val, test = parts(world)
+    for _ in range(3):
+        viewer(train[5:50])
+    assert sum(network.sizes) == len(train)
+    seen = torch.cat(world.seen)
+    assert sorted(seen.tolist()) == sorted(train.tolist())
+    viewer(torch.cat([val[:1], train[:1]]))
+    assert not set(torch.cat(world.seen).tolist()) & set(test.tolist())
+    viewer(test)
+    assert sorted(torch.cat(world.seen).tolist()) == sorted(torch.cat([train, val, test]).tolist())
+
+
+def test_a_resumed_run_sees_the_same_bits_whatever_it_asks_for_first(world, hardware: Hardware, monkeypatch) -> None:
+    monkeypatch.setattr(module, "IMAGES_AT_ONCE", 7)
+    one, _ = feature_viewer(world, hardware)
+    other, _ = feature_viewer(world, hardware)
+    everything = torch.cat(parts(world))
+    first = one(everything)
+    other(everything[-1:])
+    other(everything[50:51])
+    assert torch.equal(other(everything.flip(0)).flip(0), first)
+
+
+def test_an_image_of_no_part_has_no_features(world, hardware: Hardware) -> None:
+    viewer = FeatureViewer(world.viewer, Counting(), [torch.arange(5), torch.arange(8, 12)], hardware)
+    viewer(torch.tensor([0, 9]))
+    with pytest.raises(AssertionError, match="no part"):
+        viewer(torch.tensor([6]))
+
+
+def test_training_and_pictures(world, hardware: Hardware) -> None:
+    """The loader hands features to the method, people are shown images, and both pass through one backbone."""
+    viewer, network = feature_viewer(world, hardware)
+    batch = TrainingLoader(viewer, BatchSampler(world.table("train"), batch_size=10, seed=0), None, seed=0)[0]
+    index = BatchSampler(world.table("train"), batch_size=10, seed=0)[0].images
+    assert batch.images.shape == (10, network.out_features)
+    assert viewer.pictures(index).shape == (10, 1, 8, 8)
+    whole = Precomputed(network.network.eval())
+    with torch.no_grad():
+        torch.testing.assert_close(whole(batch.images), whole(world.viewer(index)))

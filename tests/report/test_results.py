@@ -1,0 +1,93 @@
+"""The tables of one run: its own figures, and those of others beside them."""
+
+import json
+
+import pytest
+import yaml
+from rich.console import Console
+
+from fewshot_runner.report.results import beside, published_table, results_table, with_interval
+from fewshot_runner.runs import RunFolder
+
+RESULT = {
+    "name": "5way1shot", "dataset": "squares", "split": "classes", "metric": "accuracy", "accuracy": 0.97313,
+    "ci95": 0.00084, "unit": "episodes", "tasks_count": 10000, "episodes": 10000, "episode_seed": 3,
+    "mode": "inductive", "bn_mode": "running",
+}  # fmt: skip
+RETRIEVAL = {
+    "name": "retrieval", "dataset": "whales", "split": "retrieval", "metric": "map_at_5", "map_at_5": 0.647,
+    "ci95": 0.021, "unit": "probes", "tasks_count": 200, "episode_seed": None, "mode": "inductive",
+    "bn_mode": "running", "further": {"recall_at_1": 0.55, "threshold": -0.25},
+}  # fmt: skip
+
+
+def lines(what) -> list[list[str]]:
+    console = Console(width=400, highlight=False)
+    with console.capture() as capture:
+        console.print(what)
+    return [line.split() for line in capture.get().splitlines() if line.split()]
+
+
+def row(table, name: str) -> list[str]:
+    [found] = [line for line in lines(table) if line[0] == name]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("published", "ours", "ci95", "verdict"),
+    [
+        (0.92, 0.95, 0.02, "above"), (0.92, 0.95, 0.04, "inside"), (0.92, 0.89, 0.02, "below"),
+        (0.92, 0.89, 0.04, "inside"), (0.92, 0.92, None, "inside"), (0.92, 0.93, None, "above"),
+    ],
+)  # fmt: skip
+def test_where_our_interval_lies(published, ours, ci95, verdict) -> None:
+    assert beside(published, {**RESULT, "accuracy": ours, "ci95": ci95}) == verdict
+
+
+@pytest.fixture
+def make(tmp_path):
+    def run_folder(results, published) -> RunFolder:
+        run = RunFolder(tmp_path)
+        run.config.write_text(yaml.safe_dump({"published": published}))
+        run.summary.write_text(json.dumps({"results": results}))
+        return run
+
+    return run_folder
+
+
+def test_published_figures_stand_beside_the_runs_own(make) -> None:
+    foreign = {**RESULT, "dataset": "others", "accuracy": 0.5}  # evaluated later, on other data
+    published = {"source": "somebody [2015]", "figures": {"5way1shot": 0.98, "retrieval": 0.64, "verification": 0.9}}
+    table = published_table(make([RESULT, RETRIEVAL, foreign], published))
+    assert row(table, "5way1shot") == ["5way1shot", "98.00", "%", "97.31", "±", "0.08", "%", "below"]
+    assert row(table, "retrieval") == ["retrieval", "64.00", "%", "64.70", "±", "2.10", "%", "inside"]
+    assert not [line for line in lines(table) if line[0] == "verification"]
+    assert ["published:", "somebody", "[2015]"] in lines(table)
+
+
+@pytest.mark.parametrize("published", [None, {"source": "somebody", "figures": {"verification": 0.9}}])
+def test_without_a_figure_of_theirs_there_is_no_table(make, published) -> None:
+    assert published_table(make([RESULT], published)) is None
+
+
+def test_a_figure_that_is_no_accuracy_has_no_error() -> None:
+    table = results_table([RESULT, RETRIEVAL], title="t")
+    assert row(table, "5way1shot")[3:] == ["accuracy", "97.31", "±", "0.08", "%", "2.69", "%", "10,000", "episodes",
+                                          "3", "inductive"]  # fmt: skip
+    assert row(table, "retrieval")[3:] == ["map_at_5", "64.70", "±", "2.10", "%", "200", "probes", "fixed", "inductive"]
+    assert row(table, "recall_at_1") == ["recall_at_1", "0.5500"]
+    assert row(table, "threshold") == ["threshold", "-0.2500"]
+    assert with_interval(RETRIEVAL) == "64.70 ± 2.10 %"
+
+
+@pytest.mark.parametrize(
+    ("changes", "mode"),
+    [
+        ({"bn_mode": "support"}, ["inductive,", "bn", "support"]),
+        ({"bn_mode": "transductive", "mode": "transductive"}, ["transductive"]),
+        ({"bn_mode": "transductive", "mode": "transductive", "imbalance": 2.0}, ["transductive,", "imbalanced"]),
+        ({"imbalance": None}, ["inductive"]),
+    ],
+)
+def test_the_mode_says_what_was_seen(changes: dict, mode: list[str]) -> None:
+    assert row(results_table([{**RESULT, **changes}], title="t"), "5way1shot")[-len(mode) - 1 :] == ["3", *mode]

@@ -10,15 +10,21 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
+from fewshot_runner.cli import schema
 from fewshot_runner.cli.build import ALLOWED_TARGETS, Builder
-from fewshot_runner.cli.compose import compose
+from fewshot_runner.cli.compose import compose, composed
 from fewshot_runner.cli.conf import conf_dir
 from fewshot_runner.cli.list import purpose
+from fewshot_runner.cli.protocols import name_of as name_of_test
 
 FILES = sorted(conf_dir().rglob("*.yaml"))
 MEMBERS = [path for path in FILES if path.parent != conf_dir()]
 GROUPS = {group: [path.stem for path in paths] for group, paths in itertools.groupby(MEMBERS, lambda p: p.parent.name)}
-NEEDS_PATH = {"folder": ["dataset.path=pictures"], "csv": ["dataset.path=table.csv"]}
+NEEDS_PATH = {
+    "folder": ["dataset.path=pictures"],
+    "own_pictures": ["dataset.path=pictures"],
+    "csv": ["dataset.path=table.csv"],
+}
 
 
 def name_of(path: Path) -> str:
@@ -35,8 +41,8 @@ def test_the_files_and_groups_are_found():
 @pytest.mark.parametrize("path", MEMBERS, ids=name_of)
 def test_every_file_composes_and_its_values_arrive(path):
     group, name = path.parent.name, path.stem
-    config = compose([f"{group}={name}", *NEEDS_PATH.get(name, [])])
-    assert config["choices"][group] == name
+    config = composed([f"{group}={name}", *NEEDS_PATH.get(name, [])])
+    assert config.hydra.runtime.choices[group] == name
     content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)  # to which 2e-3 is a number
     content.pop("defaults", None)
     if "@package _global_" not in path.read_text().partition("\n")[0]:
@@ -67,7 +73,8 @@ def test_every_method_composes_with_every_dataset_and_its_keys_are_known(dataset
     ("episode", "experiment"), [*((e, None) for e in GROUPS["episode"]), *((None, e) for e in GROUPS["experiment"])]
 )
 def test_every_episode_and_experiment_has_known_keys(episode, experiment):
-    Builder(compose([f"{group}={name}" for group, name in (("episode", episode), ("experiment", experiment)) if name]))
+    chosen = [f"{group}={name}" for group, name in (("episode", episode), ("experiment", experiment)) if name]
+    Builder(compose([*chosen, *NEEDS_PATH.get(experiment, [])]))
 
 
 def test_every_target_is_a_class_on_the_allow_list():
@@ -99,3 +106,11 @@ def at(config: Any, place: tuple[str, ...]) -> Any:
     for key in place:
         config = config[key]
     return config
+
+
+@pytest.mark.parametrize("experiment", GROUPS["experiment"])
+def test_a_published_figure_stands_beside_a_test_that_is_held(experiment):
+    config = compose([f"experiment={experiment}", *NEEDS_PATH.get(experiment, [])])
+    own = schema.TestConfig(**config["episode"], **config["eval"])
+    held = {name_of_test(own), *(name for name, test in config["dataset"]["tests"].items() if test is not None)}
+    assert set((config["published"] or {"figures": {}})["figures"]) <= held

@@ -110,6 +110,7 @@ def test_a_mistake_is_refused_by_name(refused, tiny, override, names):
     ],
 )
 def test_a_target_off_the_allow_list_is_neither_called_nor_imported(refused, tiny, key, target):
+    refused("train", *tiny(), "model._target_=none.of.ours")  # imports what a refusal takes
     before = set(sys.modules)
     said = refused("train", *tiny(), f"{key}._target_={target}")
     assert f"{key}._target_={target}" in said

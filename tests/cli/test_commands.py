@@ -95,7 +95,7 @@ def test_trap_09_eval_refuses_lake_for_a_run_trained_under_vinyals(refused, omni
         pytest.skip(f"needs the published lists, and {splits} is absent")
     small = [word for word in tiny() if "glyphs" not in word and "dataset.source" not in word]
     data = ["dataset=omniglot", f"dataset.root={omniglot_data}", "dataset.source.download=false"]
-    cut = ["trainer.max_steps=0", "dataset.split=vinyals", "dataset.runs.download=false"]
+    cut = ["trainer.max_steps=0", "dataset.split=vinyals", "dataset.runs.lake.download=false"]
     answer = fsl("train", *small, *data, *cut, f"output_dir={tmp_path}/outputs")
     assert answer.code == 0, answer.err
     said = refused("eval", f"run={answer.run}", "dataset.split=lake")

@@ -86,16 +86,16 @@ def test_trap_08_the_results_are_those_of_the_best_checkpoint_on_disk(copied, me
 
 def test_trap_07_the_test_split_is_not_drawn_from_before_training_has_ended(fsl, tiny, tmp_path, monkeypatch):
     import fewshot_runner.engine.train as training
-    from fewshot_runner.cli.build import Builder
+    from fewshot_runner.cli.protocols import Protocols
 
     events = []
-    protocol, fit = Builder._protocol, training.fit
+    protocol, fit = Protocols.make, training.fit
 
     def watched(self, test, part):
         events.append(part)
         return protocol(self, test, part)
 
-    monkeypatch.setattr(Builder, "_protocol", watched)
+    monkeypatch.setattr(Protocols, "make", watched)
     monkeypatch.setattr(training, "fit", lambda *arguments: (fit(*arguments), events.append("trained")))
     assert fsl("train", *tiny(), f"output_dir={tmp_path}").code == 0
     assert events == ["val", "trained", "test"]
@@ -172,11 +172,11 @@ def test_a_config_dir_of_the_users_own_adds_choices(fsl, tiny, tmp_path):
 
 def test_early_stopping_ends_training_and_keeps_the_best(fsl, tiny, tmp_path, monkeypatch):
     import fewshot_runner.engine.train as training
-    from fewshot_runner.engine.evaluate import Evaluation
+    from fewshot_runner.engine.protocols.base import Evaluation
 
     figures = iter([0.5, 0.75, 0.75, 0.5, 0.5])
     monkeypatch.setattr(
-        training, "evaluate", lambda *_, **named: Evaluation(np.array([next(figures)] * 3), {"episode_seed": 0})
+        training, "evaluate", lambda *_, **named: Evaluation({"accuracy": np.array([next(figures)] * 3)}, {"episode_seed": 0})
     )
     overrides = ["trainer.val_every=2", "trainer.patience=2"]
     answer = fsl("train", *tiny(), *overrides, f"output_dir={tmp_path}")

@@ -1,0 +1,71 @@
+"""Launchers for clusters, each on this machine: submitit's local executor and a local Ray."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from fewshot_runner.runs import RunFolder
+
+
+def jobs_of(output_dir: Path) -> list[dict]:
+    [path] = output_dir.glob("sweeps/*/manifest.json")
+    return json.loads(path.read_text())["jobs"]
+
+
+@pytest.mark.parametrize(
+    ("package", "words"),
+    [
+        ("submitit", ["launcher=slurm", "launcher.cluster=local", "launcher.poll_seconds=0.1"]),
+        ("ray", ["launcher=ray", "+launcher.init.include_dashboard=false", "+launcher.init.num_cpus=2"]),
+    ],
+)
+def test_jobs_of_a_cluster_end_in_the_manifest(fsl, tiny, tmp_path, package, words):
+    pytest.importorskip(package)
+    command = ["train", "-m", *tiny(), "trainer.max_steps=2", *words, "episode.n_way=3,77", f"output_dir={tmp_path}"]
+    answer = fsl(*command)
+    assert answer.code == 3, answer.err
+    good, bad = jobs_of(tmp_path)
+    assert (good["state"], bad["state"]) == ("done", "failed")
+    assert "only 8 classes" in bad["reason"]
+    [run] = [RunFolder(path.parent) for path in tmp_path.glob("*/*/config.yaml")]
+    assert run.read_status()["state"] == "done"
+    assert good["result"]["accuracy"] == run.read_summary()["results"][0]["accuracy"]
+
+
+def test_what_slurm_queues_again_goes_on_where_it_was(tmp_path, tiny, monkeypatch):
+    """Slurm takes a node away: submitit asks for a checkpoint and submits the same task a second time."""
+    pytest.importorskip("submitit")
+    from fewshot_runner.cli import session
+    from fewshot_runner.cli.compose import compose
+    from fewshot_runner.cli.job import Job, fingerprint
+    from fewshot_runner.cli.launchers.slurm import Task
+    from fewshot_runner.engine import train as training
+
+    config = compose([*tiny(), f"output_dir={tmp_path}"])
+    task = Task(Job(0, (), config, fingerprint(config)))
+    fit = training.fit
+
+    def taken_away(*arguments):
+        monkeypatch.setattr(training, "fit", fit)
+        raise SystemExit(-1)  # as submitit leaves a preempted process
+
+    monkeypatch.setattr(training, "fit", taken_away)
+    with pytest.raises(SystemExit):
+        task()
+    [run] = [RunFolder(path.parent) for path in tmp_path.glob("*/*/config.yaml")]
+    assert run.read_status()["state"] == "running"
+    resumed = []
+    resume = session.resume
+    monkeypatch.setattr(session, "resume", lambda folder: (resumed.append(folder.path), resume(folder)))
+    outcome = task.checkpoint().function()
+    assert outcome.state == "done"
+    assert [path.resolve() for path in resumed] == [run.path.resolve()]
+
+
+def test_the_hardware_called_slurm_brings_its_launcher(fsl, tiny):
+    words = [word for word in tiny() if not word.startswith("hardware")]
+    answer = fsl("train", *words, "hardware=slurm", "--cfg", "job")
+    assert answer.code == 0, answer.err
+    assert yaml.safe_load(answer.out)["launcher"]["_target_"].endswith(".Slurm")

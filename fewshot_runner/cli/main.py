@@ -12,6 +12,7 @@ COMMANDS = {
     "resume": "go on with an interrupted run",
     "predict": "classify your own pictures from a folder of examples",
     "compare": "runs side by side",
+    "report": "one page with all that is known of runs",
     "list": "the data sets, models, methods, episodes, hardware and experiments there are",
     "tb": "TensorBoard on this machine",
     "export": "a run's weights as safetensors, with its config",

@@ -1,84 +1,112 @@
-"""Runs side by side: the settings in which they differ, and their results."""
+"""Runs side by side on the terminal."""
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
-from rich.box import SIMPLE_HEAD
-from rich.markup import escape
-from rich.table import Table
+from rich.text import Text
 
-from fewshot_runner.errors import UserError
-from fewshot_runner.report.config import flatten
-from fewshot_runner.report.results import figure_of, with_interval
-from fewshot_runner.runs import DONE, RunFolder
+from fewshot_runner.report.cells import MANY_SETTINGS, MOST_COLUMNS, cells, run_text, settings_columns, spread_text
+from fewshot_runner.report.grid import grid
+from fewshot_runner.report.ranking import Ranking, Row
+from fewshot_runner.report.records import Record
+from fewshot_runner.report.results import with_interval
+from fewshot_runner.report.settings import SEED, differing, short, shown
 
-# Shown in columns of their own, or no matter of an experiment.
-NOT_COMPARED = ("output_dir", "trusted_packages", "dataset.cache", "dataset.root")
-
-
-def find_runs(paths: Sequence[Path]) -> tuple[list[RunFolder], list[str]]:
-    """The run folders at and below `paths`, oldest first, and a line for each folder that is a damaged one."""
-    runs, skipped = [], []
-    for path in paths:
-        if not path.is_dir():
-            raise UserError(f"{path}: there is no such folder; fsl train makes outputs/")
-        for config in sorted(path.rglob("config.yaml"), key=lambda found: found.parent.name):
-            if config.parent.name == "export":
-                continue
-            run = RunFolder(config.parent)
-            try:
-                run.read_status(), run.read_summary(), flatten(run.read_config())
-            except UserError as error:
-                skipped.append(str(error))
-            else:
-                runs.append(run)
-    return runs, skipped
+ALONE = "tests that nothing else was put to"
+LEGEND = (
+    "±: half of a 95 % interval, over tasks unless it says over seeds. difference: to the run marked *, in points, "
+    "task by task; p: of the two-sided test (paired t-test over tasks; where there are several seeds, over tasks and "
+    "seeds), and Holm's for all rows of a table. A single run stands for itself: another seed may do better or worse. "
+    "Of runs that are the same to the seed the newest counts; +n: further seeds.\n"
+    "to tell apart: what it would take for a power of 0.8 at the level 0.05, were the difference as it was measured."
+)
 
 
-def rows_of(runs: Sequence[RunFolder]) -> list[dict[str, Any]]:
-    """A row a run: its folder, state, the settings that are not the same in all runs, and its results."""
-    settings = [flatten(run.read_config()) for run in runs]
-    names = list(dict.fromkeys(name for each in settings for name in each if not name.startswith(NOT_COMPARED)))
-    differing = [name for name in names if len({str(each.get(name)) for each in settings}) > 1]
-    choices = [name for name in differing if name.startswith("choices.")]
-    # what a choice of a group brings with it is told by the choice
-    chosen = tuple(f"{name.removeprefix('choices.')}." for name in choices)
-    shown = choices + [name for name in differing if name not in choices and not name.startswith(chosen)]
+def comparison(rankings: Sequence[Ranking], records: Sequence[Record], *, width: int) -> Text:
+    """A table a ranking, one of the runs without results, and what the columns mean."""
+    ranked, alone = divided(rankings)
+    tables = [ranking_table(ranking, width=width) for ranking in ranked]
+    if alone:
+        table = grid([told for _, told in alone], width=width, right=["result"])
+        tables.append(Text.assemble((f"{ALONE}\n", "bold"), table))
+    if waiting := without_results(rankings, records):
+        tables.append(state_table(waiting, width=width))
+    if any(len(ranking.rows) > 1 for ranking in rankings):
+        tables.append(Text(LEGEND, style="dim"))
+    return Text("\n").join(tables)
+
+
+def divided(rankings: Sequence[Ranking]) -> tuple[list[Ranking], list[tuple[Row, dict[str, str]]]]:
+    """The rankings in which something is ranked, and the rows of the others with what is told of them."""
+    ranked = [ranking for ranking in rankings if len(ranking.rows) > 1]
+    alone = []
+    for ranking in rankings:
+        if len(ranking.rows) == 1:
+            [row] = ranking.rows
+            told = {"run": run_text(row.group), "test": ranking.title, "metric": row.test.metric}
+            told["result"] = with_interval({"accuracy": row.mean, "ci95": row.ci95})
+            if ranking.has_seeds:
+                told["result"] += f", over seeds {spread_text(row)}"
+            alone.append((row, told | {"measured over": ranking.details}))
+    return ranked, alone
+
+
+def without_results(rankings: Sequence[Ranking], records: Sequence[Record]) -> list[Record]:
+    """The runs that stand in no ranking."""
+    ranked = {id(record) for ranking in rankings for row in ranking.rows for record in members(row)}
+    return [record for record in records if id(record) not in ranked and not record.results]
+
+
+def members(row: Row) -> list[Record]:
+    return [*row.group.records, *row.group.repeats]
+
+
+def ranking_table(ranking: Ranking, *, width: int) -> Text:
+    lines = [cells(row, ranking) for row in ranking.rows]
+    settings = settings_columns(ranking)
+    used = [name for name in lines[0] if any(line[name] for line in lines)]
     rows = []
-    for run, each in zip(runs, settings, strict=True):
-        status, summary = run.read_status(), run.read_summary()
-        row: dict[str, Any] = {"run": str(run.path), "state": status["state"]}
-        row |= {name.removeprefix("choices."): each.get(name) for name in shown}
-        for result in summary["results"]:
-            row[f"{result['dataset']} {result['split']} {result['name']}"] = figure_of(result)
-            row[f"{result['dataset']} {result['split']} {result['name']} ci95"] = result["ci95"]
-        row["seconds"] = status.get("seconds")
-        if status["state"] != DONE and status.get("reason"):
-            row["reason"] = status["reason"]
-        rows.append(row)
-    return rows
+    for number, (row, line) in enumerate(zip(ranking.rows, lines, strict=True)):
+        told = {name: values[number] for name, values in settings.items()}
+        mark = "*" if row.is_reference and len(lines) > 1 else " "
+        rows.append({"run": f"{mark} {run_text(row.group)}", **told, **{name: line[name] for name in used}})
+    table = grid(
+        rows,
+        width=width,
+        right=[name for name in used if name not in ("state", "test", "to tell apart")],
+        words=MANY_SETTINGS if MANY_SETTINGS in settings else None,
+        bold=[number for number, row in enumerate(ranking.rows) if row.is_reference],
+    )
+    note = footnote(ranking)
+    return Text.assemble(heading(ranking), "\n", table, (f"{note}\n" if note else "", "dim"))
 
 
-def compare_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    table = Table(header_style="bold", box=SIMPLE_HEAD)
-    columns = [c for c in dict.fromkeys(c for row in rows for c in row) if not c.endswith(" ci95") and c != "reason"]
-    for column in columns:
-        measured = any(f"{column} ci95" in row for row in rows)
-        table.add_column(column, justify="right" if measured or column == "seconds" else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(escape(_cell(row, column)) for column in columns))
-    return table
+def heading(ranking: Ranking) -> Text:
+    if ranking.forced:
+        return Text.assemble(
+            ("forced: ", "bold red"), (ranking.title, "bold"), ": their figures do not measure the same"
+        )
+    return Text.assemble((ranking.title, "bold"), "  ", (ranking.details, "dim"))
 
 
-def _cell(row: Mapping[str, Any], column: str) -> str:
-    value = row.get(column)
-    if value is None:
-        return "-"
-    if f"{column} ci95" in row:
-        return with_interval({"accuracy": value, "ci95": row[f"{column} ci95"]})
-    if column == "state" and "reason" in row:
-        return f"{value}: {row['reason']}"
-    if column == "run":
-        return "/".join(Path(value).parts[-2:])
-    return f"{value:.0f}" if column == "seconds" else str(value)
+def footnote(ranking: Ranking) -> str | None:
+    """What a reader has to know of this table alone."""
+    if ranking.forced:
+        return "differences between different tests are unpaired, and part of each is that of the tests"
+    if ranking.against_baseline and ranking.reference is None:
+        return "the baseline has no result here, so there are no differences"
+    if len(ranking.rows) > 1 and any(row.figures is None for row in ranking.rows):
+        return "no difference where the figures of the single tasks are missing"
+    return None
+
+
+def state_table(records: Sequence[Record], *, width: int) -> Text:
+    """Runs that have no results: how far they are, and why no farther."""
+    names = differing([record.settings for record in records])
+    names = [name for name in names if name == SEED or len(names) <= MOST_COLUMNS]
+    rows = []
+    for record in records:
+        told = {short(name): shown(record.settings.get(name)) for name in names}
+        status = {key: shown(record.status.get(key)) for key in ("step", "updated")}
+        reason = " ".join((record.reason or "").split())
+        rows.append({"run": record.name, "state": record.state, **told, **status, "reason": reason})
+    return Text.assemble(("without results\n", "bold"), grid(rows, width=width, right=["step"]))

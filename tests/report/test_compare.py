@@ -1,47 +1,29 @@
 """Tables made from run folders alone; the folders are written here by hand."""
 
+import csv
+import io
 import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
-import yaml
 from rich.console import Console
 
-from fewshot_runner.errors import UserError
-from fewshot_runner.report.compare import compare_table, find_runs, rows_of
-from fewshot_runner.report.config import config_tree, flatten
+from fewshot_runner.report.compare import comparison
+from fewshot_runner.report.config import config_tree
+from fewshot_runner.report.flat import flat_rows
+from fewshot_runner.report.order import sorted_rows
 from fewshot_runner.report.predictions import prediction_table
+from fewshot_runner.report.ranking import rank
+from fewshot_runner.report.records import find_records
 from fewshot_runner.report.results import results_table, with_interval
-from fewshot_runner.runs import RunFolder
 
 RESULT = {
     "name": "5way1shot", "dataset": "squares", "split": "classes", "accuracy": 0.97313, "ci95": 0.00084,
     "episodes": 10000, "episode_seed": 3, "mode": "inductive",
 }  # fmt: skip
-
-
-@pytest.fixture
-def make(tmp_path):
-    def run_folder(name, config, state="done", results=(), **status):
-        run = RunFolder(tmp_path / "outputs" / "squares-siamese" / name)
-        run.path.mkdir(parents=True)
-        run.config.write_text(yaml.safe_dump(config, sort_keys=False))
-        run.status.write_text(json.dumps({"state": state, "step": 1, "seconds": 12.3, **status}))
-        run.summary.write_text(json.dumps({"results": list(results)}))
-        return run
-
-    return run_folder
-
-
-def config(method="siamese", seed=0, **method_settings):
-    return {
-        "choices": {"dataset": "squares", "method": method},
-        "seed": seed,
-        "output_dir": f"somewhere-{method}-{seed}",
-        "dataset": {"root": f"/data/{seed}", "cache": f"/cache/{seed}"},
-        "method": {"optimizer": {"lr": 0.1, **method_settings}},
-    }
+FIGURES = np.random.default_rng(0).choice([0.2, 0.4, 0.6, 0.8, 1.0], 50)
 
 
 def text_of(what) -> str:
@@ -51,66 +33,183 @@ def text_of(what) -> str:
     return capture.get()
 
 
-def test_runs_are_found_below_a_folder_and_by_themselves(make, tmp_path):
-    late, early = make("20260102-000000-bbbbbb", config()), make("20260101-000000-aaaaaa", config())
-    assert [run.path for run in find_runs([tmp_path])[0]] == [early.path, late.path]
-    assert [run.path for run in find_runs([late.path])[0]] == [late.path]
-    assert find_runs([tmp_path / "outputs"])[1] == []
-    with pytest.raises(UserError, match="nowhere"):
-        find_runs([tmp_path / "nowhere"])
+def table_of(path, **options) -> str:
+    records, _ = find_records([path])
+    return text_of(comparison(rank(records, **options), records, width=200))
 
 
-@pytest.mark.parametrize("file", ["config.yaml", "status.json", "summary.json"])
-def test_a_damaged_run_is_named_and_the_others_are_shown(make, tmp_path, file):
-    good, bad = make("20260101-000000-aaaaaa", config()), make("20260102-000000-bbbbbb", config())
-    (bad.path / file).write_text("{ [")
-    runs, skipped = find_runs([tmp_path])
-    assert [run.path for run in runs] == [good.path]
-    assert len(skipped) == 1
-    assert str(bad.path / file) in skipped[0]
+def ranked_lines(table: str) -> list[str]:
+    return [line for line in table.splitlines() if line[2:6] == "2026" and " %" in line]
 
 
-def test_only_what_differs_becomes_a_column(make):
-    runs = [make("20260101-000000-aaaaaa", config(seed=0)), make("20260102-000000-bbbbbb", config(seed=1))]
-    first, second = rows_of(runs)
+def rows_of(path, **options) -> list[dict]:
+    records, _ = find_records([path])
+    return flat_rows(rank(records, **options), records)
+
+
+def test_only_what_differs_becomes_a_column(make, config, tmp_path):
+    make(config(seed=0)), make(config(seed=1))
+    first, second = rows_of(tmp_path)
     assert (first["seed"], second["seed"]) == (0, 1)
     assert first.keys() == {"run", "state", "seed", "seconds"}
 
 
-def test_a_choice_tells_what_it_brings_with_it(make):
-    runs = [
-        make("20260101-000000-aaaaaa", config("siamese", hidden=3)),
-        make("20260102-000000-bbbbbb", config("prototypical", distance="cosine")),
+def test_a_choice_tells_what_it_brings_with_it(make, config, tmp_path):
+    make(config("siamese", hidden=3)), make(config("prototypical", distance="cosine"))
+    rows = rows_of(tmp_path)
+    assert [row["method"] for row in rows] == ["siamese", "prototypical"]
+    assert not any(key.startswith("method.") for row in rows for key in row)
+
+
+def test_a_setting_of_one_choice_is_a_column(make, config, result, tmp_path):
+    make(config(lr=0.1), results=[result(FIGURES)]), make(config(lr=0.2), results=[result(FIGURES)])
+    assert [row["method.optimizer.lr"] for row in rows_of(tmp_path)] == [0.1, 0.2]
+    assert "method.optimizer.lr" in table_of(tmp_path)
+
+
+def test_results_stand_with_their_interval_and_the_number_and_seed_of_the_episodes(make, result, tmp_path):
+    run = make(results=[result(FIGURES)])
+    [row] = rows_of(tmp_path)
+    assert row["run"] == str(run.path)
+    assert row["squares classes 5way1shot"] == FIGURES.mean()
+    assert row["squares classes 5way1shot ci95"] == 1.96 * FIGURES.std(ddof=1) / 50**0.5
+    table = table_of(tmp_path)
+    assert f"{100 * FIGURES.mean():.2f} ± {196 * FIGURES.std(ddof=1) / 50**0.5:.2f} %" in table
+    assert "50 episodes of seed 3" in table
+    assert run.path.name in table
+
+
+def test_the_difference_to_the_best_stands_with_interval_p_and_what_would_tell_them_apart(
+    make, config, result, tmp_path
+):
+    worse = np.where(np.arange(50) < 3, FIGURES - 0.2, FIGURES)
+    make(config(lr=0.1), results=[result(worse)]), make(config(lr=0.2), results=[result(FIGURES)])
+    table = table_of(tmp_path)
+    lines = ranked_lines(table)
+    assert lines[0].startswith("* ")  # the best, first
+    assert "0.2" in lines[0].split()[2]
+    # three differences of -0.2 among 50: mean -0.012, standard deviation 0.2 sqrt(3/50 x 47/49), t = -1.7685
+    half = 2.0096 * 0.2 * (3 / 50 * 47 / 49) ** 0.5 / 50**0.5
+    assert f"-1.20 ± {100 * half:.2f}" in lines[1]
+    assert "0.0832" in lines[1]  # of t = -1.7685 with 49 degrees of freedom
+    needed = (1.959964 + 0.841621) ** 2 * 0.2**2 * (3 / 50 * 47 / 49) / 0.012**2
+    [more] = [int(word[1:]) for word in lines[1].split() if word.startswith("+")]
+    assert more == pytest.approx(needed - 50, abs=3)
+    assert "power of 0.8" in table
+
+
+def test_trap_13_runs_that_differ_in_the_seed_are_one_row_with_both_spreads(make, config, result, tmp_path):
+    shifts = [0.0, 0.04, -0.01]
+    for seed, shift in enumerate(shifts):
+        make(config(seed=seed), results=[result(FIGURES - 0.1 + shift)])
+    make(config("prototypical"), results=[result(FIGURES)])
+    [first, second] = ranked_lines(table_of(tmp_path))
+    assert "0,1,2" in second
+    means = [FIGURES.mean() - 0.1 + shift for shift in shifts]
+    deviation = np.std(means, ddof=1)
+    assert f"± {100 * 4.302653 * deviation / 3**0.5:.2f} ({100 * deviation:.2f})" in second  # over seeds
+    over_tasks = 2.009575 * FIGURES.std(ddof=1) / 50**0.5
+    assert f"{100 * np.mean(means):.2f} ± {100 * over_tasks:.2f} %" in second
+    assert "over seeds" not in first
+    row = rows_of(tmp_path)[0]
+    name = "squares classes 5way1shot"
+    assert row[f"{name} seeds"] == 3
+    assert row[f"{name} sd over seeds"] == pytest.approx(deviation)
+    assert row[f"{name} mean ci95 over tasks"] == pytest.approx(over_tasks, rel=1e-4)
+    assert row[name] == pytest.approx(means[0])
+
+
+def test_an_older_run_of_the_same_seed_keeps_its_figures_and_takes_no_part(make, config, result, tmp_path):
+    make(config(), results=[result(FIGURES - 0.1)]), make(config(), results=[result(FIGURES)])
+    make(config(lr=3), results=[result(FIGURES - 0.2)])
+    table = table_of(tmp_path)
+    assert "20260101-000001-abcdef (1 older)" in table
+    assert "20260101-000000-abcdef" not in table
+    older, newer, _ = rows_of(tmp_path)
+    name = "squares classes 5way1shot"
+    assert older[name] == pytest.approx(FIGURES.mean() - 0.1)
+    assert f"{name} tasks" not in older
+    assert newer[name] == FIGURES.mean()
+    assert newer[f"{name} tasks"] == 50
+
+
+def test_failed_and_running_runs_stand_apart_with_their_reason(make, config, result, tmp_path):
+    make(config(seed=0), results=[result(FIGURES)])
+    make(config(seed=1), state="failed", reason="loss is\nnan")
+    make(config(seed=2), state="running", updated="2026-01-01T00:00:00+0000")
+    table = table_of(tmp_path)
+    ranked, apart = table.split("without results")
+    assert "failed" not in ranked
+    assert [line.split()[:2] for line in apart.splitlines()[3:5]] == [
+        ["squares-siamese/20260101-000001-abcdef", "failed"],
+        ["squares-siamese/20260101-000002-abcdef", "running"],
     ]
-    assert [row["method"] for row in rows_of(runs)] == ["siamese", "prototypical"]
-    assert not any(key.startswith("method.") for row in rows_of(runs) for key in row)
+    assert "loss is nan" in apart
+    assert "2026-01-01T00:00:00+0000" in apart
+    assert rows_of(tmp_path)[1]["reason"] == "loss is\nnan"
+    assert rows_of(tmp_path)[2]["state"] == "running"
 
 
-def test_a_setting_of_one_choice_is_a_column(make):
-    runs = [make("20260101-000000-aaaaaa", config(lr=0.1)), make("20260102-000000-bbbbbb", config(lr=0.2))]
-    assert [row["method.optimizer.lr"] for row in rows_of(runs)] == [0.1, 0.2]
+def test_forced_rankings_say_so(make, config, result, tmp_path):
+    make(config(lr=0.1), results=[result(FIGURES)])
+    make(config(lr=0.2), results=[result(FIGURES[:20], split="images", split_hash="def")])
+    apart = table_of(tmp_path)
+    assert "forced" not in apart
+    assert "squares classes 5way1shot" in apart
+    assert "squares images 5way1shot" in apart
+    forced = table_of(tmp_path, forced=True)
+    assert forced.startswith("forced: ")
+    assert "unpaired" in forced
+    assert [row.get("squares images 5way1shot forced") for row in rows_of(tmp_path, forced=True)] == [None, True]
 
 
-def test_accuracies_stand_with_their_interval_and_failures_with_their_reason(make):
-    runs = [
-        make("20260101-000000-aaaaaa", config(seed=0), results=[RESULT]),
-        make("20260102-000000-bbbbbb", config(seed=1), state="failed", reason="loss is nan"),
-    ]
-    first, second = rows_of(runs)
-    assert first["squares classes 5way1shot"] == 0.97313
-    assert first["squares classes 5way1shot ci95"] == 0.00084
-    assert second["reason"] == "loss is nan"
-    table = text_of(compare_table([first, second]))
-    assert "97.31 ± 0.08 %" in table
-    assert "failed: loss is nan" in table
-    assert "squares-siamese/20260101-000000-aaaaaa" in table
-    assert "ci95" not in table
+def test_many_settings_share_a_column_and_only_what_differs_is_said_again(make, config, result, tmp_path):
+    for k in range(2):
+        make(
+            config(**{f"a_rather_long_setting_{n}": n + k for n in range(4)}, same=1), results=[result(FIGURES - k / 9)]
+        )
+    table = table_of(tmp_path)
+    assert "method.optimizer.a_rather_long_setting_3=3" in table
+    assert "method.optimizer.a_rather_long_setting_3=4" in table
+    assert "method.optimizer.same" not in table
 
 
-def test_settings_are_flat(make):
-    run = make("20260101-000000-aaaaaa", config())
-    assert flatten(run.read_config())["method.optimizer.lr"] == 0.1
-    assert flatten(run.read_config())["choices.method"] == "siamese"
+def test_names_and_reasons_are_no_markup(make, config, tmp_path):
+    named = {**config(), "name": "[red]x[/]"}
+    make(named, state="failed", reason="[bold]"), make(config(seed=2), state="failed", reason="a")
+    table = table_of(tmp_path)
+    assert "[red]x[/]" in table
+    assert "[bold]" in table
+
+
+def test_rows_are_sorted_by_settings_and_figures_and_what_has_none_comes_last(make, config, result, tmp_path):
+    for k, lr in enumerate([0.3, 0.1, None, 0.2]):
+        make(config(lr=lr), results=[result(np.clip(FIGURES - k / 50, 0, 1))], seconds=[5, 7, 6, 1][k])
+    [ranking] = rank(find_records([tmp_path])[0])
+
+    def by(key):
+        return [row.group.settings["method.optimizer.lr"] for row in sorted_rows(ranking, key)]
+
+    assert by("method.optimizer.lr") == [0.1, 0.2, 0.3, None]
+    assert by("seconds") == [0.2, 0.3, None, 0.1]
+    assert by("result") == [0.2, None, 0.1, 0.3]
+    assert by("difference") == [0.2, None, 0.1, 0.3]
+
+
+def test_tests_of_one_name_have_columns_of_their_own(make, result, tmp_path):
+    make(results=[result(FIGURES), result(FIGURES - 0.1, n_query=1)])
+    [row] = rows_of(tmp_path)
+    assert row["squares classes 5way1shot (n_query=15)"] == FIGURES.mean()
+    assert row["squares classes 5way1shot (n_query=1)"] == pytest.approx(FIGURES.mean() - 0.1)
+
+
+def test_flat_rows_are_json_and_csv(make, config, result, tmp_path):
+    make(config(seed=0), results=[result(FIGURES)]), make(config(seed=1), results=[result(FIGURES)])
+    rows = json.loads(json.dumps(rows_of(tmp_path)))
+    out = io.StringIO()
+    writer = csv.DictWriter(out, list(dict.fromkeys(key for row in rows for key in row)))
+    writer.writeheader(), writer.writerows(rows)
+    assert len(list(csv.DictReader(io.StringIO(out.getvalue())))) == 2
 
 
 def test_a_result_stands_with_interval_episodes_and_seed():
@@ -118,8 +217,10 @@ def test_a_result_stands_with_interval_episodes_and_seed():
         results_table([RESULT, {**RESULT, "name": "lake_runs", "ci95": None, "episode_seed": None}], title="t")
     )
     [first] = [line for line in table.splitlines() if "5way1shot" in line]
-    assert first.split() == ["5way1shot", "squares", "classes", "97.31", "±", "0.08", "%", "2.69", "%", "10,000", "3",
-                             "inductive"]  # fmt: skip
+    assert first.split() == [
+        "5way1shot", "squares", "classes", "accuracy", "97.31", "±", "0.08", "%", "2.69", "%", "10,000", "episodes",
+        "3", "inductive",
+    ]  # fmt: skip
     [second] = [line for line in table.splitlines() if "lake_runs" in line]
     assert "±" not in second
     assert "fixed" in second
@@ -147,7 +248,7 @@ def test_names_with_brackets_are_printed_as_they_are():
     assert "[1, 2]" in text_of(config_tree({"model": {"widths": [1, 2]}, "name": "[red]"}))
 
 
-def test_the_config_is_a_tree_headed_by_its_choices():
+def test_the_config_is_a_tree_headed_by_its_choices(config):
     tree = text_of(config_tree(config()))
     assert "method siamese" in tree
     assert "optimizer" in tree

@@ -1,0 +1,35 @@
+"""Computes what a report shows of a run and its summary does not hold."""
+
+import io
+
+from PIL import Image
+
+from fewshot_runner import atomic
+from fewshot_runner.cli.evaluation import evaluation_config
+from fewshot_runner.cli.session import build, held
+from fewshot_runner.cli.trained import load_trained
+from fewshot_runner.engine.analysis import analyse
+from fewshot_runner.engine.log import Narrator
+from fewshot_runner.engine.stopping import StopRequest
+from fewshot_runner.report.analysis import FILE, VERSION, analysis_folder
+from fewshot_runner.runs import RunFolder
+
+
+def analyse_run(run: RunFolder) -> None:
+    """Leaves the analysis of the best weights in the run folder. Raises `UserError`."""
+    config = evaluation_config(run.read_config(), [])
+    trained = load_trained(run, hardware=config["hardware"])
+    with held(run), StopRequest() as stop:
+        builder = build(config, Narrator(), stop)
+        analysis = analyse(trained.method, builder.tests(), hardware=builder.hardware, between=stop.check)
+        folder = analysis_folder(run.path)
+        folder.mkdir(exist_ok=True)
+        for old in folder.glob("*.png"):
+            old.unlink()
+        for name, picture in analysis.pictures.items():
+            buffer = io.BytesIO()
+            Image.fromarray(picture).save(buffer, "PNG", optimize=True)
+            atomic.write_bytes(folder / name, buffer.getvalue())
+        step = trained.checkpoint["step"]
+        content = {"version": VERSION, "step": step, **builder.stamp(), **analysis.content}
+        atomic.write_json(folder / FILE, content)  # last: with it the analysis is whole

@@ -1,0 +1,59 @@
+"""fsl report: one page with all that is known of a set of runs."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from fewshot_runner import atomic
+from fewshot_runner.cli.compare import add_selection, selected
+from fewshot_runner.errors import UserError
+from fewshot_runner.report.analysis import read_analysis
+from fewshot_runner.report.page import page
+from fewshot_runner.report.records import Record
+
+
+def run(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(
+        "fsl report",
+        description="Writes one HTML page that needs neither a network nor fsl: the comparison, learning curves, "
+        "settings, and of runs that have been analysed ways and shots, accuracy by class and the hardest episodes.",
+    )
+    add_selection(parser)
+    parser.add_argument("-o", "--output", type=Path, default=Path("report.html"), help="default: report.html")
+    parser.add_argument("--title", default="Few-shot runs", help="the page's title")
+    parser.add_argument("--analyse", action="store_true", help="first analyse the runs that have not been: it takes "
+                        "the data and about as long as a test, and stays in the run folder")  # fmt: skip
+    options = parser.parse_args(arguments)
+    if not options.output.parent.is_dir() or options.output.is_dir():
+        raise UserError(f"--output={options.output}: give a file in a folder that exists, such as report.html")
+    records, rankings, skipped = selected(options)
+    if options.analyse:
+        analyse(records)
+    html = page(rankings, records, title=options.title, skipped=skipped)
+    try:
+        atomic.write_text(options.output, html)
+    except OSError as error:
+        raise UserError(f"--output={options.output}: cannot be written ({error.strerror})") from error
+    print(f"report: {options.output}")
+
+
+def analyse(records: list[Record]) -> None:
+    """One run after the other; what cannot be analysed is said, and the others go on."""
+    waiting = [record for record in records if record.results and not is_analysed(record)]
+    for number, record in enumerate(waiting, start=1):
+        from fewshot_runner.cli.analysis import analyse_run  # late: reports are made without torch
+
+        print(f"analyse {number}/{len(waiting)}: {record.run.path}", file=sys.stderr)
+        try:
+            analyse_run(record.run)
+        except UserError as error:
+            print(f"not analysed: {record.run.path}: {error}", file=sys.stderr)
+        except (KeyError, TypeError, RuntimeError) as error:  # of a run that another version of fsl has made
+            print(f"not analysed: {record.run.path}: {type(error).__name__}: {error}", file=sys.stderr)
+
+
+def is_analysed(record: Record) -> bool:
+    try:
+        return read_analysis(record) is not None
+    except UserError:
+        return False

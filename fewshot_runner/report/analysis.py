@@ -1,0 +1,44 @@
+"""What has been computed of a run for reports: a JSON file and pictures in a folder inside the run's."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from fewshot_runner.errors import UserError
+from fewshot_runner.report.records import Record
+
+FOLDER, FILE = "analysis", "analysis.json"
+VERSION = 1
+
+
+def analysis_folder(run: Path) -> Path:
+    return run / FOLDER
+
+
+def read_analysis(record: Record) -> dict[str, Any] | None:
+    """None where there is none, or it is of another version, or of other weights than the run's results.
+
+    Raises `UserError` where it is damaged.
+    """
+    path = analysis_folder(record.run.path) / FILE
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path}: cannot be read ({error}); delete it, and fsl report --analyse makes another"
+        ) from error
+    if not isinstance(content, dict) or content.get("version") != VERSION:
+        return None
+    steps = {result.get("step") for result in record.results}
+    return content if content.get("step") in steps else None
+
+
+def read_picture(record: Record, name: Any) -> bytes | None:
+    """A picture's PNG; None where it is missing. Only names without a folder are looked for."""
+    path = analysis_folder(record.run.path) / Path(str(name)).name
+    try:
+        return path.read_bytes()
+    except OSError:
+        return None

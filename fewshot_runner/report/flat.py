@@ -1,0 +1,79 @@
+"""A comparison for other programs: a row a run, all its figures under names of their own."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fewshot_runner.report.ranking import Ranking, Row
+from fewshot_runner.report.records import Record
+from fewshot_runner.report.results import figure_of
+from fewshot_runner.report.settings import differing, short, shown
+from fewshot_runner.report.test_kind import Test, test_of
+
+
+def flat_rows(rankings: Sequence[Ranking], records: Sequence[Record]) -> list[dict[str, Any]]:
+    """A row a run: folder, state, the settings that are not the same in all runs, and under the name of each test its
+    figures and those of its experiment (all seeds).
+    """
+    settings = differing([record.settings for record in records])
+    names = column_names([test for ranking in rankings for test in ranking.tests])
+    rows: dict[int, dict[str, Any]] = {}
+    for record in records:
+        row: dict[str, Any] = {"run": str(record.run.path), "state": record.state}
+        rows[id(record)] = row | {short(name): record.settings.get(name) for name in settings}
+    for ranking in rankings:
+        for row in ranking.rows:
+            shared = flat_comparison(row, ranking, names[row.test.key])
+            for record, result in zip(row.group.records, row.results, strict=True):
+                rows[id(record)] |= flat_figures(result, names[row.test.key]) | shared
+            for record in row.group.repeats:  # which have figures of their own, and no part in the comparison
+                for result in record.results:
+                    if test_of(result).key == row.test.key:
+                        rows[id(record)] |= flat_figures(result, names[row.test.key])
+    for record in records:
+        rows[id(record)]["seconds"] = record.status.get("seconds")
+        if record.reason:
+            rows[id(record)]["reason"] = record.reason
+    return list(rows.values())
+
+
+def flat_figures(result: Mapping[str, Any], name: str) -> dict[str, Any]:
+    return {name: figure_of(result), f"{name} ci95": result.get("ci95")}
+
+
+def flat_comparison(row: Row, ranking: Ranking, name: str) -> dict[str, Any]:
+    """What is known of an experiment beyond its single runs."""
+    flat: dict[str, Any] = {f"{name} tasks": row.n_tasks}
+    if len(row.results) > 1:
+        flat |= {
+            f"{name} seeds": len(row.results),
+            f"{name} mean": row.mean,
+            f"{name} mean ci95 over tasks": row.ci95,
+            f"{name} mean ci95 over seeds": row.ci95_seeds,
+            f"{name} sd over seeds": row.sd_seeds,
+        }
+    if ranking.forced:
+        flat[f"{name} forced"] = True
+    if (difference := row.difference) is not None:
+        flat |= {
+            f"{name} compared with": str(ranking.reference.group.records[0].run.path),
+            f"{name} paired": difference.paired,
+            f"{name} difference": difference.mean,
+            f"{name} difference ci95": difference.ci95,
+            f"{name} p": difference.p,
+            f"{name} p holm": difference.p_holm,
+            f"{name} more tasks": difference.more_tasks,
+            f"{name} more seeds": difference.more_seeds,
+        }
+    return flat
+
+
+def column_names(tests: Sequence[Test]) -> dict[str, str]:
+    """A name for each test by its key: its title, and where several are called so, in what it differs from them."""
+    names = {}
+    for test in tests:
+        alike = [other for other in tests if other.title == test.title]
+        fields = dict.fromkeys(field for other in alike for field in other.fields)
+        differ = [field for field in fields if len({str(other.fields.get(field)) for other in alike}) > 1]
+        said = " ".join(f"{field}={shown(test.fields.get(field))}" for field in differ)
+        names[test.key] = f"{test.title} ({said})" if differ else test.title
+    return names

@@ -1,0 +1,192 @@
+"""The report: one page with all that is known of a set of runs. It holds no script and asks the network for nothing."""
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from typing import Any
+
+from fewshot_runner.errors import UserError
+from fewshot_runner.report.analysis import read_analysis
+from fewshot_runner.report.cells import cells, run_text, settings_columns
+from fewshot_runner.report.compare import ALONE, LEGEND, divided, footnote, without_results
+from fewshot_runner.report.curves import curves
+from fewshot_runner.report.details import details
+from fewshot_runner.report.groups import Group, group_runs
+from fewshot_runner.report.html import paragraph, table, tag, text
+from fewshot_runner.report.ranking import Ranking, Row
+from fewshot_runner.report.records import Record
+from fewshot_runner.report.settings import differing, is_compared, short, shown
+
+MOST_CURVES = 16  # experiments in a chart, and with details of their own
+MOST_NAMED = 4  # settings in the label of an experiment
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+LEGEND_HERE = LEGEND.replace("*", "★")
+
+
+def page(rankings: Sequence[Ranking], records: Sequence[Record], *, title: str, skipped: Sequence[str] = ()) -> str:
+    """The whole page. `skipped` are lines on folders that could not be read."""
+    skipped = list(skipped)
+    groups = in_order_of_results(rankings, records)
+    chosen = dict(enumerate(groups[:MOST_CURVES]))
+    names = differing([group.settings for group in groups])[:MOST_NAMED]
+    labels = {number: label_of(group, names) for number, group in chosen.items()}
+    sections = {
+        "Comparison": comparison_section(rankings, records, chosen),
+        "Settings": settings_section(groups),
+        "Learning curves": curves_section(groups, chosen, labels, skipped),
+        "Runs in detail": details_section(chosen, labels, skipped),
+    }
+    if skipped:
+        sections["Skipped"] = tag("ul", *(tag("li", text(line)) for line in skipped))
+    anchors = {name: name.lower().replace(" ", "-") for name in sections}
+    links = (tag("a", text(name), href=f"#{anchors[name]}") for name in sections)
+    body = "".join(tag("h2", text(name), id=anchors[name]) + content for name, content in sections.items())
+    counts = Counter(record.state for record in records)
+    states = ", ".join(f"{count} {state}" for state, count in counts.items())
+    summary = f"{len(records):,} runs ({states}) of {len(groups):,} experiments; {time.strftime('%d %B %Y, %H:%M')}"
+    style = files("fewshot_runner.report").joinpath("page.css").read_text()
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{text(title)}</title><style>{style}</style></head><body>"
+        f"{tag('h1', text(title))}{paragraph(summary, css='faint')}{tag('nav', *links)}{body}</body></html>\n"
+    )
+
+
+def in_order_of_results(rankings: Sequence[Ranking], records: Sequence[Record]) -> list[Group]:
+    """Experiments as the first ranking has them, then as the others do, then those without results."""
+    groups = group_runs(records)
+    places = {}
+    for row in (row for ranking in rankings for row in ranking.rows):
+        places.setdefault(id(row.group.records[0]), len(places))
+    return sorted(groups, key=lambda group: min(places.get(id(record), len(places)) for record in group.records))
+
+
+def label_of(group: Group, names: Sequence[str]) -> str:
+    """A name if the user gave one, else the settings that set the experiment apart."""
+    if name := group.settings.get("name"):
+        return str(name)
+    told = " ".join(f"{short(name)}={shown(group.settings.get(name))}" for name in names)
+    return told or run_text(group)
+
+
+def comparison_section(
+    rankings: Sequence[Ranking], records: Sequence[Record], chosen: Mapping[int, Group]
+) -> str:  # fmt: skip
+    numbers = {id(record): number for number, group in chosen.items() for record in group.records}
+    ranked, alone = divided(rankings)
+    parts = [ranking_html(ranking, numbers) for ranking in ranked]
+    if alone:
+        rows = [{**told, "run": run_html(row, numbers)} for row, told in alone]
+        title = ALONE[0].upper() + ALONE[1:]
+        parts.append(tag("h3", title) + table(rows, figures=["result"], names=["run"], html=["run"]))
+    if waiting := without_results(rankings, records):
+        rows = [
+            {
+                "run": record.name, "state": record.state, "step": shown(record.status.get("step")),
+                "updated": shown(record.status.get("updated")), "reason": record.reason or "",
+            }
+            for record in waiting
+        ]  # fmt: skip
+        parts.append(tag("h3", "Without results") + table(rows, figures=["step"], names=["run"]))
+    if any(len(ranking.rows) > 1 for ranking in rankings):
+        parts.append(paragraph(LEGEND_HERE, css="faint"))
+    return "".join(parts) or paragraph("There are no results yet.")
+
+
+def ranking_html(ranking: Ranking, numbers: Mapping[int, int]) -> str:
+    lines = [cells(row, ranking) for row in ranking.rows]
+    used = [name for name in lines[0] if any(line[name] for line in lines)]
+    settings = settings_columns(ranking)
+    rows = []
+    for place, (row, line) in enumerate(zip(ranking.rows, lines, strict=True)):
+        told = {name: values[place] for name, values in settings.items()}
+        rows.append({"run": run_html(row, numbers), **told, **{name: line[name] for name in used}})
+    marked = [number for number, row in enumerate(ranking.rows) if row.is_reference and len(rows) > 1]
+    figures = [name for name in used if name not in ("state", "test", "to tell apart")]
+    title = tag("h3", text(ranking.title))
+    if ranking.forced:
+        about = paragraph("Forced: these figures do not measure the same.", css="warning")
+    else:
+        about = paragraph(ranking.details, css="faint")
+    note = footnote(ranking)
+    end = paragraph(note, css="faint") if note else ""
+    return title + about + table(rows, figures=figures, names=["run"], html=["run"], marked=marked) + end
+
+
+def run_html(row: Row, numbers: Mapping[int, int]) -> str:
+    """Its folder, with the colour of its curves and a link to its details where there are some."""
+    name = text(run_text(row.group))
+    number = numbers.get(id(row.group.records[0]))
+    if number is None:
+        return name
+    return tag("a", tag("span", css=f"swatch b{number % 8}"), name, href=f"#run-{number}")
+
+
+def settings_section(groups: Sequence[Group]) -> str:
+    """What sets the experiments apart; and on demand all that is not the same, with what a choice of a group brings."""
+    if len(groups) < 2:
+        return paragraph("There is one experiment.")
+    names = differing([group.settings for group in groups])
+    everything = sorted({name for group in groups for name in group.settings if is_compared(name)} - set(names))
+    further = [name for name in everything if len({str(group.settings.get(name)) for group in groups}) > 1]
+    if not names:
+        return paragraph("All experiments have the same settings.")
+    more = ""
+    if len(groups) > MOST_CURVES:
+        more = paragraph(f"The first {MOST_CURVES} of {len(groups):,} experiments.")
+    if further:
+        summary = tag("summary", f"{len(further)} more, which the choices of groups bring with them")
+        further_html = tag("details", summary, settings_table(groups[:MOST_CURVES], further))
+    return more + settings_table(groups[:MOST_CURVES], names) + (further_html if further else "")
+
+
+def settings_table(groups: Sequence[Group], names: Sequence[str]) -> str:
+    """A row a setting, a column an experiment."""
+    rows = []
+    for name in names:
+        values = {f"{k + 1}: {run_text(group)}": shown(group.settings.get(name)) for k, group in enumerate(groups)}
+        rows.append({"setting": short(name), **values})
+    return table(rows, names=["setting"], css="settings")
+
+
+def curves_section(
+    groups: Sequence[Group], chosen: Mapping[int, Group], labels: Mapping[int, str], skipped: list[str]
+) -> str:
+    charts = curves(chosen, labels, skipped)
+    names = [
+        tag("span", tag("span", css=f"swatch b{number % 8}"), text(label), css="faint")
+        for number, label in labels.items()
+    ]
+    key = tag("p", *names, css="key")
+    more = f"The first {MOST_CURVES} of {len(groups):,} experiments." if len(groups) > MOST_CURVES else ""
+    return (paragraph(more) if more else "") + key + charts
+
+
+def details_section(chosen: Mapping[int, Group], labels: Mapping[int, str], skipped: list[str]) -> str:
+    """The analyses there are; the newest run of an experiment that has one stands for all its seeds."""
+    parts, without = [], []
+    for number, group in chosen.items():
+        found: tuple[Record, dict[str, Any]] | None = None
+        for record in group.records:
+            try:
+                analysis = read_analysis(record)
+            except UserError as error:
+                skipped.append(str(error))
+                continue
+            found = found or (analysis and (record, analysis))
+        swatch = tag("span", css=f"swatch b{number % 8}")
+        heading = tag("h3", swatch, text(labels[number]), id=f"run-{number}")
+        runs = paragraph(", ".join(record.name for record in group.records), css="faint")
+        parts.append(heading + runs + (details(*found) if found else ""))
+        if not found and any(record.results for record in group.records):
+            without.append(number)
+    if without:
+        hint = (
+            f"{len(without)} of {len(chosen)} experiments here have not been analysed: accuracy by class, ways and "
+            "shots and the hardest episodes are missing. fsl report --analyse computes them; it needs the data."
+        )
+        parts.insert(0, paragraph(hint))
+    return "".join(parts)

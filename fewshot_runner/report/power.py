@@ -1,0 +1,83 @@
+"""How many more tasks or seeds it would take to tell two experiments apart.
+
+The measured difference is taken for the true one, and its variances for the true variances: so a count is as rough as
+what it is made from. Asked for is a power of 0.8 (Cohen 1988) of the two-sided test at the level 0.05.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from fewshot_runner.report.statistics import LEVEL, Difference, Spread, quantile, sum_of
+
+POWER = 0.8
+MOST_TASKS, MOST_SEEDS = 10_000_000, 1000  # that anybody could want
+
+
+def with_needs(difference: Difference, *, tasks_are_fixed: bool) -> Difference:
+    """Adds what it would take to tell the two apart with the power 0.8, were the difference as it was measured."""
+    over_tasks, over_seeds = difference.over_tasks, difference.over_seeds
+    if difference.told_apart or difference.mean == 0 or over_tasks is None or difference.ci95 in (0.0, None):
+        return difference
+    seeds_vary = over_seeds is not None and over_seeds.variance > 0
+    seeds_first = tasks_are_fixed or (seeds_vary and over_seeds.variance > over_tasks.variance)
+    n_tasks = n_seeds = None
+    if seeds_vary and seeds_first:
+        n_seeds = needed_seeds(difference.mean, over_seeds, rest=over_tasks)
+    if n_seeds is None and not tasks_are_fixed:
+        n_tasks = needed_tasks(difference.mean, over_tasks, rest=over_seeds)
+    if n_tasks is None and n_seeds is None and seeds_vary:
+        n_seeds = needed_seeds(difference.mean, over_seeds, rest=over_tasks)
+    return replace(
+        difference,
+        more_tasks=None if n_tasks is None else n_tasks - over_tasks.count,
+        more_seeds=None if n_seeds is None else n_seeds - over_seeds.count,
+    )
+
+
+def needed_tasks(mean: float, over_tasks: Spread, *, rest: Spread | None = None) -> int | None:
+    """The number of tasks at which the power is reached, while the variance over seeds stays as it is."""
+
+    def at(count: int) -> Spread:
+        return Spread(over_tasks.single / count, count - 1)
+
+    return _smallest(mean, at, rest, start=over_tasks.count, most=MOST_TASKS)
+
+
+def needed_seeds(mean: float, over_seeds: Spread, *, rest: Spread | None = None) -> int | None:
+    """The number of seeds on each side at which the power is reached, on the same tasks."""
+
+    def at(count: int) -> Spread:
+        return Spread(over_seeds.single / count, 2 * (count - 1))
+
+    return _smallest(mean, at, rest, start=max(2, over_seeds.count), most=MOST_SEEDS)
+
+
+def _smallest(mean: float, at: Callable[[int], Spread], rest: Spread | None, *, start: int, most: int) -> int | None:
+    """The smallest count from `start` at which the power is reached, by doubling and halving; it grows with it."""
+
+    def enough(count: int) -> bool:
+        return power(mean, sum_of([at(count), rest]) if rest is not None else at(count)) >= POWER
+
+    high = start
+    while not enough(high):
+        if high >= most:
+            return None
+        high = min(2 * high, most)
+    low = max(start, high // 2)
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle + 1, high)
+    return high
+
+
+def power(mean: float, spread: Spread) -> float:
+    """How often the two-sided test finds a difference whose true size is `mean`."""
+    from scipy.special import nctdtr
+
+    if spread.variance == 0:
+        return 1.0
+    shift = abs(mean) / spread.variance**0.5
+    if shift > 30:  # beyond what the distribution is computed for, and beyond doubt
+        return 1.0
+    critical = quantile(1 - LEVEL / 2, spread.freedom)
+    return float(1 - nctdtr(spread.freedom, shift, critical) + nctdtr(spread.freedom, shift, -critical))

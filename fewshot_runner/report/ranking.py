@@ -1,0 +1,182 @@
+"""Experiments in the order of their results: one ranking for each list of tasks, so that all in it can be paired.
+
+What was measured in another way (protocol, split, mode, way, shot, episode seed) stands in another ranking. Episodes
+of one seed are the same however many of them were drawn, so runs with more of them are compared on those they share.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fewshot_runner.errors import UserError
+from fewshot_runner.report.groups import Group, group_runs
+from fewshot_runner.report.power import with_needs
+from fewshot_runner.report.records import Record
+from fewshot_runner.report.results import figure_of
+from fewshot_runner.report.statistics import Difference, holm, paired_difference, t_half_width, unpaired_difference
+from fewshot_runner.report.tasks import read_tasks
+from fewshot_runner.report.test_kind import Test, test_of
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """An experiment in a ranking. `figures` (R, T) are a row a seed, None where a run's tasks cannot be read.
+
+    `ci95` is half the width of the interval over tasks, `ci95_seeds` of that over seeds, `sd_seeds` the standard
+    deviation of the runs' means.
+    """
+
+    group: Group
+    test: Test
+    results: Sequence[Mapping[str, Any]]
+    figures: np.ndarray | None
+    mean: float
+    ci95: float | None
+    sd_seeds: float | None = None
+    ci95_seeds: float | None = None
+    difference: Difference | None = None
+    is_reference: bool = False
+
+    @property
+    def n_tasks(self) -> int | None:
+        return None if self.figures is None else self.figures.shape[1]
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Rows, best first; `forced` where they are of different tests and so not comparable. `reference` is the row that
+    others are compared with: the best, or the one of `--baseline`; None where that has no result here.
+    """
+
+    tests: Sequence[Test]
+    rows: Sequence[Row]
+    reference: Row | None
+    forced: bool = False
+    against_baseline: bool = False
+
+    @cached_property
+    def has_seeds(self) -> bool:
+        """Whether some experiment was repeated with another seed."""
+        return any(len(row.results) > 1 for row in self.rows)
+
+    @cached_property
+    def n_tasks(self) -> int | None:
+        """Where all rows have as many."""
+        counts = {row.n_tasks for row in self.rows}
+        return counts.pop() if len(counts) == 1 else None
+
+    @property
+    def details(self) -> str:
+        """What all figures of the ranking have in common, in one line."""
+        [test] = self.tests
+        count = f"{self.n_tasks:,} " if self.n_tasks else ""
+        drawn = "" if test.tasks_are_fixed else f" of seed {test.fields['episode_seed']}"
+        fixed = "fixed " if test.tasks_are_fixed else ""
+        return ", ".join([f"{count}{fixed}{test.unit}{drawn}", *test.details])
+
+    @property
+    def title(self) -> str:
+        return "different tests in one ranking" if self.forced else self.tests[0].title
+
+
+def rank(
+    records: Sequence[Record],
+    *,
+    baseline: Record | None = None,
+    forced: bool = False,
+    wanted: Callable[[Mapping[str, Any]], bool] = lambda result: True,
+) -> list[Ranking]:
+    """The rankings of all results that are `wanted`, in the order in which their tests first occur."""
+    groups = group_runs(records)
+    tests: dict[str, Test] = {}
+    rows: dict[str, list[Row]] = {}
+    for group in groups:
+        results: dict[str, dict[int, Mapping[str, Any]]] = {}  # by test and run
+        for number, record in enumerate(group.records):
+            for result in filter(wanted, record.results):
+                test = test_of(result)
+                tests.setdefault(test.key, test)
+                of_runs = results.setdefault(test.key, {})
+                of_runs[number] = _larger(of_runs.get(number), result)
+        for key, of_runs in results.items():
+            records_here = [group.records[number] for number in of_runs]
+            part = replace(group, records=records_here)
+            rows.setdefault(key, []).append(_row(part, tests[key], list(of_runs.values())))
+    if forced:
+        every = [row for key in tests for row in rows[key]]
+        return [_ranked(list(tests.values()), every, baseline, forced=len(tests) > 1)] if every else []
+    return [_ranked([test], rows[key], baseline) for key, test in tests.items()]
+
+
+def _larger(known: Mapping[str, Any] | None, result: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Of two results of one run the one over more episodes, else the later one."""
+    if known is None or (result.get("episodes") or 0) >= (known.get("episodes") or 0):
+        return result
+    return known
+
+
+def _row(group: Group, test: Test, results: Sequence[Mapping[str, Any]]) -> Row:
+    figures = _figures(group, results)
+    means = np.array([figure_of(result) for result in results], dtype=float)
+    row = Row(group, test, results, figures, float(means.mean()), results[0].get("ci95"))
+    if len(results) == 1:
+        return row
+    over_tasks = None if figures is None else t_half_width(figures.mean(axis=0, dtype=float))
+    return replace(row, ci95=over_tasks, sd_seeds=float(means.std(ddof=1)), ci95_seeds=t_half_width(means))
+
+
+def _figures(group: Group, results: Sequence[Mapping[str, Any]]) -> np.ndarray | None:
+    """(R, T) on the tasks that all runs share."""
+    rows = []
+    for record, result in zip(group.records, results, strict=True):
+        where = result.get("tasks")
+        values = read_tasks(record.run.path / where) if isinstance(where, str) else None
+        if values is None or abs(values.mean(dtype=float) - figure_of(result)) > 1e-4:
+            return None  # not the tasks of this result
+        rows.append(values)
+    shared = min(map(len, rows))
+    return np.stack([values[:shared] for values in rows])
+
+
+def _ranked(tests: Sequence[Test], rows: Iterable[Row], baseline: Record | None, *, forced: bool = False) -> Ranking:
+    rows = sorted(rows, key=lambda row: -row.mean)
+    reference = rows[0]
+    if baseline is not None:
+        reference = next((row for row in rows if baseline in row.group), None)
+    if reference is not None:
+        others = [row for row in rows if row is not reference]
+        differences = [_difference(row, reference) for row in others]
+        adjusted = holm([None if difference is None else difference.p for difference in differences])
+        compared = {
+            id(row): difference and replace(difference, p_holm=p)
+            for row, difference, p in zip(others, differences, adjusted, strict=True)
+        }
+        position = rows.index(reference)
+        rows = [replace(row, difference=compared.get(id(row)), is_reference=row is reference) for row in rows]
+        reference = rows[position]
+    return Ranking(tests, rows, reference, forced=forced, against_baseline=baseline is not None)
+
+
+def _difference(row: Row, reference: Row) -> Difference | None:
+    first, second = row.figures, reference.figures
+    if first is None or second is None:
+        return None
+    if row.test.key != reference.test.key:
+        return unpaired_difference(first, second)
+    shared = min(first.shape[1], second.shape[1])
+    difference = paired_difference(first[:, :shared], second[:, :shared])
+    return with_needs(difference, tasks_are_fixed=row.test.tasks_are_fixed)
+
+
+def find_baseline(records: Sequence[Record], path: str) -> Record:
+    """The run at `path` among those that are compared, named by its folder or the end of it."""
+    wanted = Path(path).resolve()
+    named = [record for record in records if record.run.path.resolve() == wanted or record.name.endswith(path)]
+    if len(named) != 1:
+        problem = "none" if not named else f"{len(named)}"
+        raise UserError(f"--baseline={path}: {problem} of the compared runs is called so; give a whole run folder")
+    return named[0]

@@ -1,0 +1,109 @@
+"""Run folders as a comparison knows them: read once, quickly, whatever state they are in."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fewshot_runner.errors import UserError
+from fewshot_runner.report.results import figure_of, metric_of
+from fewshot_runner.report.sections import parse_settings
+from fewshot_runner.runs import DONE, RunFolder
+
+EXPORT = "export"  # a folder inside a run that holds a copy of its config
+
+
+@dataclass(frozen=True)
+class Record:
+    """One run. `settings` by dotted name; `results` as the summary holds them."""
+
+    run: RunFolder
+    status: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    results: Sequence[Mapping[str, Any]]
+    summary: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return self.run.name
+
+    @property
+    def state(self) -> str:
+        return self.status["state"]
+
+    @property
+    def reason(self) -> str | None:
+        return self.status.get("reason") if self.state != DONE else None
+
+    @cached_property
+    def seed(self) -> Any:
+        return self.settings.get("seed")
+
+
+def find_records(paths: Sequence[Path]) -> tuple[list[Record], list[str]]:
+    """The runs at and below `paths`, oldest first, and a line for each folder that looks like one and is none."""
+    records, skipped = [], []
+    for folder in find_folders(paths, skipped):
+        try:
+            records.append(read_record(RunFolder(folder)))
+        except UserError as error:
+            skipped.append(str(error))
+    return sorted(records, key=lambda record: record.run.path.name), skipped
+
+
+def find_folders(paths: Sequence[Path], skipped: list[str]) -> list[Path]:
+    """Folders that hold a config or a status, each once; nothing is looked for inside of them."""
+    found: dict[str, Path] = {}
+    for path in paths:
+        if not path.is_dir():
+            raise UserError(f"{path}: there is no such folder; fsl train makes outputs/")
+        waiting = [(str(path), os.path.realpath(path))]  # links are not followed, so roots alone can name one twice
+        while waiting:
+            folder, real = waiting.pop()
+            try:
+                with os.scandir(folder) as entries:
+                    inside = {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
+            except OSError as error:
+                skipped.append(f"{folder}: cannot be read ({error.strerror})")
+                continue
+            if {"config.yaml", "status.json"} & inside.keys():
+                found.setdefault(real, Path(folder))
+            else:
+                folders = [name for name, is_folder in inside.items() if is_folder]
+                waiting += [(f"{folder}{os.sep}{name}", f"{real}{os.sep}{name}") for name in folders]
+    return [folder for folder in found.values() if folder.name != EXPORT]
+
+
+def read_record(run: RunFolder) -> Record:
+    """Raises `UserError`, which names the file, where the folder is damaged or another program's."""
+    status, summary = _read_status(run), run.read_summary()
+    try:
+        settings = parse_settings(run.config.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{run.config}: cannot be read ({error}); the run folder is damaged") from error
+    if settings is None:
+        raise UserError(f"{run.config}: holds no config; the run folder is damaged")
+    results = summary.get("results", [])
+    if not isinstance(results, list) or not all(map(is_result, results)):
+        raise UserError(f"{run.summary}: holds results that cannot be read; the run folder is damaged")
+    return Record(run, status, settings, results, summary)
+
+
+def _read_status(run: RunFolder) -> dict[str, Any]:
+    status = run.read_status()
+    if not isinstance(status.get("state"), str):
+        raise UserError(f"{run.status}: says no state; the run folder is damaged, or another program's")
+    return status
+
+
+def is_result(result: Any) -> bool:
+    """Whether a result has what every comparison needs."""
+    try:
+        named = all(isinstance(result[key], str) for key in ("name", "dataset", "split", "mode"))
+        return named and isinstance(figure_of(result), int | float) and isinstance(metric_of(result), str)
+    except (KeyError, TypeError, AttributeError):
+        return False

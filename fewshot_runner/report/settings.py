@@ -1,0 +1,65 @@
+"""The settings of runs: which of them differ, and choosing runs by them."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+CHOICES = "choices."
+SEED = "seed"
+# Where things lie, what others have published and what a network was tested on make no other experiment of it.
+NOT_COMPARED = (
+    "output_dir", "trusted_packages", "published", "dataset.cache", "dataset.root", "dataset.source.root",
+    "dataset.tests", "dataset.runs", "eval.episodes", "eval.runs",
+)  # fmt: skip
+
+
+@cache
+def is_compared(name: str) -> bool:
+    return not name.startswith(NOT_COMPARED)
+
+
+def compared(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What makes a run the experiment that it is; null is as good as absent, as runs of another age may lack a key."""
+    return {name: value for name, value in settings.items() if value is not None and is_compared(name)}
+
+
+def differing(all_settings: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The names of settings that are not the same everywhere, choices of groups first.
+
+    What a choice brings with it is told by the choice: a setting below a group counts where runs that chose alike
+    differ in it.
+    """
+    all_settings = list(all_settings)
+    names = list(dict.fromkeys(name for each in all_settings for name in each if is_compared(name)))
+    different = [name for name in names if len({str(each.get(name)) for each in all_settings}) > 1]
+    choices = {f"{short(name)}.": name for name in different if name.startswith(CHOICES)}
+
+    def is_told(name: str) -> bool:
+        choice = choices.get(f"{name.partition('.')[0]}.")
+        if choice is None:
+            return False
+        chosen: dict[str, set[str]] = {}
+        for each in all_settings:
+            chosen.setdefault(str(each.get(choice)), set()).add(str(each.get(name)))
+        return all(len(values) == 1 for values in chosen.values())
+
+    told = list(choices.values())
+    return told + [name for name in different if name not in told and not is_told(name)]
+
+
+def short(name: str) -> str:
+    """ "choices.method" is called "method"."""
+    return name.removeprefix(CHOICES)
+
+
+def shown(value: Any) -> str:
+    """A value as one would write it on the command line."""
+    if value is None or value == "":
+        return "-"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def matches(value: Any, wanted: Sequence[str]) -> bool:
+    """Whether `value` is one of those that the command line names."""
+    texts = {"null", "none", "-", ""} if value is None else {shown(value), str(value)}
+    return any(text in texts for text in wanted)

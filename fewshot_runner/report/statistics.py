@@ -1,0 +1,143 @@
+"""Intervals, paired differences, and how much more would have to be measured.
+
+Every run of a comparison answers the same tasks, so runs are compared task by task: what makes a task hard for all
+drops out. Two things still vary. Another draw of tasks would give another difference (the variance over tasks), and so
+would another seed of training (the variance over seeds). Their sum is that of the difference, with the degrees of
+freedom of Satterthwaite (1946, https://doi.org/10.2307/3002019). A run's own noise counts in both, so intervals over
+seeds are a little too wide rather than too narrow. Where each side has one run only, nothing is known of other seeds:
+the test is then the paired t-test over tasks, and speaks of these two networks alone.
+
+Shapes: R runs (seeds), T tasks.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+
+import numpy as np
+
+LEVEL = 0.05  # of the two-sided tests, hence 95 % intervals
+ROUNDING = 1e-7  # of figures kept as float32
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A variance of a difference, and from how many degrees of freedom it is known.
+
+    `count` is how many tasks or seeds there are, on the side that has the fewest; `single` would be the variance
+    with one on each side.
+    """
+
+    variance: float
+    freedom: float
+    count: int = 0
+    single: float = 0.0
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A mean difference. `ci95` is half the width of its interval; both it and `p` are None where nothing is known.
+
+    To tell the two apart: `more_tasks` or `more_seeds` (of each side that has the fewest), or both together; None
+    where that many are not known, would not help, or are not needed.
+    """
+
+    mean: float
+    ci95: float | None = None
+    p: float | None = None
+    p_holm: float | None = None
+    over_tasks: Spread | None = None
+    over_seeds: Spread | None = None
+    paired: bool = True
+    more_tasks: int | None = None
+    more_seeds: int | None = None
+
+    @property
+    def told_apart(self) -> bool:
+        return self.p is not None and self.p < LEVEL
+
+
+def t_half_width(values: np.ndarray) -> float | None:
+    """Half the width of Student's 95 % interval for the mean of `values`; None for fewer than two."""
+    if len(values) < 2:
+        return None
+    return quantile(1 - LEVEL / 2, len(values) - 1) * float(np.std(values, ddof=1)) / len(values) ** 0.5
+
+
+def paired_difference(first: np.ndarray, second: np.ndarray) -> Difference:
+    """(R, T) minus (R', T): figures of two experiments on the same T tasks, a row a seed."""
+    by_task = first.mean(axis=0, dtype=float) - second.mean(axis=0, dtype=float)  # (T,)
+    over_tasks = _of_mean(by_task) if len(by_task) > 1 else None
+    over_seeds = _over_seeds(first.mean(axis=1, dtype=float), second.mean(axis=1, dtype=float))
+    return _tested(Difference(_rounded(by_task.mean()), over_tasks=over_tasks, over_seeds=over_seeds))
+
+
+def unpaired_difference(first: np.ndarray, second: np.ndarray) -> Difference:
+    """(R, T) minus (R', T') on different tasks: Welch's test over tasks, and over seeds where there are some."""
+    by_task = [figures.mean(axis=0, dtype=float) for figures in (first, second)]
+    over_tasks = None
+    if min(map(len, by_task)) > 1:
+        over_tasks = sum_of(list(map(_of_mean, by_task)))
+    over_seeds = _over_seeds(first.mean(axis=1, dtype=float), second.mean(axis=1, dtype=float))
+    mean = _rounded(by_task[0].mean() - by_task[1].mean())
+    return _tested(Difference(mean, over_tasks=over_tasks, over_seeds=over_seeds, paired=False))
+
+
+def _rounded(mean: float) -> float:
+    return 0.0 if abs(mean) < ROUNDING else float(mean)
+
+
+def _over_seeds(first: np.ndarray, second: np.ndarray) -> Spread | None:
+    """Of the means (R,) and (R',) of the runs; a single run is taken to vary as the runs of the other side do."""
+    sides = [_of_mean(side) for side in (first, second) if len(side) > 1]
+    if len(sides) == 1:
+        [side] = sides
+        return Spread(side.variance + side.single, side.freedom, 1, 2 * side.single)
+    return sum_of(sides) if sides else None
+
+
+def _of_mean(values: np.ndarray) -> Spread:
+    """Of the mean of independent `values` (n,), n > 1."""
+    single, count = float(values.var(ddof=1)), len(values)
+    return Spread(single / count, count - 1, count, single)
+
+
+def sum_of(spreads: Sequence[Spread]) -> Spread:
+    """Of independent parts, by Satterthwaite; the smallest count stands for all."""
+    variance = sum(spread.variance for spread in spreads)
+    weight = sum(spread.variance**2 / spread.freedom for spread in spreads)
+    freedom = variance**2 / weight if weight else float(sum(spread.freedom for spread in spreads))
+    count, single = min(spread.count for spread in spreads), sum(spread.single for spread in spreads)
+    return Spread(variance, freedom, count, single)
+
+
+def _tested(difference: Difference) -> Difference:
+    from scipy.special import stdtr  # late: takes a third of a second
+
+    spreads = [spread for spread in (difference.over_tasks, difference.over_seeds) if spread is not None]
+    if difference.over_tasks is None:  # one task says nothing of others
+        return difference
+    total = sum_of(spreads)
+    error = total.variance**0.5
+    if error == 0:
+        return replace(difference, ci95=0.0, p=1.0 if difference.mean == 0 else 0.0)
+    p = 2 * float(stdtr(total.freedom, -abs(difference.mean) / error))
+    return replace(difference, ci95=quantile(1 - LEVEL / 2, total.freedom) * error, p=p)
+
+
+def holm(ps: Sequence[float | None]) -> list[float | None]:
+    """Holm's (1979) p-values for as many tests made at once; None stays None."""
+    order = sorted((p, k) for k, p in enumerate(ps) if p is not None)
+    adjusted: list[float | None] = [None] * len(ps)
+    largest = 0.0
+    for rank, (p, k) in enumerate(order):
+        largest = max(largest, min(1.0, p * (len(order) - rank)))
+        adjusted[k] = largest
+    return adjusted
+
+
+@cache
+def quantile(share: float, freedom: float) -> float:
+    from scipy.special import stdtrit
+
+    return float(stdtrit(freedom, share))

@@ -1,0 +1,59 @@
+"""What a result was measured on: results of one kind of test, and no others, may stand in one ranking."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fewshot_runner.report.results import metric_of, mode_of
+
+# What a result says besides which tasks it is of; "episodes" is left to the pairing.
+NOT_OF_THE_TASKS = {
+    "name", "step", "accuracy", "ci95", "tasks", "further", "confusion", "unit", "tasks_count", "episodes",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Test:
+    """What a ranking is of. `key` tells tests apart; `name` is short, and need not."""
+
+    key: str
+    name: str
+    metric: str
+    unit: str
+    fields: Mapping[str, Any]
+
+    @property
+    def tasks_are_fixed(self) -> bool:
+        return self.fields.get("episode_seed") is None
+
+    @property
+    def title(self) -> str:
+        """ "omniglot lake 5way1shot, inductive"."""
+        return f"{self.fields['dataset']} {self.fields['split']} {self.name}"
+
+    @property
+    def mode(self) -> str:
+        return mode_of(self.fields)
+
+    @property
+    def details(self) -> list[str]:
+        """What makes the figures comparable."""
+        said = [self.fields.get("protocol", "episodes"), self.mode]
+        n_query = self.fields.get("n_query")
+        if n_query is not None and said[0] != "closed_set":  # where that counts all images
+            said.append(f"{n_query} {'query' if n_query == 1 else 'queries'} a class")
+        if "split_hash" in self.fields:
+            said.append(f"split {self.fields['split_hash']}")
+        return said
+
+
+def test_of(result: Mapping[str, Any]) -> Test:
+    metric = metric_of(result)
+    fields = {name: value for name, value in result.items() if name not in NOT_OF_THE_TASKS and name != metric}
+    fields |= {"bn_mode": result.get("bn_mode", "running"), "metric": metric}  # which older results do not say
+    fields = {name: value for name, value in fields.items() if value is not None or name == "episode_seed"}
+    unit = result.get("unit", "episodes")
+    if unit != "episodes":  # another number of pairs or images is another choice of them
+        fields["tasks_count"] = result.get("tasks_count")
+    return Test(json.dumps(fields, sort_keys=True, default=str), result["name"], metric, unit, fields)

@@ -1,0 +1,120 @@
+"""fsl compare: choosing, sorting and forcing, over folders written by hand."""
+
+import csv
+import io
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import yaml
+
+FIGURES = np.random.default_rng(0).uniform(0.5, 1.0, 40)
+
+
+@pytest.fixture
+def outputs(tmp_path):
+    """Four runs: two methods with two seeds, tested in two ways; siamese, seed 1, has failed."""
+    for number, (method, seed) in enumerate([("siamese", 0), ("siamese", 1), ("pixels", 0), ("pixels", 1)]):
+        run = tmp_path / "outputs" / f"squares-{method}" / f"20260101-00000{number}-abcdef"
+        (run / "tasks").mkdir(parents=True)
+        config = {"choices": {"method": method}, "seed": seed, "trainer": {"clip": None, "fast": method == "siamese"}}
+        (run / "config.yaml").write_text(yaml.safe_dump(config))
+        failed = {"state": "failed", "reason": "loss is nan"} if number == 1 else {"state": "done"}
+        (run / "status.json").write_text(json.dumps({"step": 3, "seconds": 10.0 * (4 - number), **failed}))
+        results = []
+        for name, n_way, shift in (("5way1shot", 5, 0.0), ("20way1shot", 20, -0.2)):
+            values = (FIGURES + shift - 0.1 * (method == "pixels") - 0.01 * seed).astype(np.float32)
+            np.save(run / "tasks" / f"{name}.npy", values)
+            results.append(
+                {"name": name, "dataset": "squares", "split": "classes", "mode": "inductive", "n_way": n_way,
+                 "episodes": 40, "episode_seed": 0, "metric": "accuracy", "accuracy": float(values.mean(dtype=float)),
+                 "ci95": 0.01, "tasks": f"tasks/{name}.npy", "unit": "episodes"}
+            )  # fmt: skip
+        if number != 1:
+            (run / "summary.json").write_text(json.dumps({"results": results}))
+    return tmp_path / "outputs"
+
+
+def rows(answer) -> list[dict]:
+    assert answer.code == 0, answer.err
+    return json.loads(answer.out)
+
+
+def test_runs_are_chosen_by_settings_and_state(fsl, outputs):
+    def chosen(*conditions):
+        words = [word for condition in conditions for word in ("--where", condition)]
+        return {(row["run"].split("squares-")[1].split("/")[0], row["state"]) for row in
+                rows(fsl("compare", outputs, "--json", *words))}  # fmt: skip
+
+    assert chosen("method=siamese") == {("siamese", "done"), ("siamese", "failed")}
+    assert chosen("method=siamese,pixels", "state=done") == {("siamese", "done"), ("pixels", "done")}
+    assert chosen("choices.method=pixels") == {("pixels", "done")}
+    assert chosen("trainer.fast=true") == {("siamese", "done"), ("siamese", "failed")}
+    assert chosen("seed=7") == set()
+    assert chosen("trainer.clip=null", "seed=1") == {("siamese", "failed"), ("pixels", "done")}
+
+
+def test_tests_are_chosen_by_name_and_fields(fsl, outputs):
+    for condition in ("test=20way1shot", "test.n_way=20"):
+        table = fsl("compare", outputs, "--where", condition).out
+        assert "squares classes 20way1shot" in table
+        assert "squares classes 5way1shot" not in table
+        assert "loss is nan" not in table
+
+
+def test_unknown_keys_are_refused_with_the_nearest(refused, outputs):
+    assert "did you mean method" in refused("compare", outputs, "--where", "methd=siamese")
+    assert "KEY=VALUE" in refused("compare", outputs, "--where", "method")
+    assert "did you mean seconds" in refused("compare", outputs, "--sort", "second")
+    assert "--baseline" in refused("compare", outputs, "--baseline", "nowhere")
+
+
+def test_rankings_are_sorted(fsl, outputs):
+    def order(*words):
+        table = fsl("compare", outputs, "--where", "test=5way1shot", *words).out
+        return [line.split("-")[1] for line in table.splitlines() if line[2:6] == "2026"]
+
+    assert order() == ["000000", "000002"]
+    assert order("--reverse") == ["000002", "000000"]
+    assert order("--sort", "seconds") == ["000002", "000000"]
+    assert order("--sort", "method") == ["000002", "000000"]
+    assert order("--sort", "method", "--reverse") == ["000000", "000002"]
+    assert order("--sort", "result") == ["000000", "000002"]
+
+
+def test_a_baseline_is_what_others_are_compared_with(fsl, outputs):
+    answer = fsl("compare", outputs, "--baseline", "20260101-000002-abcdef", "--json")
+    row = rows(answer)[0]
+    assert row["squares classes 5way1shot compared with"].endswith("20260101-000002-abcdef")
+    assert row["squares classes 5way1shot difference"] == pytest.approx(0.105, abs=1e-6)
+
+
+def test_forced_rankings_are_one_and_marked(fsl, outputs):
+    table = fsl("compare", outputs, "--force").out
+    assert table.startswith("forced: ")
+    assert table.count("unpaired") > 1
+    forced = [
+        row.get("squares classes 20way1shot forced") for row in rows(fsl("compare", outputs, "--force", "--json"))
+    ]
+    assert forced == [True, None, True, True]
+
+
+def test_failed_runs_stand_with_their_reason_in_every_form(fsl, outputs):
+    assert "loss is nan" in fsl("compare", outputs).out
+    assert rows(fsl("compare", outputs, "--json"))[1]["reason"] == "loss is nan"
+    listed = list(csv.DictReader(io.StringIO(fsl("compare", outputs, "--csv").out)))
+    assert [line["state"] for line in listed] == ["done", "failed", "done", "done"]
+    assert listed[1]["reason"] == "loss is nan"
+
+
+def test_comparing_imports_no_torch(outputs):
+    program = (
+        "import sys\nfrom fewshot_runner.cli.main import run\n"
+        "assert run('compare', sys.argv[1:]) == 0\n"
+        "heavy = {'torch', 'hydra', 'scipy.stats', 'tensorboard'} & sys.modules.keys()\nassert not heavy, heavy\n"
+    )
+    process = subprocess.run([sys.executable, "-c", program, str(outputs)], capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    assert "± " in process.stdout

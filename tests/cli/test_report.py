@@ -1,0 +1,67 @@
+"""fsl report: a page from run folders, and analyses where they are asked for."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+
+
+def test_a_report_without_analyses_says_what_is_missing(fsl, copied, tmp_path):
+    run = copied()
+    answer = fsl("report", run, "-o", tmp_path / "page.html", "--title", "A <title>")
+    assert answer.code == 0, answer.err
+    assert answer.out == f"report: {tmp_path / 'page.html'}\n"
+    page = (tmp_path / "page.html").read_text()
+    assert "<h1>A &lt;title&gt;</h1>" in page
+    assert "have not been analysed" in page
+    assert not (run / "analysis").exists()
+
+
+def test_analyses_are_made_once_and_kept(fsl, copied, tmp_path):
+    run = copied()
+    first = fsl("report", run, "-o", tmp_path / "page.html", "--analyse")
+    assert first.code == 0, first.err
+    assert f"analyse 1/1: {run}" in first.err
+    content = json.loads((run / "analysis" / "analysis.json").read_text())
+    summary = json.loads((run / "summary.json").read_text())["results"][0]
+    assert content["step"] == summary["step"]
+    assert content["episodes"] == summary["episodes"] == 50
+    tasks = np.load(run / summary["tasks"])
+    hardest = [each["accuracy"] for each in content["hardest"]]
+    np.testing.assert_allclose(hardest, np.sort(tasks)[: len(hardest)], atol=1e-6)
+    assert {each.name for each in (run / "analysis").glob("episode-*.png")}
+    page = (tmp_path / "page.html").read_text()
+    assert "Hardest episodes" in page
+    assert "Ways and shots" in page
+    assert "data:image/png;base64," in page
+    again = fsl("report", run, "-o", tmp_path / "page.html", "--analyse")
+    assert "analyse 1/1" not in again.err
+
+
+def test_what_cannot_be_analysed_is_said_and_the_page_is_made(fsl, copied, tmp_path):
+    run = copied()
+    for checkpoint in (run / "checkpoints").iterdir():
+        checkpoint.unlink()
+    answer = fsl("report", run, "-o", tmp_path / "page.html", "--analyse")
+    assert answer.code == 0
+    assert f"not analysed: {run}" in answer.err
+    assert "Traceback" not in answer.err
+    assert (tmp_path / "page.html").is_file()
+
+
+def test_wrong_places_are_refused(refused, copied, tmp_path):
+    run = copied()
+    assert "--output" in refused("report", run, "-o", tmp_path / "nowhere" / "page.html")
+    assert "--output" in refused("report", run, "-o", tmp_path)
+    assert "no such folder" in refused("report", tmp_path / "nowhere", "-o", tmp_path / "page.html")
+
+
+def test_a_report_is_made_without_torch(copied, tmp_path):
+    program = (
+        "import sys\nfrom fewshot_runner.cli.main import run\n"
+        "assert run('report', sys.argv[1:]) == 0\nassert 'torch' not in sys.modules\n"
+    )
+    arguments = [str(copied()), "-o", str(tmp_path / "page.html")]
+    process = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr

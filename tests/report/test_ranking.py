@@ -1,0 +1,163 @@
+"""Which runs stand in one ranking, which are one experiment, and what is compared with what."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from fewshot_runner.errors import UserError
+from fewshot_runner.report.groups import group_runs
+from fewshot_runner.report.ranking import find_baseline, rank
+from fewshot_runner.report.records import find_records
+
+RANDOM = np.random.default_rng(3)
+GOOD, FAIR = RANDOM.uniform(0.6, 1.0, 30), RANDOM.uniform(0.5, 0.9, 30)
+
+
+@pytest.fixture
+def records(tmp_path):
+    return lambda: find_records([tmp_path])[0]
+
+
+def test_the_best_is_first_and_the_others_are_paired_with_it(make, config, result, records):
+    make(config(lr=1), results=[result(FAIR)]), make(config(lr=2), results=[result(GOOD)])
+    [ranking] = rank(records())
+    assert [row.group.settings["method.optimizer.lr"] for row in ranking.rows] == [2, 1]
+    assert ranking.reference is ranking.rows[0]
+    difference = ranking.rows[1].difference
+    expected = stats.ttest_rel(FAIR.astype(np.float32), GOOD.astype(np.float32))
+    assert difference.paired
+    assert difference.p == pytest.approx(expected.pvalue, rel=1e-4)
+    assert difference.p_holm == difference.p
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"split": "images"}, {"split_hash": "other"}, {"dataset": "circles"}, {"protocol": "runs"}, {"n_way": 20},
+        {"n_shot": 5}, {"n_query": 1}, {"within_group": True}, {"episode_seed": 4}, {"mode": "transductive"},
+        {"bn_mode": "support"}, {"imbalance": 2.0}, {"part": "val"}, {"unit": "queries"},
+    ],
+)  # fmt: skip
+def test_trap_09_what_was_measured_otherwise_is_not_ranked_with_it_unless_forced(make, config, result, records, other):
+    make(config(lr=1), results=[result(FAIR)]), make(config(lr=2), results=[result(GOOD, **other)])
+    rankings = rank(records())
+    assert [len(ranking.rows) for ranking in rankings] == [1, 1]
+    assert not any(ranking.forced for ranking in rankings)
+    [forced] = rank(records(), forced=True)
+    assert forced.forced
+    assert len(forced.rows) == 2
+    assert not forced.rows[1].difference.paired
+
+
+def test_other_metrics_are_not_ranked_together(make, config, result, records):
+    other = result(GOOD, metric="map_at_5", map_at_5=float(GOOD.mean()))
+    del other["accuracy"]
+    make(config(lr=1), results=[result(FAIR)]), make(config(lr=2), results=[other])
+    assert [ranking.tests[0].metric for ranking in rank(records())] == ["accuracy", "map_at_5"]
+
+
+def test_results_of_another_age_are_ranked_with_those_of_today(make, config, result, records):
+    old = {key: value for key, value in result(GOOD).items() if key not in ("unit", "tasks_count", "metric", "bn_mode")}
+    make(config(lr=1), results=[old]), make(config(lr=2), results=[result(FAIR, imbalance=None)])
+    [ranking] = rank(records())
+    assert ranking.rows[1].difference.paired
+
+
+def test_runs_with_more_episodes_are_compared_on_those_they_share(make, config, result, records):
+    longer = np.concatenate([GOOD, RANDOM.uniform(0.6, 1.0, 50)])
+    make(config(lr=1), results=[result(longer)]), make(config(lr=2), results=[result(FAIR)])
+    [ranking] = rank(records())
+    difference = {row.group.settings["method.optimizer.lr"]: row.difference for row in ranking.rows}[2]
+    assert difference.mean == pytest.approx(FAIR.mean() - GOOD.mean(), abs=1e-6)
+    assert difference.over_tasks.count == 30
+
+
+def test_of_several_results_of_a_run_the_one_over_most_episodes_counts(make, result, records):
+    make(results=[result(GOOD), result(FAIR[:10]), result(FAIR)])
+    [ranking] = rank(records())
+    [row] = ranking.rows
+    assert row.mean == FAIR.mean()
+
+
+def test_a_baseline_takes_the_place_of_the_best(make, config, result, records, tmp_path):
+    make(config(lr=1), results=[result(GOOD)])
+    baseline = make(config(lr=2), results=[result(FAIR)])
+    make(config(lr=3), results=[result(FAIR, n_way=20)])
+    found = records()
+    for named in (str(baseline.path), baseline.path.name, f"{baseline.path.parent.name}/{baseline.path.name}"):
+        assert find_baseline(found, named).run.path == baseline.path
+    first, second = rank(found, baseline=find_baseline(found, baseline.path.name))
+    assert [row.is_reference for row in first.rows] == [False, True]
+    assert first.rows[0].difference.mean > 0
+    assert second.reference is None
+    for wrong in ("nowhere", "abcdef"):  # none, and all three
+        with pytest.raises(UserError, match="--baseline"):
+            find_baseline(found, wrong)
+
+
+def test_trap_13_seeds_are_grouped_and_repeats_of_a_seed_are_not_counted_twice(make, config, result, records):
+    for seed, shift in ((1, 0.0), (0, 0.02), (1, 0.05)):
+        make(config(seed=seed), results=[result(FAIR + shift)])
+    make(config(seed=0, lr=2), results=[result(GOOD)])
+    first, second = group_runs(records())
+    assert (first.seeds, len(first.repeats)) == ([0, 1], 1)
+    assert first.repeats[0].run.path.name.startswith("20260101-000000")
+    assert (second.seeds, second.repeats) == ([0], [])
+    [ranking] = rank(records())
+    row = ranking.rows[1]
+    means = [FAIR.mean() + 0.02, FAIR.mean() + 0.05]
+    assert row.mean == pytest.approx(np.mean(means))
+    assert row.sd_seeds == pytest.approx(0.03 / 2**0.5)
+    assert row.ci95_seeds == pytest.approx(12.706205 * 0.03 / 2)
+    assert row.difference.over_seeds.freedom == 1
+
+
+def test_a_baseline_may_be_one_of_several_seeds(make, config, result, records):
+    for seed in (0, 1):
+        make(config(seed=seed), results=[result(FAIR)])
+    make(config(lr=2), results=[result(GOOD)])
+    found = records()
+    [ranking] = rank(found, baseline=found[1])
+    assert ranking.reference.group.seeds == [0, 1]
+
+
+def test_a_seed_that_has_not_been_tested_is_left_out_of_the_figures(make, config, result, records):
+    make(config(seed=0), results=[result(GOOD)]), make(config(seed=1), state="running")
+    [ranking] = rank(records())
+    assert ranking.rows[0].group.seeds == [0]
+    assert ranking.rows[0].sd_seeds is None
+
+
+@pytest.mark.parametrize("damage", ["missing", "short", "other"])
+def test_without_the_figures_of_the_tasks_there_is_no_difference(make, config, result, records, damage):
+    make(config(lr=1), results=[result(GOOD)])
+    run = make(config(lr=2), results=[result(FAIR)])
+    [file] = run.tasks.iterdir()
+    if damage == "missing":
+        file.unlink()
+    elif damage == "short":
+        file.write_bytes(file.read_bytes()[:-3])
+    else:  # those of another result
+        np.save(file, GOOD.astype(np.float32))
+    [ranking] = rank(records())
+    assert ranking.rows[1].mean == FAIR.mean()
+    assert ranking.rows[1].difference is None
+
+
+def test_fixed_tasks_cannot_become_more(make, config, result, records):
+    close = GOOD - RANDOM.choice([0.05, -0.04], 30)
+    for seed, needs in ((None, False), (3, True)):
+        make(config(lr=seed or 0.5), results=[result(GOOD, episode_seed=seed)])
+        make(config(lr=9 + (seed or 0)), results=[result(close, episode_seed=seed)])
+        ranking = rank(records())[-1]
+        [difference] = [row.difference for row in ranking.rows if row.difference is not None]
+        assert not difference.told_apart
+        assert (difference.more_tasks is not None) == needs
+
+
+def test_results_may_be_chosen(make, result, records):
+    make(results=[result(GOOD), result(FAIR, n_way=20, name="20way1shot")])
+    [ranking] = rank(records(), wanted=lambda each: each["name"] == "20way1shot")
+    assert ranking.title == "squares classes 20way1shot"
+    assert rank([]) == []
+    assert rank([], forced=True) == []

@@ -1,0 +1,100 @@
+"""Differences between runs; expected values from scipy.stats, by hand, and from simulations."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from fewshot_runner.report.statistics import holm, paired_difference, t_half_width, unpaired_difference
+
+RANDOM = np.random.default_rng(5)
+FIRST = np.clip(RANDOM.normal(0.8, 0.1, 40), 0, 1)
+SECOND = np.clip(FIRST - 0.02 + RANDOM.normal(0, 0.05, 40), 0, 1)
+
+
+def test_two_runs_are_compared_by_the_paired_t_test():
+    expected = stats.ttest_rel(FIRST, SECOND)
+    difference = paired_difference(FIRST[None], SECOND[None])
+    assert difference.mean == pytest.approx(expected.statistic * stats.sem(FIRST - SECOND))
+    assert difference.p == pytest.approx(expected.pvalue)
+    low, high = expected.confidence_interval(0.95)
+    assert difference.ci95 == pytest.approx((high - low) / 2)
+    assert difference.over_seeds is None
+
+
+def test_runs_on_different_tasks_are_compared_by_welch():
+    expected = stats.ttest_ind(FIRST, SECOND[:25], equal_var=False)
+    difference = unpaired_difference(FIRST[None], SECOND[None, :25])
+    assert difference.p == pytest.approx(expected.pvalue)
+    assert not difference.paired
+    low, high = expected.confidence_interval(0.95)
+    assert difference.ci95 == pytest.approx((high - low) / 2)
+
+
+def test_runs_that_are_the_same_do_not_differ():
+    same = paired_difference(FIRST[None], FIRST[None].copy())
+    assert (same.mean, same.ci95, same.p, same.told_apart) == (0.0, 0.0, 1.0, False)
+    shifted = paired_difference(FIRST[None] - 0.25, FIRST[None])
+    assert shifted.told_apart
+    assert shifted.mean == pytest.approx(-0.25)
+
+
+def test_one_task_says_nothing_of_others():
+    difference = paired_difference(np.array([[0.5]]), np.array([[0.7]]))
+    assert difference.mean == pytest.approx(-0.2)
+    assert difference.ci95 is None
+    assert difference.p is None
+
+
+def test_several_seeds_add_the_variance_over_seeds_by_hand():
+    first = np.array([[0.9, 0.8, 0.7, 0.6], [0.7, 0.8, 0.9, 0.8], [0.8, 0.9, 0.8, 0.6]])
+    second = np.array([[0.5, 0.6, 0.7, 0.4], [0.6, 0.6, 0.5, 0.7]])
+    difference = paired_difference(first, second)
+    by_task = [sum(column) / 3 - sum(other) / 2 for column, other in zip(first.T, second.T, strict=True)]
+    mean = sum(by_task) / 4
+    over_tasks = sum((each - mean) ** 2 for each in by_task) / 3 / 4
+    runs = [[sum(row) / 4 for row in side] for side in (first, second)]
+    variances = [sum((each - sum(side) / len(side)) ** 2 for each in side) / (len(side) - 1) for side in runs]
+    parts = [(over_tasks, 3), (variances[0] / 3, 2), (variances[1] / 2, 1)]
+    total = sum(variance for variance, _ in parts)
+    seeds_freedom = sum(v for v, _ in parts[1:]) ** 2 / sum(v**2 / f for v, f in parts[1:])
+    freedom = total**2 / (over_tasks**2 / 3 + sum(v for v, _ in parts[1:]) ** 2 / seeds_freedom)
+    assert difference.mean == pytest.approx(mean)
+    assert difference.ci95 == pytest.approx(stats.t.ppf(0.975, freedom) * total**0.5)
+    assert difference.p == pytest.approx(2 * stats.t.sf(abs(mean) / total**0.5, freedom))
+
+
+def test_a_single_run_is_taken_to_vary_as_the_seeds_of_the_other_side():
+    several = np.stack([FIRST, FIRST + 0.03, FIRST - 0.04])
+    spread = paired_difference(several, SECOND[None]).over_seeds
+    variance = several.mean(axis=1).var(ddof=1)
+    assert spread.variance == pytest.approx(variance / 3 + variance)
+    assert spread.freedom == 2
+    assert spread.single == pytest.approx(2 * variance)
+
+
+def test_trap_13_intervals_over_seeds_cover_the_truth_and_those_over_episodes_alone_do_not():
+    """Two experiments that are equally good, 3 seeds each, 200 shared episodes; seeds differ by 2 points."""
+    random = np.random.default_rng(0)
+    covered = fooled = 0
+    trials = 400
+    for _ in range(trials):
+        hardness = random.normal(0, 0.1, 200)
+        sides = [
+            0.8 + hardness + random.normal(0, 0.02, (3, 1)) + random.normal(0, 0.05, (3, 200)) for _ in range(2)
+        ]  # fmt: skip
+        difference = paired_difference(*sides)
+        covered += abs(difference.mean) <= difference.ci95
+        fooled += stats.ttest_rel(sides[0][0], sides[1][0]).pvalue < 0.05
+    assert 0.93 <= covered / trials <= 1.0
+    assert fooled / trials > 0.4  # a single pair of runs, tested over episodes alone
+
+
+def test_an_interval_over_seeds_by_hand():
+    assert t_half_width(np.array([0.9, 0.8, 1.0])) == pytest.approx(4.302652729911275 * 0.1 / 3**0.5)
+    assert t_half_width(np.array([0.9])) is None
+
+
+def test_holm_by_hand():
+    assert holm([0.01, 0.04, None, 0.03]) == pytest.approx([0.03, 0.06, None, 0.06], nan_ok=True)
+    assert holm([0.5, 0.9]) == [1.0, 1.0]
+    assert holm([]) == []

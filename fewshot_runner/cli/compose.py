@@ -5,7 +5,8 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from hydra import initialize_config_dir
 from hydra import main as hydra_main
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -22,61 +25,76 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from fewshot_runner.cli.arguments import nearest
 from fewshot_runner.cli.conf import conf_dir
-from fewshot_runner.errors import RunFailed, UserError
+from fewshot_runner.errors import UserError
 from fewshot_runner.report.config import flatten
 
 VERSION_BASE = "1.3"
+OUTSIDE = ("hydra", "sweep", "launcher")  # of a run: how it comes about, which its own config does not say
 OmegaConf.register_new_resolver("abspath", lambda path: str(Path(path).expanduser().absolute()), replace=True)
 
 
-def compose(overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """The config that `fsl train` with these overrides would run, as plain values; raises `UserError`."""
+def compose(overrides: Sequence[str] = (), *, config_dir: Path | None = None) -> dict[str, Any]:
+    """The config that `fsl train` with these overrides would run, as plain values; raises `UserError`.
+
+    `config_dir` is a config folder of the user's own, searched beside conf/.
+    """
+    with hydra_errors():
+        config = composed(overrides, config_dir=config_dir)
+        return plain(config, config.hydra.runtime.choices)
+
+
+def composed(overrides: Sequence[str], *, config_dir: Path | None = None) -> DictConfig:
+    """The same before anything is resolved, with `sweep`, `launcher` and what is Hydra's own."""
     GlobalHydra.instance().clear()
-    with initialize_config_dir(str(conf_dir()), version_base=VERSION_BASE):
-        try:
-            config = hydra_compose("train", overrides=list(overrides), return_hydra_config=True)
-            return plain(config, config.hydra.runtime.choices)
-        except (HydraException, OmegaConfBaseException, ValueError) as error:
-            raise as_user_error(error) from error
+    places = [] if config_dir is None else [f"hydra.searchpath=[file://{config_dir.absolute()}]"]
+    with hydra_errors(), initialize_config_dir(str(conf_dir()), version_base=VERSION_BASE):
+        return hydra_compose("train", overrides=[*overrides, *places], return_hydra_config=True)
+
+
+def parsed(overrides: Sequence[str]) -> list[Override]:
+    """Overrides as Hydra reads them; raises `UserError`."""
+    GlobalHydra.instance().clear()
+    with hydra_errors(), initialize_config_dir(str(conf_dir()), version_base=VERSION_BASE):
+        loader = GlobalHydra.instance().config_loader()  # which glob(*) asks what there is
+        return OverridesParser.create(config_loader=loader).parse_overrides(list(overrides))
+
+
+@contextmanager
+def hydra_errors() -> Iterator[None]:
+    """Hydra's and OmegaConf's errors as the user's."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (HydraException, OmegaConfBaseException, ValueError) as error:  # the last: Hydra's, of overrides such as =5
+        raise as_user_error(error) from error
 
 
 def run_hydra(config_name: str, program: str, arguments: list[str], task: Callable[[dict, list[str]], None]) -> None:
-    """Calls `task(config, overrides)` as a Hydra program does: once, or with -m once a combination.
+    """Calls `task(config, overrides)` as a Hydra program does; Hydra itself answers --help, --cfg, --info and the like.
 
-    Hydra itself answers --help, --cfg, --info and the like. In a sweep, a job that fails neither stops the others nor
-    hides: `SweepFailed` names it at the end.
+    Sweeps are not for this function: see `fewshot_runner.cli.sweep`.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here instead of being printed
-    failures: list[tuple[list[str], Exception]] = []
+    failures: list[Exception] = []
 
     @hydra_main(config_path=str(conf_dir()), config_name=config_name, version_base=VERSION_BASE)
     def hydra_task(config: DictConfig) -> None:
         hydra = HydraConfig.get()
-        overrides = list(hydra.overrides.task)
         try:
-            task(plain(config, hydra.runtime.choices), overrides)
-        except Exception as error:
-            if isinstance(error, HydraException | OmegaConfBaseException):
-                error = as_user_error(error)
-            if hydra.mode is RunMode.MULTIRUN and isinstance(error, UserError | RunFailed):
-                print(f"fsl: {error}", file=sys.stderr)
-            failures.append((overrides, error))
+            if hydra.mode is RunMode.MULTIRUN:
+                raise UserError("hydra.mode=MULTIRUN: give -m instead, as in fsl train -m seed=0,1,2")
+            task(plain(config, hydra.runtime.choices), list(hydra.overrides.task))
+        except (HydraException, OmegaConfBaseException) as error:
+            failures.append(as_user_error(error))
+        except Exception as error:  # Hydra would wrap it
+            failures.append(error)
 
     sys.argv = [program, *arguments]
-    try:
+    with hydra_errors():
         hydra_task()
-    except (HydraException, OmegaConfBaseException, ValueError) as error:  # the last: Hydra's, of overrides such as =5
-        raise as_user_error(error) from error
-    if failures and not {"-m", "--multirun"} & set(arguments):
-        raise failures[0][1]
     if failures:
-        raise SweepFailed("\n".join(f"failed: {' '.join(given)}: {error}" for given, error in failures))
-
-
-class SweepFailed(RunFailed):
-    """Some jobs of a sweep failed; the others ran."""
-
-    exit_code = 3
+        raise failures[0]
 
 
 def overlay(config: dict[str, Any], overrides: Sequence[str], groups: Sequence[str]) -> dict[str, Any]:
@@ -108,9 +126,9 @@ def overlay(config: dict[str, Any], overrides: Sequence[str], groups: Sequence[s
 
 def plain(config: DictConfig, choices: Mapping[str, Any]) -> dict[str, Any]:
     """Interpolations resolved and nothing of OmegaConf left; `choices` names the member taken of each group."""
-    content = {key: value for key, value in config.items_ex(resolve=False) if key not in ("experiment", "hydra")}
+    content = {key: value for key, value in config.items_ex(resolve=False) if key not in ("experiment", *OUTSIDE)}
     content = OmegaConf.to_container(OmegaConf.masked_copy(config, list(content)), resolve=True, throw_on_missing=True)
-    chosen = {group: choice for group, choice in choices.items() if not group.startswith("hydra") and choice}
+    chosen = {group: choice for group, choice in choices.items() if not group.startswith(OUTSIDE) and choice}
     return {"choices": chosen, **content}
 
 

@@ -1,13 +1,27 @@
-"""fsl train: compose, build, train, test, report."""
+"""fsl train: compose, build, train, test, report; with -m many times."""
 
+from pathlib import Path
 from typing import Any
 
 from fewshot_runner.cli.compose import run_hydra
+from fewshot_runner.errors import UserError
+
+MANY = ("-m", "--multirun")
+OF_SWEEPS = ("sweep=", "sweep.", "launcher=", "launcher.")
 
 
 def run(arguments: list[str]) -> None:
     dry_run = "--dry-run" in arguments
     arguments = [argument for argument in arguments if argument != "--dry-run"]
+    overrides, config_dir = without_config_dir([word for word in arguments if word not in MANY])
+    asks_hydra = any(word.startswith("-") for word in overrides)  # --help, --cfg job and the like
+    if not asks_hydra and any(word in MANY for word in arguments):
+        from fewshot_runner.cli import sweep
+
+        sweep.run(overrides, config_dir=config_dir, dry_run=dry_run)
+        return
+    if not asks_hydra and (stray := [word for word in overrides if word.startswith(OF_SWEEPS)]):
+        raise UserError(f"{stray[0]}: is for sweeps; give -m for one, as in fsl train -m {stray[0]} seed=0,1,2")
 
     def task(config: dict[str, Any], overrides: list[str]) -> None:
         from fewshot_runner.cli import session  # late: --help and --cfg answer without torch
@@ -18,3 +32,17 @@ def run(arguments: list[str]) -> None:
             session.start(config, overrides)
 
     run_hydra("train", "fsl", arguments, task)
+
+
+def without_config_dir(words: list[str]) -> tuple[list[str], Path | None]:
+    """The other words, and the config folder of the user's own that --config-dir (-cd) names."""
+    rest, folder, following = [], None, iter(words)
+    for word in following:
+        option, equals, value = word.partition("=")
+        if option in ("--config-dir", "-cd"):
+            folder = Path(value if equals else next(following, ""))
+        else:
+            rest.append(word)
+    if folder is not None and not folder.is_dir():
+        raise UserError(f"--config-dir={folder}: there is no such folder")
+    return rest, folder

@@ -1,0 +1,144 @@
+"""One job of a sweep: which run it is already, if any, and how it is brought to its end."""
+
+import contextlib
+import hashlib
+import io
+import json
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from fewshot_runner.errors import RunFailed, UserError
+from fewshot_runner.report.config import flatten
+from fewshot_runner.runs import DONE, FAILED, STOPPED, RunFolder
+
+# What changes no result, or its last bits alone: two configs that differ here are the same job.
+IMMATERIAL = ("choices", "name", "output_dir", "published", "trusted_packages", "dataset.cache", "hardware.threads")
+SECONDS_BETWEEN_LOOKS = 0.5  # at a run that another process is at work on
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to run: a composed config, the overrides that made it, and the fingerprint that it is known by."""
+
+    number: int
+    overrides: tuple[str, ...]
+    config: Mapping[str, Any]
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended: DONE, FAILED with a reason (of a defect of ours the `trace` as well), or STOPPED by a signal."""
+
+    state: str
+    run: Path | None = None
+    reason: str | None = None
+    exit_code: int = 0
+    trace: str = ""
+
+
+def fingerprint(config: Mapping[str, Any]) -> str:
+    """A hash of all settings that a run's results follow from; the seed and the data are among them."""
+    material = {
+        key: value
+        for key, value in flatten(config).items()
+        if not any(key == name or key.startswith(f"{name}.") for name in IMMATERIAL)
+    }
+    return hashlib.sha256(json.dumps(material, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def find_run(job: Job) -> tuple[RunFolder | None, str | None]:
+    """The run below `output_dir` that has this job's settings, whoever started it, and its state.
+
+    A finished one is taken first, then the one that has come furthest.
+    """
+    choices = job.config["choices"]
+    found = []
+    for config in Path(job.config["output_dir"]).glob(f"{choices['dataset']}-{choices['method']}/*/config.yaml"):
+        with contextlib.suppress(UserError, OSError):  # damaged or just removed: no run to go on with
+            if _fingerprint_of(config, config.stat().st_mtime_ns) == job.fingerprint:
+                run = RunFolder(config.parent)
+                status = run.read_status()
+                state, step = status.get("state"), status.get("step", 0)
+                found.append(((state == DONE, step, config.parent.name), run, state))
+    return max(found, key=lambda entry: entry[0])[1:] if found else (None, None)
+
+
+@cache
+def _fingerprint_of(config: Path, modified: int) -> str:
+    return fingerprint(RunFolder(config.parent).read_config())
+
+
+def perform(job: Job, *, quiet: bool) -> Outcome:
+    """Brings `job` to its end in this process: nothing where it is done, from its checkpoint where it was interrupted.
+
+    What the run says on standard output is the sweep's to say; with `quiet`, on standard error as well.
+    """
+    said = io.StringIO()
+    try:
+        with isolated(), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said if quiet else sys.stderr):
+            return Outcome(DONE, _finished(job).path)
+    except (UserError, RunFailed, KeyboardInterrupt) as error:
+        stopped_by = getattr(error, "exit_code", 0) if isinstance(error, RunFailed) else 0
+        if isinstance(error, KeyboardInterrupt):
+            stopped_by = 130
+        run = find_run(job)[0]
+        path = None if run is None else run.path
+        if stopped_by > 128:
+            return Outcome(STOPPED, path, str(error) or "interrupted", stopped_by)
+        return Outcome(FAILED, path, str(error), stopped_by)
+    except Exception as error:
+        run = find_run(job)[0]
+        reason = f"{type(error).__name__}: {error}"
+        return Outcome(FAILED, None if run is None else run.path, reason, trace=traceback.format_exc())
+
+
+def _finished(job: Job) -> RunFolder:
+    from fewshot_runner.cli import session  # late: what is done already is told without torch
+
+    while True:
+        run, state = find_run(job)
+        if run is None:
+            return session.start(dict(job.config), list(job.overrides))
+        if state == DONE:
+            return run
+        if is_free(run):
+            session.resume(run)
+            return run
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+
+
+def is_free(run: RunFolder) -> bool:
+    """Whether no process is at work on `run`."""
+    try:
+        with FileLock(run.lock, timeout=0):
+            return True
+    except Timeout:
+        return False
+
+
+@contextlib.contextmanager
+def isolated() -> Iterator[None]:
+    """Undoes what a job leaves behind in its process: random state, threads, filters of warnings, memory."""
+    import gc
+
+    import torch
+
+    threads = torch.get_num_threads()
+    try:
+        with torch.random.fork_rng(), warnings.catch_warnings():
+            yield
+    finally:
+        torch.set_num_threads(threads)
+        gc.collect()  # a run's parts refer to each other; their memory is the next job's
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()

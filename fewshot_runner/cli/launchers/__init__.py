@@ -1,0 +1,1 @@
+"""Where a sweep's jobs run: one launcher a file, named by `conf/launcher`."""

@@ -1,0 +1,18 @@
+"""The contract of a launcher."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+
+from fewshot_runner.cli.job import Job, Outcome
+
+
+class Launcher(ABC):
+    """Runs jobs; closing the iterator before its end stops those that run and leaves no process behind."""
+
+    @abstractmethod
+    def run(self, jobs: Iterator[Job], folder: Path) -> Iterator[tuple[Job, Outcome]]:
+        """Takes the next of `jobs` whenever there is room for it, and yields each with its outcome when it ends.
+
+        A job's outcome has been dealt with before the next is taken. `folder` is the sweep's.
+        """

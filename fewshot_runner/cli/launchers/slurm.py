@@ -1,0 +1,91 @@
+"""Jobs on a Slurm cluster, through submitit (https://github.com/facebookincubator/submitit)."""
+
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from fewshot_runner.cli.extras import imported
+from fewshot_runner.cli.job import Job, Outcome, perform
+from fewshot_runner.cli.launchers.base import Launcher
+from fewshot_runner.errors import UserError
+from fewshot_runner.runs import FAILED, STOPPED
+
+
+class Slurm(Launcher):
+    """`cluster`: slurm, or local to try it out in processes of this machine; at most `jobs` are submitted at a time.
+
+    `parameters` are submitit's (timeout_min, cpus_per_task, slurm_partition ...). A job that runs out of time is queued
+    again `requeues` times, a preempted one always; either goes on from its last checkpoint. The output folder has to
+    lie where all nodes see it.
+    """
+
+    def __init__(
+        self, *, cluster: str, jobs: int, requeues: int, poll_seconds: float, parameters: Mapping[str, Any]
+    ) -> None:
+        if cluster not in ("slurm", "local"):
+            raise UserError(f"launcher.cluster={cluster}: choose slurm or local")
+        if jobs < 1:
+            raise UserError(f"launcher.jobs={jobs}: give 1 or more")
+        self.cluster = cluster
+        self.jobs = jobs
+        self.requeues = requeues
+        self.poll_seconds = poll_seconds
+        self.parameters = dict(parameters)
+        self.submitit = imported("submitit", extra="slurm", asked_by="launcher=slurm")
+
+    def run(self, jobs: Iterator[Job], folder: Path) -> Iterator[tuple[Job, Outcome]]:
+        executor = self._executor(folder / "slurm")
+        running: list[tuple[Job, Any]] = []
+        try:
+            while True:
+                while len(running) < self.jobs and (job := next(jobs, None)) is not None:
+                    running.append((job, executor.submit(Task(job))))
+                if not running:
+                    return
+                ended = [entry for entry in running if entry[1].done()]
+                if not ended:
+                    time.sleep(self.poll_seconds)
+                for entry in ended:
+                    running.remove(entry)
+                    yield entry[0], self._outcome(entry[1])
+        finally:
+            for _, submitted in running:
+                submitted.cancel()
+
+    def _executor(self, folder: Path) -> Any:
+        try:
+            executor = self.submitit.AutoExecutor(
+                folder=folder.absolute(), cluster=self.cluster, slurm_max_num_timeout=self.requeues
+            )
+            executor.update_parameters(**self.parameters)
+        except (RuntimeError, NameError, TypeError, ValueError, AssertionError) as error:
+            raise UserError(
+                f"launcher.cluster={self.cluster}, launcher.parameters={self.parameters}: {error}"
+            ) from error
+        return executor
+
+    def _outcome(self, submitted: Any) -> Outcome:
+        try:
+            outcome = submitted.result()
+        except Exception as error:  # submitit's own, of a job that timed out, was cancelled or never came back
+            reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+            return Outcome(FAILED, reason=f"Slurm job {submitted.job_id}: {reason}")
+        if outcome.state == STOPPED:  # on its node alone: the sweep goes on
+            return Outcome(FAILED, outcome.run, f"Slurm job {submitted.job_id}: {outcome.reason}")
+        return outcome
+
+
+class Task:
+    """What a node does. Where submitit says that the time is up, the same is queued again and resumes the run."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+
+    def __call__(self) -> Outcome:
+        return perform(self.job, quiet=False)
+
+    def checkpoint(self) -> Any:
+        import submitit
+
+        return submitit.helpers.DelayedSubmission(self)

@@ -1,0 +1,70 @@
+"""The manifest of a sweep: every job with its settings, state, run folder and result, in one file."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fewshot_runner import atomic
+from fewshot_runner.cli.job import Outcome
+from fewshot_runner.report.results import metric_of
+from fewshot_runner.runs import DONE, RunFolder
+
+PENDING = "pending"
+FORMAT = 1
+
+Entry = dict[str, Any]
+
+
+class Manifest:
+    """`manifest.json` in a sweep's folder; whole whenever it is read, since every change replaces it."""
+
+    def __init__(self, folder: Path, command: Sequence[str]) -> None:
+        self.folder = folder
+        self.path = folder / "manifest.json"
+        self.command = list(command)
+        self.jobs: list[Entry] = []
+
+    def plan(self, number: int, overrides: Sequence[str], fingerprint: str | None) -> Entry:
+        """A new job that waits for its turn."""
+        entry = {"number": number, "overrides": list(overrides), "fingerprint": fingerprint, "state": PENDING}
+        self.jobs.append(entry)
+        return entry
+
+    def begin(self, entry: Entry, state: str) -> None:
+        entry["state"] = state
+        self.save()
+
+    def end(self, entry: Entry, outcome: Outcome, *, save: bool = True) -> None:
+        """Notes how a job ended, with the results of its run; paths are relative to the sweep's folder."""
+        for key in ("run", "reason", "result", "monitor", "validation", "seconds"):
+            entry.pop(key, None)
+        entry["state"] = outcome.state
+        if outcome.reason is not None:
+            entry["reason"] = outcome.reason
+        if outcome.run is not None:
+            entry["run"] = Path(os.path.relpath(outcome.run, self.folder)).as_posix()
+            if outcome.state == DONE:
+                entry |= results_of(RunFolder(outcome.run))
+        if save:
+            self.save()
+
+    def save(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        atomic.write_json(self.path, {"format": FORMAT, "command": self.command, "jobs": self.jobs})
+
+
+def results_of(run: RunFolder) -> Entry:
+    """What the manifest tells of a finished run: its own test's result, the validation figure, and what it took."""
+    summary = run.read_summary()
+    wanted = ("name", "dataset", "split", "mode", "ci95")
+    content: Entry = {
+        "monitor": run.read_config()["trainer"]["monitor"],
+        "validation": summary.get("best_validation"),
+        "seconds": summary.get("seconds"),
+    }
+    if summary["results"]:
+        result = summary["results"][0]
+        metric = metric_of(result)
+        content["result"] = {key: result.get(key) for key in wanted} | {"metric": metric, metric: result[metric]}
+    return content

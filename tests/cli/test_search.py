@@ -1,0 +1,144 @@
+"""Search spaces and the searches: what they draw, and that Optuna's goes on where it was stopped."""
+
+import itertools
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from fewshot_runner.cli.compose import parsed
+from fewshot_runner.cli.search.grid import Grid
+from fewshot_runner.cli.search.random import Random
+from fewshot_runner.cli.search.space import Choice, Interval, space_of
+from fewshot_runner.errors import UserError
+
+
+def drawn(search, *overrides: str, folder: Path = Path()) -> list[dict[str, str]]:
+    found = search.proposals(space_of(parsed(overrides)), folder)
+    return [dict(word.split("=", 1) for word in proposal.overrides) for proposal in found]
+
+
+def test_a_space_has_lists_ranges_and_intervals():
+    words = [
+        "a=1,x,[2,3]",
+        "b=range(1,4)",
+        "c=interval(0,2)",
+        "d=tag(log,interval(1e-3,1))",
+        "e=int(interval(1,3))",
+        "+f=q",
+    ]
+    assert space_of(parsed(words)) == {
+        "a": Choice(("1", "x", "[2,3]")),
+        "b": Choice(("1", "2", "3")),
+        "c": Interval(0.0, 2.0, log=False, integer=False),
+        "d": Interval(1e-3, 1.0, log=True, integer=False),
+        "e": Interval(1, 3, log=False, integer=True),
+        "+f": Choice(("q",)),
+    }
+
+
+def test_the_grid_is_every_combination_in_the_order_of_nested_loops():
+    found = drawn(Grid(), "a=1,2", "b=x", "c=5,6,7")
+    assert [(job["a"], job["b"], job["c"]) for job in found] == [(a, "x", c) for a in "12" for c in "567"]
+
+
+def test_random_draws_are_spread_evenly_on_their_scale():
+    n = 2000
+    found = drawn(
+        Random(trials=n, seed=0), "a=1,2,3,4", "b=interval(2,4)", "c=tag(log,interval(1e-4,1))", "d=int(interval(1,5))"
+    )
+    error = 4 / math.sqrt(n)  # four standard errors of a share of a half, doubled
+    for values in "1234":
+        assert sum(job["a"] == values for job in found) / n == pytest.approx(0.25, abs=error)
+    assert sum(float(job["b"]) < 3 for job in found) / n == pytest.approx(0.5, abs=error)
+    assert sum(float(job["c"]) < 1e-2 for job in found) / n == pytest.approx(0.5, abs=error)
+    for value in "12345":
+        assert sum(job["d"] == value for job in found) / n == pytest.approx(0.2, abs=error)
+    both = sum(float(job["b"]) < 3 and float(job["c"]) < 1e-2 for job in found) / n
+    assert both == pytest.approx(0.25, abs=error)  # drawn independently
+    assert found[:7] == drawn(
+        Random(trials=7, seed=0), "d=int(interval(1,5))", "c=tag(log,interval(1e-4,1))", "b=interval(2,4)", "a=1,2,3,4"
+    )
+    assert found[:7] != drawn(Random(trials=7, seed=1), "a=1,2,3,4", "b=interval(2,4)",
+                              "c=tag(log,interval(1e-4,1))", "d=int(interval(1,5))")  # fmt: skip
+
+
+SPACE = ("x=interval(-4,4)", "kind=a,b", "fixed=1")
+
+
+def value_of(settings: dict[str, str]) -> float:
+    """Best at x = 1 of kind b."""
+    return -((float(settings["x"]) - 1) ** 2) - 5 * (settings["kind"] == "a")
+
+
+def searched(folder: Path, *, trials: int, until: int | None = None, fail: int | None = None) -> list[dict[str, str]]:
+    from fewshot_runner.cli.search.optuna import Optuna
+
+    search = Optuna(trials=trials, startup_trials=8, seed=0)
+    found = []
+    for proposal in itertools.islice(search.proposals(space_of(parsed(SPACE)), folder), until):
+        found.append(dict(word.split("=", 1) for word in proposal.overrides))
+        if proposal.number + 1 != until:  # the last is left under way
+            search.tell(proposal, None if proposal.number == fail else value_of(found[-1]))
+    return found
+
+
+def test_optuna_finds_the_best_and_goes_on_as_if_never_stopped(tmp_path):
+    pytest.importorskip("optuna")
+    for name in ("whole", "torn"):
+        (tmp_path / name).mkdir()
+    whole = searched(tmp_path / "whole", trials=30)
+    assert max(map(value_of, whole)) > -0.05
+    assert max(map(value_of, whole)) > max(map(value_of, drawn(Random(trials=30, seed=0), *SPACE)))
+    assert {job["fixed"] for job in whole} == {"1"}
+    assert len({job["x"] for job in whole}) == 30  # no draw is repeated
+    for stop in (3, 12):
+        searched(tmp_path / "torn", trials=30, until=stop)
+    assert searched(tmp_path / "torn", trials=30) == whole
+    assert searched(tmp_path / "torn", trials=30) == whole  # nothing is new
+    assert len(searched(tmp_path / "torn", trials=32)) == 32
+
+
+def test_a_failed_trial_is_proposed_again_and_counts_once_it_is_done(tmp_path):
+    optuna = pytest.importorskip("optuna")
+    searched(tmp_path, trials=10, fail=4)
+    for _ in range(2):
+        assert len(searched(tmp_path, trials=10)) == 10
+    backend = optuna.storages.journal.JournalFileBackend(str(tmp_path / "optuna.journal"))
+    study = optuna.load_study(study_name="fsl", storage=optuna.storages.JournalStorage(backend))
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 4 + ["FAIL"] + ["COMPLETE"] * 6
+    assert study.trials[10].params == study.trials[4].params
+
+
+def test_optuna_needs_something_to_choose(tmp_path):
+    pytest.importorskip("optuna")
+    from fewshot_runner.cli.search.optuna import Optuna
+
+    with pytest.raises(UserError, match="nothing is left open"):
+        list(Optuna(trials=2, startup_trials=1, seed=0).proposals(space_of(parsed(["x=1"])), tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_search_from_the_command_line_ends_with_a_ready_command(fsl, tiny, tmp_path):
+    pytest.importorskip("optuna")
+    words = [*tiny(), "trainer.max_steps=1", "sweep=optuna", "method.optimizer.lr=tag(log,interval(1e-4,1e-1))"]
+    assert fsl("train", "-m", *words, "sweep.trials=2", f"output_dir={tmp_path}").code == 0
+    answer = fsl("train", "-m", *words, "sweep.trials=3", f"output_dir={tmp_path}")
+    assert answer.code == 0, answer.err
+    assert answer.err.count("done already") == 2
+    assert "best on validation: fsl train " in answer.out
+    [manifest] = tmp_path.glob("sweeps/*/manifest.json")
+    jobs = json.loads(manifest.read_text())["jobs"]
+    assert len(jobs) == len({job["run"] for job in jobs}) == 3
+
+
+@pytest.mark.parametrize(
+    ("package", "words"),
+    [("optuna", ["sweep=optuna"]), ("submitit", ["launcher=slurm"]), ("ray", ["launcher=ray"])],
+)
+def test_a_missing_package_is_named_with_its_remedy(refused, monkeypatch, package, words):
+    monkeypatch.setitem(__import__("sys").modules, package, None)
+    said = refused("train", "-m", *words, "seed=0,1")
+    assert f"needs {package}" in said
+    assert "pip install 'fewshot-runner[" in said

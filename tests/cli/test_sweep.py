@@ -1,0 +1,334 @@
+"""fsl train -m: the manifest, what is done again and what is not, failures, and signals."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from fewshot_runner.cli import session
+from fewshot_runner.cli.compose import compose
+from fewshot_runner.cli.job import fingerprint
+from fewshot_runner.engine.checkpoint import load
+from fewshot_runner.runs import RunFolder
+
+PROGRAM = [sys.executable, "-c", "from fewshot_runner.cli.main import main; main()"]
+
+
+def manifest_of(output_dir: Path) -> dict:
+    [path] = (output_dir / "sweeps").glob("*/manifest.json")
+    return json.loads(path.read_text())
+
+
+def runs_below(output_dir: Path) -> list[RunFolder]:
+    return [RunFolder(path.parent) for path in sorted(output_dir.glob("*/*/config.yaml"))]
+
+
+def contents(run: RunFolder) -> tuple[dict, list, list]:
+    """All of a run that must not depend on what ran before it in the process."""
+    state = {path.name: load(path) for path in sorted(run.checkpoints.glob("*.pt"))}
+    tensors = {
+        f"{name} {key}": value.numpy().tobytes()
+        for name, each in state.items()
+        for key, value in each["method"].items()
+    }
+    metrics = [{key: value for key, value in line.items() if key != "wall"} for line in run.read_metrics()]
+    return tensors, metrics, run.read_summary()["results"]
+
+
+@pytest.fixture(scope="module")
+def quick(tiny: Callable) -> Callable[..., list[str]]:
+    """The overrides of a job that takes half a second."""
+    return lambda method="prototypical": [*tiny(method), "trainer.max_steps=4", "trainer.val_every=2"]
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """Every call of `session.start` and `session.resume`, with the run's seed."""
+    calls = []
+    start, resume = session.start, session.resume
+
+    def watched_start(config, overrides):
+        calls.append(("start", config["seed"]))
+        return start(config, overrides)
+
+    def watched_resume(run):
+        calls.append(("resume", run.read_config()["seed"]))
+        return resume(run)
+
+    monkeypatch.setattr(session, "start", watched_start)
+    monkeypatch.setattr(session, "resume", watched_resume)
+    return calls
+
+
+def test_the_manifest_and_the_table_tell_of_every_job(fsl, quick, tmp_path):
+    answer = fsl("train", "-m", *quick(), "seed=0,1,2", f"output_dir={tmp_path}")
+    assert answer.code == 0, answer.err
+    manifest = manifest_of(tmp_path)
+    assert [job["state"] for job in manifest["jobs"]] == ["done"] * 3
+    folder = Path(answer.out.splitlines()[-1].removeprefix("sweep: "))
+    for seed, job in enumerate(manifest["jobs"]):
+        run = RunFolder((folder / job["run"]).resolve())
+        assert f"seed={seed}" in job["overrides"]
+        assert run.read_config()["seed"] == seed
+        [result] = run.read_summary()["results"]
+        assert job["result"]["accuracy"] == result["accuracy"]
+        assert job["validation"] == run.read_summary()["best_validation"]
+    shown = [float(line.split(" ± ")[0].split()[-1]) for line in answer.out.splitlines() if " ± " in line]
+    assert shown == sorted((round(100 * job["result"]["accuracy"], 2) for job in manifest["jobs"]), reverse=True)
+    best = max(manifest["jobs"], key=lambda job: job["validation"])
+    [command] = [line for line in answer.out.splitlines() if line.startswith("best on validation: fsl train ")]
+    assert f"seed={best['number']}" in command.split()
+    assert {path.name for path in folder.iterdir()} <= {"manifest.json", ".lock"}
+
+
+def test_the_same_command_again_does_nothing(fsl, quick, tmp_path, started):
+    command = ["train", "-m", *quick(), "seed=0,1", f"output_dir={tmp_path}"]
+    first = fsl(*command)
+    before = manifest_of(tmp_path)
+    assert started == [("start", 0), ("start", 1)]
+    other_order = fsl(*command[:2], "seed=0,1", *command[2:-2], command[-1])
+    again = fsl(*command)
+    assert again.code == other_order.code == 0
+    assert len(started) == 2
+    assert again.out == first.out
+    assert manifest_of(tmp_path) == before
+
+
+def test_a_run_of_the_same_settings_counts_whoever_started_it(fsl, quick, tmp_path, started):
+    assert fsl("train", *quick(), "seed=1", "name=alone", f"output_dir={tmp_path}").code == 0
+    assert fsl("train", "-m", *quick(), "seed=0,1", f"output_dir={tmp_path}").code == 0
+    assert fsl("train", "-m", *quick(), "seed=0,1,2", f"output_dir={tmp_path}").code == 0
+    assert started == [("start", 1), ("start", 0), ("start", 2)]
+    assert len(runs_below(tmp_path)) == 3
+    assert len(list(tmp_path.glob("sweeps/*/manifest.json"))) == 2
+
+
+def test_interrupted_and_failed_jobs_are_resumed_and_missing_ones_run(fsl, quick, tmp_path, started):
+    command = ["train", "-m", *quick(), "seed=0,1,2,3", f"output_dir={tmp_path}"]
+    assert fsl(*command).code == 0
+    whole = {run.read_config()["seed"]: contents(run) for run in runs_below(tmp_path)}
+    by_seed = {run.read_config()["seed"]: run for run in runs_below(tmp_path)}
+    shutil.rmtree(by_seed[0].path)
+    for seed, state in ((1, "running"), (2, "failed")):
+        by_seed[seed].write_status(state, step=2, seconds=1.0)
+        by_seed[seed].summary.unlink()
+    started.clear()
+    answer = fsl(*command)
+    assert answer.code == 0, answer.err
+    assert started == [("start", 0), ("resume", 1), ("resume", 2)]
+    assert {run.read_config()["seed"]: contents(run) for run in runs_below(tmp_path)} == whole
+    assert {job["state"] for job in manifest_of(tmp_path)["jobs"]} == {"done"}
+
+
+def test_a_job_gives_the_bits_that_it_gives_alone(fsl, quick, tmp_path):
+    """The jobs before it have other methods, threads and random draws."""
+    together = tmp_path / "together"
+    words = [
+        word for word in quick("siamese") if not word.startswith(("method=", "method.sampler", "hardware.threads"))
+    ]
+    varied = ["method=pixels,siamese,prototypical", "hardware.threads=1,2", "trainer.max_steps=4"]
+    torch.manual_seed(5)
+    before = torch.get_rng_state(), torch.get_num_threads()
+    answer = fsl("train", "-m", *words, *varied, f"output_dir={together}")
+    assert answer.code == 0, answer.err
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert torch.get_num_threads() == before[1]
+    # threads are no part of a job: three runs, with the threads that came first
+    runs = {run.read_config()["choices"]["method"]: run for run in runs_below(together)}
+    assert len(runs_below(together)) == len(runs) == 3
+    for method in ("siamese", "prototypical"):
+        alone = fsl("train", *words, f"method={method}", "hardware.threads=1", f"output_dir={tmp_path / method}")
+        assert alone.code == 0, alone.err
+        assert contents(runs[method]) == contents(RunFolder(alone.run))
+
+
+def test_the_fingerprint_is_of_what_changes_results(tiny, trained):
+    config = compose(tiny())
+    same = compose([*tiny(), "output_dir=elsewhere", "name=x", "hardware.threads=2", "dataset.cache=/nowhere"])
+    assert fingerprint(config) == fingerprint(same)
+    assert fingerprint(RunFolder(trained()).read_config()) == fingerprint(config)
+    for changed in (
+        "seed=1",
+        "++dataset.source.alphabets=7",
+        "eval.seed=1",
+        "method.optimizer.lr=0.1",
+        "model.widths=[8]",
+    ):
+        assert fingerprint(compose([*tiny(), changed])) != fingerprint(config), changed
+
+
+def test_defects_and_refused_settings_fail_their_job_alone(fsl, quick, tmp_path, monkeypatch):
+    start = session.start
+
+    def broken(config, overrides):
+        if config["seed"] == 1:
+            raise RuntimeError("out of luck")
+        return start(config, overrides)
+
+    monkeypatch.setattr(session, "start", broken)
+    command = ["train", "-m", *quick(), "seed=0,1", f"output_dir={tmp_path}"]
+    answer = fsl(*command)
+    assert answer.code == 3
+    assert "RuntimeError: out of luck" in answer.out
+    assert "Traceback" in answer.err  # a defect of ours shows where
+    assert [job["state"] for job in manifest_of(tmp_path)["jobs"]] == ["done", "failed"]
+    monkeypatch.setattr(session, "start", start)
+    assert fsl(*command).code == 0
+
+    answer = fsl("train", "-m", *quick(), "method.learner.scales=1", "seed=0,1", f"output_dir={tmp_path}")
+    assert answer.code == 2  # no job could be composed: the command is wrong
+    answer = fsl("train", "-m", *quick(), "+model.nothing=1,2", f"output_dir={tmp_path}")
+    assert answer.code == 3
+    assert answer.out.count("model.nothing") == 3  # the heading of a column, and each job's reason
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["seed=interval(0,1)"], "sweep=random"),
+        (["hydra/launcher=joblib", "seed=0,1"], "fsl list launcher"),
+        (["sweep=nothing"], "Could not find 'sweep/nothing'"),
+        (["sweep._target_=os.system"], "not a search of fsl"),
+        (["launcher=parallel", "launcher.workers=0"], "launcher.workers=0"),
+        (["launcher=parallel", "++launcher.wokers=2"], "did you mean workers?"),
+        (["sweep=random", "sweep.trials=0"], "sweep.trials=0"),
+        (["sead=0,1"], "sead: there is no such key; did you mean seed?"),
+    ],
+)
+def test_a_wrong_sweep_is_refused_before_anything_runs(refused, words, told):
+    assert told in refused("train", "-m", *words)
+
+
+def test_the_groups_of_sweeps_are_refused_without_one(refused):
+    assert "give -m" in refused("train", "launcher=parallel")
+
+
+def test_dry_run_tells_what_is_missing(fsl, quick, tmp_path):
+    assert fsl("train", "-m", *quick(), "seed=1", f"output_dir={tmp_path}").code == 0
+    before = sorted(tmp_path.rglob("*"))
+    answer = fsl("train", "-m", *quick(), "seed=0,1", f"output_dir={tmp_path}", "--dry-run")
+    assert answer.code == 0
+    assert [line.split()[-1] for line in answer.out.splitlines() if line.split()[:1] == ["0"]] == ["pending"]
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_random_search_draws_the_same_and_adds_to_itself(fsl, quick, tmp_path, started):
+    drawn = ["sweep=random", "method.optimizer.lr=tag(log,interval(1e-4,1e-1))", "seed=0,1,2"]
+    command = ["train", "-m", *quick(), "trainer.max_steps=1", *drawn, f"output_dir={tmp_path}"]
+    assert fsl(*command, "sweep.trials=2").code == 0
+    first = [job["overrides"] for job in manifest_of(tmp_path)["jobs"]]
+    assert fsl(*command, "sweep.trials=4").code == 0
+    jobs = manifest_of(tmp_path)["jobs"]
+    assert [job["overrides"] for job in jobs[:2]] == first
+    assert len(jobs) == len(started) == 4
+    for job in jobs:
+        [rate] = [float(word.partition("=")[2]) for word in job["overrides"] if word.startswith("method.optimizer.lr=")]
+        assert 1e-4 <= rate <= 1e-1
+
+
+def test_settings_of_a_sweep_may_stand_in_a_yaml(fsl, quick, tmp_path, started):
+    (tmp_path / "mine" / "experiment").mkdir(parents=True)
+    (tmp_path / "mine" / "experiment" / "seeds.yaml").write_text(
+        "# @package _global_\n# Two seeds\nsweep:\n  params:\n    seed: 3,4\n"
+    )
+    place = f"--config-dir={tmp_path}/mine"
+    answer = fsl("train", "-m", place, *quick(), "experiment=seeds", f"output_dir={tmp_path}/runs")
+    assert answer.code == 0, answer.err
+    assert started == [("start", 3), ("start", 4)]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("launcher", ["serial", "parallel"])
+def test_a_signal_stops_the_sweep_which_goes_on_later(fsl, tiny, tmp_path, number, code, launcher):
+    words = [*tiny(), "trainer.max_steps=4000", "trainer.checkpoint_every=4000", "trainer.log_every=4000"]
+    command = ["train", "-m", *words, "seed=0,1,2", f"output_dir={tmp_path}", f"launcher={launcher}"]
+    with subprocess.Popen([*PROGRAM, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        until(lambda: any(run.read_status()["step"] for run in runs_below(tmp_path) if run.status.is_file()))
+        process.send_signal(number)
+        out, err = process.communicate(timeout=180)
+    assert process.returncode == code, err
+    assert "the same command goes on" in err
+    assert "Traceback" not in err
+    assert "sweep: " in out.splitlines()[-1]
+    states = [job["state"] for job in manifest_of(tmp_path)["jobs"]]
+    assert "stopped" in states
+    assert states[2] == "pending"
+    for run in runs_below(tmp_path):
+        assert run.read_status()["state"] == "stopped"
+        assert list(run.checkpoints.glob("step-*.pt"))
+
+
+def until(condition: Callable[[], bool], seconds: float = 180.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.05)
+
+
+def alive(number: int) -> bool:
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def children(number: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{number}/task/{number}/children").read_text().split()]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="processes are counted in /proc")
+def test_workers_share_the_threads_and_end_with_a_parent_that_is_killed(tiny, tmp_path):
+    words = [word for word in tiny() if not word.startswith("hardware.threads")]
+    words += ["trainer.max_steps=100000", "trainer.checkpoint_every=100000", "trainer.log_every=100000"]
+    parallel = ["launcher=parallel", "launcher.workers=2"]
+    command = ["train", "-m", *words, *parallel, "seed=0,1,2", f"output_dir={tmp_path}"]
+    with open(os.devnull, "w") as nowhere:
+        process = subprocess.Popen([*PROGRAM, *command], stdout=nowhere, stderr=nowhere)
+    try:
+        until(lambda: sum(run.read_status()["step"] > 0 for run in runs_below(tmp_path) if run.status.is_file()) == 2)
+        workers = children(process.pid)
+        assert len(workers) >= 2
+        process.kill()
+        process.wait()
+        until(lambda: not any(alive(worker) for worker in workers))
+    finally:
+        process.kill()
+    cores = len(os.sched_getaffinity(0))
+    for run in runs_below(tmp_path):
+        assert run.read_config()["hardware"]["threads"] == max(1, cores // 2)
+        assert run.read_status()["state"] == "stopped"  # they saved their runs first
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="processes are found in /proc")
+def test_a_worker_that_is_killed_fails_its_job_alone(fsl, tiny, tmp_path):
+    words = [*tiny(), "launcher=parallel", "launcher.workers=1", f"output_dir={tmp_path}"]
+    steps = ["trainer.max_steps=100000,4", "trainer.log_every=1000000", "trainer.checkpoint_every=100000"]
+    process = subprocess.Popen([*PROGRAM, "train", "-m", *words, *steps], stdout=subprocess.PIPE, text=True)
+    until(lambda: any(run.read_status()["step"] for run in runs_below(tmp_path) if run.status.is_file()))
+    for worker in children(process.pid):
+        if "resource_tracker" not in Path(f"/proc/{worker}/cmdline").read_text():
+            os.kill(worker, signal.SIGKILL)
+    out, _ = process.communicate(timeout=180)
+    assert process.returncode == 3
+    assert "killed by SIGKILL" in " ".join(out.split())
+    assert [job["state"] for job in manifest_of(tmp_path)["jobs"]] == ["failed", "done"]
+
+
+def test_two_processes_do_not_share_a_sweep(fsl, quick, tmp_path):
+    from filelock import FileLock
+
+    command = ["train", "-m", *quick(), "seed=0,1", "trainer.max_steps=0", f"output_dir={tmp_path}"]
+    assert fsl(*command).code == 0
+    [folder] = (tmp_path / "sweeps").iterdir()
+    with FileLock(folder / ".lock"):
+        answer = fsl(*command)
+    assert answer.code == 2
+    assert "another process is at work on this sweep" in answer.err

@@ -175,9 +175,11 @@ def test_early_stopping_ends_training_and_keeps_the_best(fsl, tiny, tmp_path, mo
     from fewshot_runner.engine.protocols.base import Evaluation
 
     figures = iter([0.5, 0.75, 0.75, 0.5, 0.5])
-    monkeypatch.setattr(
-        training, "evaluate", lambda *_, **named: Evaluation({"accuracy": np.array([next(figures)] * 3)}, {"episode_seed": 0})
-    )
+
+    def evaluate(*_, **named):
+        return Evaluation({"accuracy": np.array([next(figures)] * 3)}, {"episode_seed": 0})
+
+    monkeypatch.setattr(training, "evaluate", evaluate)
     overrides = ["trainer.val_every=2", "trainer.patience=2"]
     answer = fsl("train", *tiny(), *overrides, f"output_dir={tmp_path}")
     run = RunFolder(answer.run) if answer.code == 0 else RunFolder(next(tmp_path.rglob("config.yaml")).parent)

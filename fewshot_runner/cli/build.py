@@ -186,6 +186,7 @@ class Builder:
         facts = self.facts()
         method = self.method(facts)
         self.check_tests(method)
+        method.check_item(sampler[0])
         if self.trainer.cache_features:
             self._features_of = self._check_features(method)
         validation = self.protocols.make(self._validation(), "val")

@@ -261,16 +261,21 @@ class Terminated(BaseException):
 
 @contextmanager
 def signals_raised() -> Iterator[None]:
-    """SIGTERM raises, as SIGINT does, so that what is under way is put down and the manifest written."""
+    """SIGTERM raises, as SIGINT does, so that what is under way is put down and the manifest written.
+
+    SIGINT is set as well: a shell may have started this process in the background, where it is ignored.
+    """
 
     def note(number: int, frame: FrameType | None) -> None:
         raise Terminated
 
-    previous = signal.signal(signal.SIGTERM, note)
+    handlers = {signal.SIGTERM: note, signal.SIGINT: signal.default_int_handler}
+    previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

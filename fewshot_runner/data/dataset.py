@@ -140,22 +140,6 @@ class Dataset:
             return table
         return table.with_symmetries(SYMMETRIES[symmetries], stride=len(store.labels))
 
-    def class_numbers(self, part: str, *, unknown: bool = False) -> np.ndarray:
-        """(C,): for each class of `table(part)`, its number among the training classes; -1 for the unknown label.
-
-        Raises `UserError` where a class of the part was never trained on.
-        """
-        trained = {name: number for number, name in enumerate(self.table("train").names)}
-        numbers = []
-        for name in self.table(part, unknown=unknown).names:
-            if name not in trained and name != self.source.unknown_label:
-                raise UserError(
-                    f"dataset.split={self.split.name}: {name!r} stands in the {part} part and has no training images; "
-                    "choose a split that divides images, such as dataset.split=images"
-                )
-            numbers.append(trained.get(name, -1))
-        return np.array(numbers)
-
     def unlabelled(self) -> np.ndarray:
         """The indices of the images that nobody has labelled, in the source's order."""
         return np.flatnonzero(self.store.class_names[self.store.labels] == "")

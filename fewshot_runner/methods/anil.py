@@ -23,6 +23,7 @@ from fewshot_runner.models.precision import full_precision
 class Anil(EmbeddingMethod):
     """`inner_steps` of training and `test_steps` of `classify`, with the whole support at the rate `inner_lr`."""
 
+    learns_from = (Episode,)
     compares_pairs = False
 
     def __init__(

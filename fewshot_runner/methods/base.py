@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fewshot_runner.data.batch import Batch, Episode
+from fewshot_runner.errors import UserError
 from fewshot_runner.models.batch_norm import normalised_by
 from fewshot_runner.models.precision import full_precision
 
@@ -24,8 +25,16 @@ class Method(nn.Module, ABC):
     of images that include the episode's queries as a whole.
     """
 
+    learns_from: tuple[type, ...] = (Episode, Batch)  # what the sampler has to draw
     bn_mode: str = "running"
     episodes_at_once: int = 1  # how many the evaluator gives to one call of `classify`
+
+    def check_item(self, item: Episode | Batch) -> None:
+        """Raises `UserError` where `loss` could not use what the sampler draws; called once, before training."""
+        if not isinstance(item, self.learns_from):
+            kinds = {Episode: "episodes (EpisodeSampler)", Batch: "labelled batches (PKSampler, BatchSampler)"}
+            wanted = " or ".join(kinds[kind] for kind in self.learns_from)
+            raise UserError(f"method.sampler draws {kinds[type(item)]}: {type(self).__name__} learns from {wanted}")
 
     @abstractmethod
     def loss(self, batch: Episode | Batch) -> Tensor:

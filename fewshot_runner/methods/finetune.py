@@ -26,6 +26,7 @@ LIPSCHITZ = 0.5  # of the gradient of softmax regression on features of length 1
 class Finetune(EmbeddingMethod, Classifier):
     """`hidden` and `dropout`: the trained head, hidden 0 for a linear one. `fit_steps` and `fit_l2`: of a new head."""
 
+    learns_from = (Batch,)
     compares_pairs = False
 
     def __init__(

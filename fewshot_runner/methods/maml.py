@@ -24,6 +24,8 @@ class Maml(Method):
     `classify`, all with the whole support at the rate `inner_lr`.
     """
 
+    learns_from = (Episode,)
+
     def __init__(
         self,
         backbone: nn.Module,

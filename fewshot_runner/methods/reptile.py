@@ -29,6 +29,8 @@ class Reptile(Method):
     task. `inner_loss` is the "mean" or the "sum" over the images of a step.
     """
 
+    learns_from = (Episode,)
+
     def __init__(
         self,
         backbone: nn.Module,

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fewshot_runner.data.batch import Batch
+from fewshot_runner.data.batch import Batch, Episode
 from fewshot_runner.errors import UserError
 from fewshot_runner.methods.base import EmbeddingMethod, class_means
 from fewshot_runner.methods.losses import one_shot_loss
@@ -30,6 +30,8 @@ class Siamese(EmbeddingMethod):
     Sun et al. 2014 trained them together, https://arxiv.org/abs/1406.4773).
     """
 
+    learns_from = (Batch,)
+
     def __init__(self, backbone: nn.Module, *, hidden: int = 0, signed: bool = False, one_shot: float = 0.0) -> None:
         super().__init__()
         if one_shot < 0:
@@ -42,6 +44,14 @@ class Siamese(EmbeddingMethod):
         if hidden and signed:
             raise UserError(f"method.learner.signed=true is a head without a hidden layer; set hidden=0 (now {hidden})")
         self.head = DifferenceMlp(features, hidden) if hidden else (SignedL1 if signed else WeightedL1)(features)
+
+    def check_item(self, item: Episode | Batch) -> None:
+        super().check_item(item)
+        if self.one_shot and item.pairs is not None:
+            raise UserError(
+                f"method.learner.one_shot={self.one_shot}: episodes need all pairs of a batch, and the sampler chooses "
+                "some; set method.learner.one_shot=0, or PKSampler with n_pairs=null"
+            )
 
     def embed(self, images: Tensor) -> Tensor:
         return self.backbone(images).float()  # (B, D)

@@ -29,6 +29,8 @@ class Triplet(EmbeddingMethod):
     place of max(0, margin + x). `mining`: "random", "batch_all", "batch_hard" or "semi_hard".
     """
 
+    learns_from = (Batch,)
+
     def __init__(
         self,
         backbone: nn.Module,

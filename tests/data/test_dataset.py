@@ -302,21 +302,3 @@ def test_unlabelled_images_are_in_no_table_and_have_their_own_list(retrieval, ma
     for part in PARTS:
         assert "" not in retrieval.table(part, unknown=True).names
     assert make().unlabelled().tolist() == []
-
-
-def test_numbers_of_classes_are_those_of_training(retrieval, make):
-    assert retrieval.class_numbers("train").tolist() == [0, 1]
-    assert retrieval.class_numbers("val").tolist() == [1]
-    names = retrieval.table("val", unknown=True).names
-    expected = {"cold/0": -1, "warm/1": 1}
-    assert retrieval.class_numbers("val", unknown=True).tolist() == [expected[name] for name in names]
-    shared = make(split="images", symmetries="rotations")
-    for part in ("val", "test"):
-        assert shared.class_numbers(part).tolist() == list(range(6))
-
-
-def test_a_class_that_was_never_trained_on_has_no_number(retrieval, make):
-    with pytest.raises(UserError, match=r"dataset.split=classes: 'pale/1' stands in the test part.*split=images"):
-        make().class_numbers("test")
-    with pytest.raises(UserError, match="'pale/1' stands in the test part"):
-        retrieval.class_numbers("test", unknown=True)

@@ -185,11 +185,15 @@ def test_chunks_change_nothing(
     world, monkeypatch: pytest.MonkeyPatch, gallery_at_once: int, probes_at_once: int
 ) -> None:
     search, _ = searches(world)
+    gallery, probes = (
+        Shade().embed(world.viewer(torch.from_numpy(s))) for s in (search.gallery.members, search.probes)
+    )
+    arguments = (Shade(), gallery, probes, search.gallery.offsets[:-1], go_on)
     with torch.no_grad():
-        whole = identity_similarities(Shade(), search, world.viewer, go_on)
+        whole = identity_similarities(*arguments)
         monkeypatch.setattr(module, "GALLERY_AT_ONCE", gallery_at_once)
         monkeypatch.setattr(module, "PROBES_AT_ONCE", probes_at_once)
-        np.testing.assert_array_equal(identity_similarities(Shade(), search, world.viewer, go_on), whole)
+        np.testing.assert_array_equal(identity_similarities(*arguments), whole)
     for row, image in zip(whole, search.probes.tolist(), strict=True):
         by_name = {name: similarity for similarity, name in ranking(world, image, None)}
         np.testing.assert_allclose(row, [by_name[name] for name in search.gallery.names], atol=1e-6)
@@ -215,3 +219,18 @@ def test_what_cannot_be_found_is_refused(world) -> None:
 
     with pytest.raises(UserError, match="Fits does not compare two images"):
         Retrieval.check(Fits())
+
+
+def test_an_image_is_embedded_once(world, hardware: Hardware) -> None:
+    """Though the training images are the gallery of validation and part of the test's."""
+    seen: list[int] = []
+
+    class Counting(Shade):
+        def embed(self, images: Tensor) -> Tensor:
+            seen.append(len(images))
+            return super().embed(images)
+
+    protocol = retrieval(world)
+    evaluate(Counting(), protocol, hardware=hardware)
+    asked = [s for search in (protocol.search, protocol.fitted_on) for s in (search.gallery.members, search.probes)]
+    assert sum(seen) == len(np.unique(np.concatenate(asked)))

@@ -139,3 +139,18 @@ def test_what_cannot_compare_two_images_is_refused(world) -> None:
     Verification.check(Shade())
     with pytest.raises(UserError, match=r"eval\.bn_mode=support"):
         verification(world, bn_mode="support")
+
+
+def test_validation_compares_its_pairs_once(world, hardware: Hardware) -> None:
+    seen: list[int] = []
+
+    class Counting(Shade):
+        def embed(self, images: Tensor) -> Tensor:
+            seen.append(len(images))
+            return super().embed(images)
+
+    protocol = verification(world, part="val")
+    evaluation = evaluate(Counting(), protocol, hardware=hardware)
+    assert sum(seen) == len(protocol.batch.images.unique())
+    similarities, same = by_hand(world, protocol.fitting)
+    assert evaluation.mean == pytest.approx(np.mean(right_at(evaluation.further["threshold"], similarities, same)))

@@ -4,7 +4,7 @@ Shapes: E episodes, N ways, S support images, Q queries.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -14,11 +14,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from fewshot_runner.cli.build import Builder
 from fewshot_runner.cli.conf import conf_dir
-from fewshot_runner.data.batch import Episode
+from fewshot_runner.data.batch import Batch, Episode
 from fewshot_runner.data.loader import Viewer
 from fewshot_runner.engine.evaluate import evaluate
 from fewshot_runner.engine.experiment import Experiment
 from fewshot_runner.engine.protocols.base import Protocol
+from fewshot_runner.errors import UserError
 from fewshot_runner.methods.base import EmbeddingMethod, Method
 from fewshot_runner.randomness import torch_seed
 
@@ -124,6 +125,29 @@ def test_gradients_are_finite_and_not_all_zero(build: Build, name: str) -> None:
     assert any(gradient.abs().sum() > 0 for gradient in gradients)
     assert "loss" in figures
     assert all(value.isfinite() and not value.requires_grad and value.dim() == 0 for value in figures.values())
+
+
+OTHER_SAMPLERS = {
+    Batch: {"_target_": "fewshot_runner.data.samplers.BatchSampler", "batch_size": 8},
+    Episode: {
+        "_target_": "fewshot_runner.data.samplers.EpisodeSampler", "n_way": 3, "n_shot": 1, "n_query": 1,
+        "within_group": False, "episodes": 1,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", OTHER_SAMPLERS)
+def test_a_sampler_is_learned_from_or_refused_before_training(build: Build, name: str, kind: type) -> None:
+    builder = build(name)
+    config = asdict(builder.config) | {"method": {**builder.config.method, "sampler": OTHER_SAMPLERS[kind]}}
+    other = Builder(config)
+    other.dataset = builder.dataset
+    if kind in builder.method(builder.facts()).learns_from:
+        experiment = other.experiment()
+        assert experiment.method.backward(experiment.items[0])["loss"].isfinite()
+    else:
+        with pytest.raises(UserError, match=r"method\.sampler draws .* learns from"):
+            other.experiment()
 
 
 def test_backward_adds_to_the_gradients(build: Build, name: str) -> None:

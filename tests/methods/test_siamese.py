@@ -4,6 +4,7 @@ Shapes: B images, D features, P pairs.
 """
 
 import math
+from dataclasses import replace
 from itertools import combinations
 from types import SimpleNamespace
 
@@ -16,8 +17,10 @@ from fewshot_runner.data.batch import Batch
 from fewshot_runner.data.classes import ClassTable
 from fewshot_runner.data.samplers import PairSampler, PKSampler
 from fewshot_runner.errors import UserError
+from fewshot_runner.facts import Facts
 from fewshot_runner.methods.siamese import Siamese, balanced_loss
 from fewshot_runner.models.pair_heads import WeightedL1
+from fewshot_runner.models.pixels import Pixels
 
 D = 5
 
@@ -261,3 +264,13 @@ def test_a_signed_head_takes_differences_for_either_answer() -> None:
 def test_settings_that_exclude_each_other_are_refused(options: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
         Siamese(Identity(), **options)
+
+
+def test_the_one_shot_loss_is_refused_where_pairs_are_chosen() -> None:
+    zeros = torch.zeros(4, dtype=torch.long)
+    chosen = Batch(torch.zeros(4, 1, 4, 4), zeros, zeros, pairs=torch.tensor([[0, 1], [2, 3]]))
+    facts = Facts(image_shape=(1, 4, 4), n_classes=2, n_way=2)
+    with pytest.raises(UserError, match=r"method\.learner\.one_shot=0\.5.*n_pairs=null"):
+        Siamese(Pixels(facts), one_shot=0.5).check_item(chosen)
+    Siamese(Pixels(facts), one_shot=0.5).check_item(replace(chosen, pairs=None))
+    Siamese(Pixels(facts)).check_item(chosen)

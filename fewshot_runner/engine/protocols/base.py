@@ -13,7 +13,8 @@ import numpy as np
 from fewshot_runner.data.loader import Viewer
 from fewshot_runner.engine.answers import Between
 from fewshot_runner.engine.metrics import t_interval, wilson_interval
-from fewshot_runner.methods.base import Method
+from fewshot_runner.errors import UserError
+from fewshot_runner.methods.base import EmbeddingMethod, Method
 
 
 @dataclass(frozen=True)
@@ -84,3 +85,18 @@ class Protocol(ABC):
         """What a method was allowed to see."""
         seen = "transductive" if self.bn_mode == "transductive" else "inductive"
         return {"mode": seen, "bn_mode": self.bn_mode}
+
+
+def check_compares(method: Method, *, protocol: str, example: str) -> None:
+    """Raises `UserError` unless `method` says of two images alone how similar they are."""
+    if not isinstance(method, EmbeddingMethod) or not method.compares_pairs:
+        raise UserError(
+            f"eval.protocol={protocol}: {type(method).__name__} does not compare two images; choose a method that "
+            f"does, such as method={example}, or eval.protocol=episodes"
+        )
+
+
+def check_running(bn_mode: str, *, protocol: str) -> None:
+    """Raises `UserError` for statistics of an episode where there are no episodes."""
+    if bn_mode != "running":
+        raise UserError(f"eval.bn_mode={bn_mode}: eval.protocol={protocol} knows running statistics alone")

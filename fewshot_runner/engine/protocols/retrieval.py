@@ -9,15 +9,17 @@ Shapes: G gallery images, P probes, I identities.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from fewshot_runner.data.classes import ClassTable
 from fewshot_runner.data.loader import Viewer
 from fewshot_runner.engine.answers import Between, embed_all
-from fewshot_runner.engine.protocols.base import Evaluation, Protocol
+from fewshot_runner.engine.protocols.base import Evaluation, Protocol, check_compares, check_running
 from fewshot_runner.errors import UserError
 from fewshot_runner.methods.base import EmbeddingMethod, Method
 
@@ -28,7 +30,7 @@ PROBES_AT_ONCE = 1024
 WORTH = np.array([*(60 // rank for rank in range(1, ANSWERS + 1)), 0])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # known by itself, not by what it holds
 class Search:
     """Probes against a gallery. `labels` (P,) number `gallery.names`; -1 for the unknown label, or not known."""
 
@@ -70,8 +72,7 @@ class Retrieval(Protocol):
         part: str,
         bn_mode: str = "running",
     ) -> None:
-        if bn_mode != "running":
-            raise UserError(f"eval.bn_mode={bn_mode}: eval.protocol=retrieval knows running statistics alone")
+        check_running(bn_mode, protocol="retrieval")
         self.search = search
         self.viewer = viewer
         self.fitted_on = fitted_on
@@ -82,29 +83,33 @@ class Retrieval(Protocol):
 
     @staticmethod
     def check(method: Method) -> None:
-        if not isinstance(method, EmbeddingMethod) or not method.compares_pairs:
-            raise UserError(
-                f"eval.protocol=retrieval: {type(method).__name__} does not compare two images; "
-                "choose a method that does, such as method=triplet, or eval.protocol=episodes"
-            )
+        check_compares(method, protocol="retrieval", example="triplet")
 
     def measure(self, method: Method, between: Between) -> Evaluation:
-        fitted = threshold = None
+        searches = {self.search, self.asked} | ({self.fitted_on} if self.unknown is not None else set())
+        needed = np.unique(np.concatenate([index for s in searches for index in (s.gallery.members, s.probes)]))
+        features = embed_all(method, self.viewer, torch.from_numpy(needed), between)  # (M, ...), each image once
+
+        @cache
+        def similarities(search: Search) -> np.ndarray:
+            gallery, probes = (features[np.searchsorted(needed, s)] for s in (search.gallery.members, search.probes))
+            return identity_similarities(method, gallery, probes, search.gallery.offsets[:-1], between)
+
+        threshold = None
         if self.unknown is not None:
-            fitted = identity_similarities(method, self.fitted_on, self.viewer, between)
-            threshold = best_unknown(fitted, self.fitted_on.labels)
-        similarities = fitted
-        if fitted is None or self.search is not self.fitted_on:
-            similarities = identity_similarities(method, self.search, self.viewer, between)
-        ranks = right_ranks(similarities, self.search.labels, threshold)
-        further = {} if threshold is None else {"threshold": threshold}
+            threshold = best_unknown(similarities(self.fitted_on), self.fitted_on.labels)
+        ranks = right_ranks(similarities(self.search), self.search.labels, threshold)
         figures = {f"map_at_{ANSWERS}": np.where(ranks <= ANSWERS, 1 / ranks, 0.0)}
         figures |= {f"recall_at_{k}": (ranks <= k).astype(float) for k in (1, ANSWERS)}
-        if self.asked is not self.search:
-            similarities = identity_similarities(method, self.asked, self.viewer, between)
-        answers = top_answers(similarities, self.asked.gallery.names, unknown=self.unknown, threshold=threshold)
-        named = dict(zip(self.image_names[self.asked.probes].tolist(), answers, strict=True))
-        return Evaluation(figures, self.describe(), unit="probes", further=further, answers=named)
+        names = self.asked.gallery.names
+        answers = top_answers(similarities(self.asked), names, unknown=self.unknown, threshold=threshold)
+        return Evaluation(
+            figures,
+            self.describe(),
+            unit="probes",
+            further={} if threshold is None else {"threshold": threshold},
+            answers=dict(zip(self.image_names[self.asked.probes].tolist(), answers, strict=True)),
+        )
 
     def describe(self) -> dict[str, Any]:
         return {
@@ -119,10 +124,14 @@ class Retrieval(Protocol):
         }
 
 
-def identity_similarities(method: EmbeddingMethod, search: Search, viewer: Viewer, between: Between) -> np.ndarray:
-    """(P, I) similarity of each probe to the most similar image of each identity."""
-    gallery = embed_all(method, viewer, torch.from_numpy(search.gallery.members), between)  # (G, ...)
-    probes = embed_all(method, viewer, torch.from_numpy(search.probes), between)  # (P, ...)
+def identity_similarities(
+    method: EmbeddingMethod, gallery: Tensor, probes: Tensor, starts: np.ndarray, between: Between
+) -> np.ndarray:
+    """(P, I) similarity of each probe to the most similar image of each identity.
+
+    Features of the gallery (G, ...) and of the probes (P, ...); the images of an identity lie together, and `starts`
+    (I,) says where.
+    """
     of_identities = []
     for chunk in probes.split(PROBES_AT_ONCE):  # tens of thousands against as many images take gigabytes
         of_images = []
@@ -130,7 +139,7 @@ def identity_similarities(method: EmbeddingMethod, search: Search, viewer: Viewe
             labels = torch.arange(len(images), device=images.device)
             of_images.append(method.score(images[None], labels[None], chunk[None], len(images))[0].float().cpu())
             between()
-        of_identities.append(np.maximum.reduceat(torch.cat(of_images, 1).numpy(), search.gallery.offsets[:-1], axis=1))
+        of_identities.append(np.maximum.reduceat(torch.cat(of_images, 1).numpy(), starts, axis=1))
     return np.concatenate(of_identities).astype(float)
 
 

@@ -28,6 +28,7 @@ class RunFolder:
         self.environment = path / "env.json"
         self.checkpoints = path / "checkpoints"
         self.tasks = path / "tasks"
+        self.analysis = path / "analysis"
         self.submission = path / "submission.csv"
         self.tensorboard = path / "tb"
         self.log = path / "train.log"

@@ -11,7 +11,7 @@ from fewshot_runner.cli.trained import load_trained
 from fewshot_runner.engine.analysis import analyse
 from fewshot_runner.engine.log import Narrator
 from fewshot_runner.engine.stopping import StopRequest
-from fewshot_runner.report.analysis import FILE, VERSION, analysis_folder
+from fewshot_runner.report.analysis import FILE, VERSION
 from fewshot_runner.runs import RunFolder
 
 
@@ -22,7 +22,7 @@ def analyse_run(run: RunFolder) -> None:
     with held(run), StopRequest() as stop:
         builder = build(config, Narrator(), stop)
         analysis = analyse(trained.method, builder.tests(), hardware=builder.hardware, between=stop.check)
-        folder = analysis_folder(run.path)
+        folder = run.analysis
         folder.mkdir(exist_ok=True)
         for old in folder.glob("*.png"):
             old.unlink()

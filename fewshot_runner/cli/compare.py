@@ -14,11 +14,11 @@ from fewshot_runner.errors import UserError
 from fewshot_runner.report.compare import comparison
 from fewshot_runner.report.console import output
 from fewshot_runner.report.flat import flat_rows
+from fewshot_runner.report.measured import test_of
 from fewshot_runner.report.order import sorted_rows
 from fewshot_runner.report.ranking import Ranking, find_baseline, rank
 from fewshot_runner.report.records import Record, find_records
 from fewshot_runner.report.settings import CHOICES, matches, short
-from fewshot_runner.report.test_kind import test_of
 
 FIGURES = ("result", "difference", "p", "seconds", "run")
 OF_TEST = "test."

@@ -44,7 +44,8 @@ def _packages() -> str:
 def _hardware() -> str:
     import torch
 
-    from fewshot_runner.engine.device import available_cores, choose_device
+    from fewshot_runner.cores import available_cores
+    from fewshot_runner.engine.device import choose_device
     from fewshot_runner.engine.environment import processor_name
 
     device = choose_device("auto")

@@ -16,16 +16,17 @@ from torch.nn import functional
 
 from fewshot_runner.data.batch import Episode
 from fewshot_runner.data.classes import ClassTable
-from fewshot_runner.engine.answers import Between, answer, go_on, recognise_all
+from fewshot_runner.engine.answers import Between, answer, go_on
 from fewshot_runner.engine.device import Hardware
 from fewshot_runner.engine.evaluate import normalising
-from fewshot_runner.engine.metrics import query_accuracy, t_interval, wilson_interval
+from fewshot_runner.engine.metrics import query_accuracy
 from fewshot_runner.engine.pictures import episode_picture
 from fewshot_runner.engine.protocols.base import Protocol
 from fewshot_runner.engine.protocols.closed_set import ClosedSet
 from fewshot_runner.engine.protocols.episodes import EpisodeProtocol, Episodes
 from fewshot_runner.engine.surface import surface
-from fewshot_runner.methods.base import Classifier, EmbeddingMethod, Method, evaluating
+from fewshot_runner.intervals import interval, t_interval
+from fewshot_runner.methods.base import EmbeddingMethod, Method, evaluating
 
 MOST_EPISODES, MOST_ADAPTED = 10_000, 300  # of methods that embed once, and of those that fit each task
 HARDEST, MISTAKES = 6, 5  # episodes, and kinds of mistakes shown of each
@@ -165,20 +166,14 @@ def _add_episode(
 
 def _of_images(method: Method, name: str, protocol: ClosedSet, between: Between) -> Analysis:
     """Ordinary classification: a query is an image of the test part, and each is answered once."""
-    if isinstance(method, Classifier):
-        logits = recognise_all(method, protocol.viewer, protocol.query, between)  # (Q, N)
-    else:
-        [(_, [logits])] = answer(method, protocol.draw, 1, protocol.viewer, between)
-    logits, truth = logits.float().cpu(), protocol.query_labels
+    logits, truth = protocol.logits(method, between), protocol.query_labels
     right = query_accuracy(logits, truth).numpy()
     classes = protocol.train.names
     rows = []
     for label in np.unique(truth.numpy()):
         values = right[truth.numpy() == label]
-        whole = np.isin(values, (0.0, 1.0)).all()
-        ci95 = wilson_interval(values) if whole and len(values) > 1 else t_interval(values)
-        rows.append({"name": classes[label], "group": "", "accuracy": float(values.mean()), "ci95": ci95,
-                     "count": len(values)})  # fmt: skip
+        rows.append({"name": classes[label], "group": "", "accuracy": float(values.mean()),
+                     "ci95": interval(values), "count": len(values)})  # fmt: skip
     missing = ["ways and shots: this test asks for the classes of training, all at once"]
     described = {"test": name, **protocol.describe(), "unit": "images"}
     content = {**described, "classes": sorted(rows, key=lambda row: row["accuracy"]), "surface": None}

@@ -1,11 +1,11 @@
 """The one place that chooses the device, the number of threads, the precision and the memory format."""
 
-import os
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
 
+from fewshot_runner.cores import available_cores
 from fewshot_runner.errors import UserError
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
@@ -65,8 +65,3 @@ def choose_device(name: str) -> torch.device:
     if kind == "cuda" and colon and int(number) >= torch.cuda.device_count():
         raise UserError(f"hardware.device={name}: the GPUs here are numbered 0 to {torch.cuda.device_count() - 1}")
     return torch.device(name)
-
-
-def available_cores() -> int:
-    """The cores that this process may use (taskset and containers may grant fewer than the machine has)."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

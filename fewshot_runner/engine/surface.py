@@ -16,7 +16,8 @@ from fewshot_runner.data.classes import ClassTable
 from fewshot_runner.data.loader import Viewer
 from fewshot_runner.data.samplers import EpisodeSampler
 from fewshot_runner.engine.answers import COMPARISONS_AT_ONCE, Between, embed_all
-from fewshot_runner.engine.metrics import query_accuracy, t_interval
+from fewshot_runner.engine.metrics import query_accuracy
+from fewshot_runner.intervals import t_interval
 from fewshot_runner.methods.base import EmbeddingMethod
 
 WAYS = (2, 3, 5, 8, 10, 15, 20)

@@ -7,12 +7,8 @@ from typing import Any
 from fewshot_runner.errors import UserError
 from fewshot_runner.report.records import Record
 
-FOLDER, FILE = "analysis", "analysis.json"
+FILE = "analysis.json"
 VERSION = 1
-
-
-def analysis_folder(run: Path) -> Path:
-    return run / FOLDER
 
 
 def read_analysis(record: Record) -> dict[str, Any] | None:
@@ -20,7 +16,7 @@ def read_analysis(record: Record) -> dict[str, Any] | None:
 
     Raises `UserError` where it is damaged.
     """
-    path = analysis_folder(record.run.path) / FILE
+    path = record.run.analysis / FILE
     if not path.is_file():
         return None
     try:
@@ -37,7 +33,7 @@ def read_analysis(record: Record) -> dict[str, Any] | None:
 
 def read_picture(record: Record, name: Any) -> bytes | None:
     """A picture's PNG; None where it is missing. Only names without a folder are looked for."""
-    path = analysis_folder(record.run.path) / Path(str(name)).name
+    path = record.run.analysis / Path(str(name)).name
     try:
         return path.read_bytes()
     except OSError:

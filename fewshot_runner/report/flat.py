@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fewshot_runner.report.measured import Test, test_of
 from fewshot_runner.report.ranking import Ranking, Row
 from fewshot_runner.report.records import Record
 from fewshot_runner.report.results import figure_of
 from fewshot_runner.report.settings import differing, short, shown
-from fewshot_runner.report.test_kind import Test, test_of
 
 
 def flat_rows(rankings: Sequence[Ranking], records: Sequence[Record]) -> list[dict[str, Any]]:

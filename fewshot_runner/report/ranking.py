@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 
 from fewshot_runner.errors import UserError
+from fewshot_runner.intervals import t_interval
 from fewshot_runner.report.groups import Group, group_runs
+from fewshot_runner.report.measured import Test, test_of
 from fewshot_runner.report.power import with_needs
 from fewshot_runner.report.records import Record
 from fewshot_runner.report.results import figure_of
-from fewshot_runner.report.statistics import Difference, holm, paired_difference, t_half_width, unpaired_difference
+from fewshot_runner.report.statistics import Difference, holm, paired_difference, unpaired_difference
 from fewshot_runner.report.tasks import read_tasks
-from fewshot_runner.report.test_kind import Test, test_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,8 +126,8 @@ def _row(group: Group, test: Test, results: Sequence[Mapping[str, Any]]) -> Row:
     row = Row(group, test, results, figures, float(means.mean()), results[0].get("ci95"))
     if len(results) == 1:
         return row
-    over_tasks = None if figures is None else t_half_width(figures.mean(axis=0, dtype=float))
-    return replace(row, ci95=over_tasks, sd_seeds=float(means.std(ddof=1)), ci95_seeds=t_half_width(means))
+    over_tasks = None if figures is None else t_interval(figures.mean(axis=0, dtype=float))
+    return replace(row, ci95=over_tasks, sd_seeds=float(means.std(ddof=1)), ci95_seeds=t_interval(means))
 
 
 def _figures(group: Group, results: Sequence[Mapping[str, Any]]) -> np.ndarray | None:

@@ -57,13 +57,6 @@ class Difference:
         return self.p is not None and self.p < LEVEL
 
 
-def t_half_width(values: np.ndarray) -> float | None:
-    """Half the width of Student's 95 % interval for the mean of `values`; None for fewer than two."""
-    if len(values) < 2:
-        return None
-    return quantile(1 - LEVEL / 2, len(values) - 1) * float(np.std(values, ddof=1)) / len(values) ** 0.5
-
-
 def paired_difference(first: np.ndarray, second: np.ndarray) -> Difference:
     """(R, T) minus (R', T): figures of two experiments on the same T tasks, a row a seed."""
     by_task = first.mean(axis=0, dtype=float) - second.mean(axis=0, dtype=float)  # (T,)

@@ -9,10 +9,10 @@ import torch
 from fewshot_runner.data.samplers import EpisodeSampler
 from fewshot_runner.data.source import Run
 from fewshot_runner.engine.analysis import HARDEST, analyse, by_part, side_by_side
-from fewshot_runner.engine.metrics import t_interval
 from fewshot_runner.engine.protocols.closed_set import ClosedSet
 from fewshot_runner.engine.protocols.episodes import Runs
 from fewshot_runner.engine.surface import surface
+from fewshot_runner.intervals import t_interval
 from fewshot_runner.methods.base import Method
 
 

@@ -5,7 +5,8 @@ import os
 import pytest
 import torch
 
-from fewshot_runner.engine.device import Hardware, available_cores, choose_device
+from fewshot_runner.cores import available_cores
+from fewshot_runner.engine.device import Hardware, choose_device
 from fewshot_runner.engine.experiment import Experiment
 from fewshot_runner.errors import UserError
 

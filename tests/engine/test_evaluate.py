@@ -13,9 +13,9 @@ from fewshot_runner.engine import answers as module
 from fewshot_runner.engine.answers import embed_all
 from fewshot_runner.engine.device import Hardware
 from fewshot_runner.engine.evaluate import evaluate
-from fewshot_runner.engine.metrics import t_interval
 from fewshot_runner.engine.protocols.base import Evaluation
 from fewshot_runner.engine.protocols.episodes import Runs
+from fewshot_runner.intervals import t_interval
 from fewshot_runner.methods.base import EmbeddingMethod, Method
 
 

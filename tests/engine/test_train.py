@@ -10,8 +10,8 @@ from torch import Tensor
 from fewshot_runner.engine.checkpoint import Checkpoints
 from fewshot_runner.engine.evaluate import evaluate
 from fewshot_runner.engine.fit import NotFinite
-from fewshot_runner.engine.metrics import t_interval
 from fewshot_runner.engine.stopping import Stopped, StopRequest
+from fewshot_runner.intervals import t_interval
 from fewshot_runner.methods.prototypical import Prototypical
 from fewshot_runner.runs import RunFolder
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fewshot_runner.report.statistics import holm, paired_difference, t_half_width, unpaired_difference
+from fewshot_runner.report.statistics import holm, paired_difference, unpaired_difference
 
 RANDOM = np.random.default_rng(5)
 FIRST = np.clip(RANDOM.normal(0.8, 0.1, 40), 0, 1)
@@ -87,11 +87,6 @@ def test_trap_13_intervals_over_seeds_cover_the_truth_and_those_over_episodes_al
         fooled += stats.ttest_rel(sides[0][0], sides[1][0]).pvalue < 0.05
     assert 0.93 <= covered / trials <= 1.0
     assert fooled / trials > 0.4  # a single pair of runs, tested over episodes alone
-
-
-def test_an_interval_over_seeds_by_hand():
-    assert t_half_width(np.array([0.9, 0.8, 1.0])) == pytest.approx(4.302652729911275 * 0.1 / 3**0.5)
-    assert t_half_width(np.array([0.9])) is None
 
 
 def test_holm_by_hand():

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from fewshot_runner.cli.job import Job, Outcome, perform
 from fewshot_runner.cli.launchers.base import Launcher
+from fewshot_runner.cores import available_cores
 from fewshot_runner.errors import UserError
 from fewshot_runner.runs import FAILED
 
@@ -30,7 +31,7 @@ class Parallel(Launcher):
         for key, value in (("workers", workers), ("threads", threads)):
             if value != "auto" and (isinstance(value, str) or value < 1):
                 raise UserError(f"launcher.{key}={value}: give auto or a whole number of 1 or more")
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        cores = available_cores()
         self.workers = cores if workers == "auto" else int(workers)
         self.threads = max(1, cores // self.workers) if threads == "auto" else int(threads)
 

@@ -12,8 +12,8 @@ import numpy as np
 
 from fewshot_runner.data.loader import Viewer
 from fewshot_runner.engine.answers import Between
-from fewshot_runner.engine.metrics import t_interval, wilson_interval
 from fewshot_runner.errors import UserError
+from fewshot_runner.intervals import interval
 from fewshot_runner.methods.base import EmbeddingMethod, Method
 
 
@@ -48,10 +48,8 @@ class Evaluation:
 
     @property
     def ci95(self) -> float | None:
-        """Half the width of the 95 % interval of the mean over tasks; of right or wrong answers a share's."""
-        if len(self.values) > 1 and np.isin(self.values, (0.0, 1.0)).all():
-            return wilson_interval(self.values)
-        return t_interval(self.values)
+        """Half the width of the 95 % interval of the mean over tasks."""
+        return interval(self.values)
 
     def means(self) -> dict[str, float]:
         """Every figure by name, the first one first."""

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn import functional
 
 from fewshot_runner.data.batch import Episode
@@ -98,11 +99,7 @@ class ClosedSet(EpisodeProtocol):
     def measure(self, method: Method, between: Between) -> Evaluation:
         if self.n_shot != "all":
             return super().measure(method, between)
-        if isinstance(method, Classifier):
-            logits = recognise_all(method, self.viewer, self.query, between)  # (Q, N)
-        else:
-            [(_, [logits])] = answer(method, self.draw, 1, self.viewer, between)  # (Q, N)
-        logits = logits.float().cpu()
+        logits = self.logits(method, between)
         n_classes = self.train.n_classes
         cells = self.query_labels * n_classes + logits.argmax(-1)  # (Q,)
         return Evaluation(
@@ -114,6 +111,13 @@ class ClosedSet(EpisodeProtocol):
             unit="images",
             confusion=cells.bincount(minlength=n_classes**2).view(n_classes, n_classes).numpy(),
         )
+
+    def logits(self, method: Method, between: Between) -> Tensor:
+        """(Q, N) on the CPU, of the trained head, or with all training images as support where there is none."""
+        if isinstance(method, Classifier):
+            return recognise_all(method, self.viewer, self.query, between).float().cpu()
+        [(_, [logits])] = answer(method, self.draw, 1, self.viewer, between)
+        return logits.float().cpu()
 
     def describe(self) -> dict[str, Any]:
         return {

@@ -11,11 +11,12 @@ import yaml
 from omegaconf import OmegaConf
 
 from fewshot_runner.cli import schema
-from fewshot_runner.cli.build import ALLOWED_TARGETS, Builder
+from fewshot_runner.cli.build import Builder
 from fewshot_runner.cli.compose import compose, composed
 from fewshot_runner.cli.conf import conf_dir
 from fewshot_runner.cli.list import purpose
 from fewshot_runner.cli.protocols import name_of as name_of_test
+from fewshot_runner.cli.targets import ALLOWED_TARGETS
 
 FILES = sorted(conf_dir().rglob("*.yaml"))
 MEMBERS = [path for path in FILES if path.parent != conf_dir()]

@@ -2,19 +2,19 @@
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.utils import get_object
 from torch import nn
 from torch.optim import Optimizer
 
 from fewshot_runner.cli.arguments import checked, nearest
-from fewshot_runner.cli.protocols import KINDS, Protocols, name_of
+from fewshot_runner.cli.evaluation_plan import EvaluationPlan
+from fewshot_runner.cli.protocols import Protocols
 from fewshot_runner.cli.schema import Config, EpisodeConfig, EvalConfig, MethodConfig, PublishedConfig, TestConfig
+from fewshot_runner.cli.targets import ALLOWED_TARGETS, target_of
 from fewshot_runner.data.dataset import Dataset
 from fewshot_runner.data.loader import Augmentation, TrainingLoader, Viewer
 from fewshot_runner.data.source import PARTS, FixedRuns, Source
@@ -31,10 +31,6 @@ from fewshot_runner.facts import Facts
 from fewshot_runner.methods.base import Classifier, Method
 from fewshot_runner.models.precomputed import Precomputed
 from fewshot_runner.randomness import torch_seed
-
-ALLOWED_TARGETS = ("fewshot_runner", "torch.optim", "torch.nn", "torchvision.models", "timm")
-IMBALANCE, IMBALANCED = 2.0, "_imbalanced"  # of the tests beside transductive ones, and what they are called
-MODEL_FUNCTIONS = ("torchvision.models.", "timm.")  # libraries whose models are made by functions
 
 
 class Builder:
@@ -69,7 +65,7 @@ class Builder:
             ("method.momentum", method.get("momentum"), []),
         ):
             if described is not None or key != "method.momentum":
-                target, arguments = self._target(described, key)
+                target, arguments = target_of(described, key, self.trusted)
                 checked(target, arguments, key=key, supplied=supplied)
         if self.config.published is not None:
             checked(PublishedConfig, self.config.published, key="published")
@@ -77,7 +73,9 @@ class Builder:
         checked(Dataset, dataset, key="dataset", supplied=["progress", "keep"])
         for name, test in (dataset.get("tests") or {}).items():
             if test is not None:
-                checked(TestConfig, {**self._own_test(), **test}, key=f"dataset.tests.{name}")
+                checked(
+                    TestConfig, {**{**self.config.episode, **self.config.eval}, **test}, key=f"dataset.tests.{name}"
+                )
 
     def _dataset_config(self) -> dict[str, Any]:
         """What `Dataset` takes: without `runs`, which one protocol reads, and the short names of the source's keys.
@@ -92,32 +90,9 @@ class Builder:
             if key != "runs" and not (key in source and source[key] in (value, _absolute(value)))
         }
 
-    def _target(self, described: Any, key: str) -> tuple[Any, dict[str, Any]]:
-        """The class that `_target_` names, if it is on the allow-list, and the other keys."""
-        if not isinstance(described, Mapping) or "_target_" not in described:
-            raise UserError(f"{key}._target_ is missing: {key} names no class to build")
-        name = described["_target_"]
-        if not isinstance(name, str) or not self._is_trusted(name):
-            raise UserError(
-                f"{key}._target_={name}: only classes of {', '.join(self.trusted)} are built; "
-                "add a package of yours with trusted_packages=[its_name]"
-            )
-        try:
-            target = get_object(name)
-        except Exception as error:
-            raise UserError(f"{key}._target_={name}: there is no such class ({str(error).splitlines()[0]})") from error
-        # "torch.nn.modules.os.system" begins well and leads elsewhere: what counts is where the object is defined
-        builds = inspect.isclass(target) or (callable(target) and name.startswith(MODEL_FUNCTIONS))
-        if not builds or not self._is_trusted(target.__module__ or ""):
-            raise UserError(f"{key}._target_={name}: not a class of {', '.join(self.trusted)}")
-        return target, {str(k): v for k, v in described.items() if k != "_target_"}
-
-    def _is_trusted(self, name: str) -> bool:
-        return any(name == package or name.startswith(f"{package}.") for package in self.trusted)
-
     def _make(self, described: Any, key: str, **supplied: Any) -> Any:
         """Builds what `described` names; of `supplied`, what the constructor asks for is passed on."""
-        target, arguments = self._target(described, key)
+        target, arguments = target_of(described, key, self.trusted)
         target = uncompiled(target)
         wanted = inspect.signature(target).parameters
         supplied = {name: value for name, value in supplied.items() if name in wanted}
@@ -179,18 +154,18 @@ class Builder:
 
     def experiment(self) -> Experiment:
         config, dataset = self.config, self.dataset
-        self._check_tests()
+        self.plan.check_data(self.protocols)
         sampler = self._make(
             config.method["sampler"], "method.sampler", classes=dataset.table("train"), seed=config.seed
         )
         facts = self.facts()
         method = self.method(facts)
-        self.check_tests(method)
+        self.plan.check_method(method)
         method.check_item(sampler[0])
         if self.trainer.cache_features:
             self._features_of = self._check_features(method)
-        validation = self.protocols.make(self._validation(), "val")
-        self._check_monitor(validation)
+        validation = self.protocols.make(self.plan.validation, "val")
+        self.plan.check_monitor(self.trainer.monitor, validation)
         schedules = {"lr": self._make(config.method["schedule"], "method.schedule")}
         if (momentum := config.method.get("momentum")) is not None:
             schedules["momentum"] = self._make(momentum, "method.momentum")
@@ -234,12 +209,7 @@ class Builder:
                 "trainer.cache_features=true: every image has its features once, so it cannot be changed; "
                 "set dataset.augment=null, dataset.crop=null and dataset.symmetries=none"
             )
-        for test in (self._validation(), *self._test_configs().values()):
-            if test.bn_mode != "running":
-                raise UserError(
-                    f"trainer.cache_features=true: features hold the statistics of training, so eval.bn_mode="
-                    f"{test.bn_mode} cannot change them; set eval.bn_mode=running, or trainer.cache_features=false"
-                )
+        self.plan.check_cached()
         return backbone
 
     def _optimizer(self, method: Method, schedules: Mapping[str, Any]) -> Optimizer | None:
@@ -276,80 +246,21 @@ class Builder:
                 group[f"initial_{option}"] = group[option]
         return optimizer
 
-    def _validation(self) -> TestConfig:
-        """The run's own test on fewer tasks; for fixed runs, which only test knows, episodes of their shape."""
-        own = self._own_test()
-        if own["protocol"] == "runs":
-            own["protocol"] = "episodes"
-        return TestConfig(**{**own, "episodes": self.trainer.val_episodes})
-
     def stamp(self) -> dict[str, Any]:
         split = self.dataset.split
         return {"dataset": self.dataset.name, "split": split.name, "split_hash": split.hash}
 
     def tests(self) -> dict[str, Protocol]:
         """The test protocols by name, the run's own first. Call it after training: nothing may see them before."""
-        return {name: self.protocols.make(test, "test") for name, test in self._test_configs().items()}
+        return self.plan.make(self.protocols)
 
-    def _own_test(self) -> dict[str, Any]:
-        return {**self.config.episode, **self.config.eval}
-
-    def _test_configs(self) -> dict[str, TestConfig]:
-        """By name: the run's own test, the further ones of the data set, and beside each transductive one another.
-
-        A method that sees the queries as a whole may count on as many of each class (Veilleux et al. 2021,
-        https://arxiv.org/abs/2204.11181), so that such figures stand beside those of imbalanced queries.
-        """
-        own = TestConfig(**self._own_test())
-        tests = {name_of(own): own}
-        for name, changes in self.dataset.tests.items():
-            test = TestConfig(**{**self._own_test(), **changes})
-            splits = [test.split] if isinstance(test.split, str) else test.split
-            held_here = splits is None or self.dataset.split.name in splits
-            if held_here and replace(test, split=None) not in tests.values():
-                if name in tests:
-                    raise UserError(f"dataset.tests.{name}: the run's own test is called so; choose another name")
-                tests[name] = test
-        beside = {}
-        for name, test in tests.items():
-            beside[name] = test
-            unseen = f"{name}{IMBALANCED}" not in tests
-            if unseen and test.protocol == "episodes" and test.bn_mode == "transductive" and test.imbalance is None:
-                beside[f"{name}{IMBALANCED}"] = replace(test, imbalance=IMBALANCE)
-        return beside
-
-    def _check_tests(self) -> None:
-        """Refuses what would fail after hours of training, or flatter, before the method is built."""
-        own = TestConfig(**self._own_test())
-        if own.imbalance is not None and own.protocol != "episodes":
-            raise UserError(
-                f"eval.imbalance={own.imbalance}: eval.protocol={own.protocol} draws no episodes whose queries could "
-                "be imbalanced; set eval.imbalance=null"
-            )
-        checks = [("episode", self._validation(), "val")]
-        for name, test in self._test_configs().items():
-            given = name if name in self.dataset.tests else name.removesuffix(IMBALANCED)
-            key = "episode" if given == name_of(own) or name == name_of(own) else f"dataset.tests.{given}"
-            checks.append((key, test, "test"))
-        self.protocols.check(checks)
-
-    def protocols_asked(self) -> set[str]:
-        """The protocols of the run's tests."""
-        return {test.protocol for test in self._test_configs().values()}
-
-    def check_tests(self, method: Method) -> None:
-        """Raises `UserError` where `method` cannot answer the run's tests."""
-        for test in self._test_configs().values():
-            KINDS[test.protocol].check(method)
-
-    def _check_monitor(self, validation: Protocol) -> None:
-        monitor, figures = self.trainer.monitor, validation.figures
-        if monitor not in figures:
-            protocol = self._validation().protocol
-            raise UserError(
-                f"trainer.monitor={monitor}: eval.protocol={protocol} gives {', '.join(figures)}"
-                f"{nearest(monitor, figures)}"
-            )
+    @cached_property
+    def plan(self) -> EvaluationPlan:
+        dataset = self.dataset
+        own = {**self.config.episode, **self.config.eval}
+        return EvaluationPlan(
+            own, val_episodes=self.trainer.val_episodes, further=dataset.tests, split=dataset.split.name
+        )
 
     @cached_property
     def protocols(self) -> Protocols:

@@ -28,7 +28,7 @@ def evaluate_run(run: RunFolder, overrides: list[str]) -> list[dict[str, Any]]:
     with held(run), StopRequest() as stop:
         builder = build(config, Narrator(), stop)
         refuse_trained_classes(builder, trained.checkpoint, {**saved, "hardware": config["hardware"]})
-        builder.check_tests(trained.method)
+        builder.plan.check_method(trained.method)
         results = []
         for name, protocol in builder.tests().items():
             evaluation = evaluate(trained.method, protocol, hardware=builder.hardware, between=stop.check)
@@ -68,7 +68,9 @@ def evaluation_config(saved: dict[str, Any], overrides: list[str]) -> dict[str, 
 def refuse_trained_classes(builder: Builder, checkpoint: dict[str, Any], saved: dict[str, Any]) -> None:
     """Raises `UserError` where the test would show classes that the run was trained or selected on."""
     stamp = builder.stamp()
-    of_other_images = builder.protocols_asked() <= set(OF_KNOWN_CLASSES)  # which the run's own split keeps apart
+    of_other_images = {test.protocol for test in builder.plan.tests.values()} <= set(
+        OF_KNOWN_CLASSES
+    )  # which the run's own split keeps apart
     if stamp["dataset"] != checkpoint["dataset"] or (
         stamp["split_hash"] == checkpoint["split_hash"] and of_other_images
     ):

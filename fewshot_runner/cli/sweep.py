@@ -17,7 +17,6 @@ from types import FrameType
 from typing import Any
 
 from filelock import FileLock, Timeout
-from hydra.utils import get_object
 from omegaconf import OmegaConf
 
 from fewshot_runner.cli.arguments import checked
@@ -27,6 +26,7 @@ from fewshot_runner.cli.launchers.base import Launcher
 from fewshot_runner.cli.manifest import PENDING, Entry, Manifest
 from fewshot_runner.cli.search.base import Proposal, Search
 from fewshot_runner.cli.search.space import Choice, Space, space_of
+from fewshot_runner.cli.targets import target_of
 from fewshot_runner.errors import RunFailed, UserError
 from fewshot_runner.report.console import output
 from fewshot_runner.report.results import with_interval
@@ -109,13 +109,13 @@ def swept_keys(space: Space) -> list[str]:
 
 def make(described: dict[str, Any], key: str, kind: type) -> Any:
     """The search or launcher that `_target_` names; it has to be one of ours."""
-    name = described.pop("_target_", None)
-    ours = isinstance(name, str) and name.startswith("fewshot_runner.")
-    target = get_object(name) if ours else None
+    target, arguments = target_of(described, key)
     if not (isinstance(target, type) and issubclass(target, kind)):
-        raise UserError(f"{key}._target_={name}: not a {kind.__name__.lower()} of fsl; see fsl list {key}")
-    checked(target, described, key=key)
-    return target(**described)
+        raise UserError(
+            f"{key}._target_={described['_target_']}: not a {kind.__name__.lower()} of fsl; see fsl list {key}"
+        )
+    checked(target, arguments, key=key)
+    return target(**arguments)
 
 
 class Sweep:

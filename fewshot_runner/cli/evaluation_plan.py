@@ -1,0 +1,83 @@
+"""What a run is validated and tested on, as settings: known, checked and named before anything is trained."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from fewshot_runner.cli.arguments import nearest
+from fewshot_runner.cli.protocols import KINDS, Protocols, name_of
+from fewshot_runner.cli.schema import TestConfig
+from fewshot_runner.engine.protocols.base import Protocol
+from fewshot_runner.errors import UserError
+from fewshot_runner.methods.base import Method
+
+IMBALANCE, IMBALANCED = 2.0, "_imbalanced"  # of the tests beside transductive ones, and what they are called
+
+
+class EvaluationPlan:
+    """`own` is the run's own test; `validation` the same on `val_episodes` tasks, or for fixed runs, which only test
+    knows, episodes of their shape; `tests` are by name the own one, the `further` ones that mean anything under
+    `split`, and beside each transductive one another.
+
+    A method that sees the queries as a whole may count on as many of each class (Veilleux et al. 2021,
+    https://arxiv.org/abs/2204.11181), so that such figures stand beside those of imbalanced queries.
+    """
+
+    def __init__(
+        self, own: Mapping[str, Any], *, val_episodes: int, further: Mapping[str, Mapping[str, Any]], split: str
+    ) -> None:
+        self.own = TestConfig(**own)
+        if self.own.imbalance is not None and self.own.protocol != "episodes":
+            raise UserError(
+                f"eval.imbalance={self.own.imbalance}: eval.protocol={self.own.protocol} draws no episodes whose "
+                "queries could be imbalanced; set eval.imbalance=null"
+            )
+        drawn = "episodes" if self.own.protocol == "runs" else self.own.protocol
+        self.validation = replace(self.own, protocol=drawn, episodes=val_episodes)
+        listed = {name_of(self.own): self.own}
+        self.keys = dict.fromkeys(listed, "episode")  # where the config says so, by the name of the test
+        for name, changes in further.items():
+            test = TestConfig(**{**own, **changes})
+            splits = [test.split] if isinstance(test.split, str) else test.split
+            if (splits is None or split in splits) and replace(test, split=None) not in listed.values():
+                if name in listed:
+                    raise UserError(f"dataset.tests.{name}: the run's own test is called so; choose another name")
+                self.keys[name], listed[name] = f"dataset.tests.{name}", test
+        self.tests: dict[str, TestConfig] = {}
+        for name, test in listed.items():
+            self.tests[name] = test
+            beside = f"{name}{IMBALANCED}"
+            transductive = test.protocol == "episodes" and test.bn_mode == "transductive"
+            if transductive and test.imbalance is None and beside not in listed:
+                self.keys[beside], self.tests[beside] = self.keys[name], replace(test, imbalance=IMBALANCE)
+
+    def make(self, protocols: Protocols) -> dict[str, Protocol]:
+        """The test protocols by name. Call it after training: nothing may see them before."""
+        return {name: protocols.make(test, "test") for name, test in self.tests.items()}
+
+    def check_data(self, protocols: Protocols) -> None:
+        """Raises `UserError` for what would fail after hours of training, or flatter."""
+        checks = [(self.keys[name], test, "test") for name, test in self.tests.items()]
+        protocols.check([("episode", self.validation, "val"), *checks])
+
+    def check_method(self, method: Method) -> None:
+        """Raises `UserError` where `method` cannot answer a test."""
+        for test in self.tests.values():
+            KINDS[test.protocol].check(method)
+
+    def check_cached(self) -> None:
+        """Raises `UserError` where a test asks for other features than those that are computed once."""
+        for test in (self.validation, *self.tests.values()):
+            if test.bn_mode != "running":
+                raise UserError(
+                    f"trainer.cache_features=true: features hold the statistics of training, so eval.bn_mode="
+                    f"{test.bn_mode} cannot change them; set eval.bn_mode=running, or trainer.cache_features=false"
+                )
+
+    def check_monitor(self, monitor: str, validation: Protocol) -> None:
+        """Raises `UserError` where `validation` gives no figure called `monitor`."""
+        if monitor not in validation.figures:
+            raise UserError(
+                f"trainer.monitor={monitor}: eval.protocol={self.validation.protocol} gives "
+                f"{', '.join(validation.figures)}{nearest(monitor, validation.figures)}"
+            )

@@ -1,0 +1,40 @@
+"""From the name in a `_target_` to the class it names, if that may be built at all."""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hydra.utils import get_object
+
+from fewshot_runner.errors import UserError
+
+ALLOWED_TARGETS = ("fewshot_runner", "torch.optim", "torch.nn", "torchvision.models", "timm")
+MODEL_FUNCTIONS = ("torchvision.models.", "timm.")  # libraries whose models are made by functions
+
+
+def target_of(described: Any, key: str, trusted: Sequence[str] = ALLOWED_TARGETS) -> tuple[Any, dict[str, Any]]:
+    """The class that `_target_` names, if it is of a package in `trusted`, and the other keys.
+
+    `key` is where the config says so. Raises `UserError`.
+    """
+    if not isinstance(described, Mapping) or "_target_" not in described:
+        raise UserError(f"{key}._target_ is missing: {key} names no class to build")
+    name = described["_target_"]
+    if not isinstance(name, str) or not _is_of(name, trusted):
+        raise UserError(
+            f"{key}._target_={name}: only classes of {', '.join(trusted)} are built; "
+            "add a package of yours with trusted_packages=[its_name]"
+        )
+    try:
+        target = get_object(name)
+    except Exception as error:
+        raise UserError(f"{key}._target_={name}: there is no such class ({str(error).splitlines()[0]})") from error
+    # "torch.nn.modules.os.system" begins well and leads elsewhere: what counts is where the object is defined
+    builds = inspect.isclass(target) or (callable(target) and name.startswith(MODEL_FUNCTIONS))
+    if not builds or not _is_of(target.__module__ or "", trusted):
+        raise UserError(f"{key}._target_={name}: not a class of {', '.join(trusted)}")
+    return target, {str(k): v for k, v in described.items() if k != "_target_"}
+
+
+def _is_of(name: str, packages: Sequence[str]) -> bool:
+    return any(name == package or name.startswith(f"{package}.") for package in packages)

@@ -18,6 +18,7 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fewshot_runner.data.batch import Episode
+from fewshot_runner.errors import UserError
 from fewshot_runner.methods.base import evaluating
 from fewshot_runner.models.batch_norm import normalised_by
 from fewshot_runner.models.precision import full_precision
@@ -147,6 +148,14 @@ def batch_statistics(module: nn.Module) -> Iterator[None]:
     finally:
         for layer, mode in zip(layers, modes, strict=True):
             layer.training = mode
+
+
+def check_inner_loop(*, inner_lr: float, **counts: int) -> None:
+    """Raises `UserError` for a rate of 0 or less, and for a count (of steps, of images) below 1."""
+    for key, value in {"inner_lr": inner_lr, **counts}.items():
+        if value <= 0:
+            wanted = "a rate above 0" if key == "inner_lr" else "a whole number of 1 or more"
+            raise UserError(f"method.learner.{key}={value}: give {wanted}")
 
 
 def uncached_autocast(where: Tensor) -> AbstractContextManager:

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fewshot_runner.data.batch import Episode
-from fewshot_runner.errors import UserError
-from fewshot_runner.methods.adaptation import resolved
+from fewshot_runner.methods.adaptation import check_inner_loop, resolved
 from fewshot_runner.methods.base import EmbeddingMethod
 from fewshot_runner.models.precision import full_precision
 
@@ -30,11 +29,7 @@ class Anil(EmbeddingMethod):
         self, backbone: nn.Module, *, inner_lr: float = 0.1, inner_steps: int = 5, test_steps: int = 5
     ) -> None:
         super().__init__()
-        if inner_lr <= 0 or inner_steps < 1 or test_steps < 1:
-            raise UserError(
-                f"method.learner.inner_lr={inner_lr}, method.learner.inner_steps={inner_steps}, "
-                f"method.learner.test_steps={test_steps}: give a rate above 0, and 1 step or more of each"
-            )
+        check_inner_loop(inner_lr=inner_lr, inner_steps=inner_steps, test_steps=test_steps)
         self.backbone = backbone
         self.inner_lr = inner_lr
         self.inner_steps = inner_steps

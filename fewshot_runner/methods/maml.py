@@ -15,7 +15,13 @@ from torch.nn import functional
 
 from fewshot_runner.data.batch import Episode
 from fewshot_runner.errors import UserError
-from fewshot_runner.methods.adaptation import TaskNetwork, absorb_statistics, classify_adapted, uncached_autocast
+from fewshot_runner.methods.adaptation import (
+    TaskNetwork,
+    absorb_statistics,
+    check_inner_loop,
+    classify_adapted,
+    uncached_autocast,
+)
 from fewshot_runner.methods.base import Method
 
 
@@ -38,11 +44,7 @@ class Maml(Method):
         super().__init__()
         if order not in (1, 2):
             raise UserError(f"method.learner.order={order}: choose 2 (second derivatives) or 1 (none)")
-        if inner_lr <= 0 or inner_steps < 1 or test_steps < 1:
-            raise UserError(
-                f"method.learner.inner_lr={inner_lr}, method.learner.inner_steps={inner_steps}, "
-                f"method.learner.test_steps={test_steps}: give a rate above 0, and 1 step or more of each"
-            )
+        check_inner_loop(inner_lr=inner_lr, inner_steps=inner_steps, test_steps=test_steps)
         self.backbone = backbone
         self.order = order
         self.inner_lr = inner_lr

@@ -17,7 +17,13 @@ from torch.nn import functional
 
 from fewshot_runner.data.batch import Episode
 from fewshot_runner.errors import UserError
-from fewshot_runner.methods.adaptation import TaskNetwork, absorb_statistics, classify_adapted, uncached_autocast
+from fewshot_runner.methods.adaptation import (
+    TaskNetwork,
+    absorb_statistics,
+    check_inner_loop,
+    classify_adapted,
+    uncached_autocast,
+)
 from fewshot_runner.methods.base import Method
 from fewshot_runner.methods.inner_adam import InnerAdam, Moments
 
@@ -49,11 +55,7 @@ class Reptile(Method):
         ):
             if value not in choices:
                 raise UserError(f"method.learner.{key}={value}: choose {choices[0]} or {choices[1]}")
-        if inner_lr <= 0:
-            raise UserError(f"method.learner.inner_lr={inner_lr}: give a rate above 0")
-        for key, count in {"inner_batch": inner_batch, "inner_steps": inner_steps, "test_steps": test_steps}.items():
-            if count < 1:
-                raise UserError(f"method.learner.{key}={count}: give a whole number of 1 or more")
+        check_inner_loop(inner_lr=inner_lr, inner_batch=inner_batch, inner_steps=inner_steps, test_steps=test_steps)
         self.backbone = backbone
         self.inner_lr = inner_lr
         self.inner_batch = inner_batch

@@ -4,7 +4,7 @@ from collections import Counter
 
 from fewshot_runner.report.groups import Group
 from fewshot_runner.report.ranking import Ranking, Row
-from fewshot_runner.report.results import with_interval
+from fewshot_runner.report.results import interval_text
 from fewshot_runner.report.settings import differing, short, shown
 from fewshot_runner.report.statistics import Difference
 from fewshot_runner.runs import DONE
@@ -45,7 +45,7 @@ def cells(row: Row, ranking: Ranking) -> dict[str, str]:
         "state": ", ".join(states),
         "test": f"{row.test.title}, {row.test.mode}" if ranking.forced else "",
         "seeds": seeds_text(row) if ranking.has_seeds else "",
-        figure: with_interval({"accuracy": row.mean, "ci95": row.ci95}),
+        figure: interval_text(row.mean, row.ci95),
         "tasks": "" if ranking.n_tasks or row.n_tasks is None else f"{row.n_tasks:,}",
         "± over seeds (s.d.)": spread_text(row),
         **difference_cells(row),

@@ -8,7 +8,7 @@ from fewshot_runner.report.cells import MANY_SETTINGS, MOST_COLUMNS, cells, run_
 from fewshot_runner.report.grid import grid
 from fewshot_runner.report.ranking import Ranking, Row
 from fewshot_runner.report.records import Record
-from fewshot_runner.report.results import with_interval
+from fewshot_runner.report.results import interval_text
 from fewshot_runner.report.settings import SEED, differing, short, shown
 
 ALONE = "tests that nothing else was put to"
@@ -43,7 +43,7 @@ def divided(rankings: Sequence[Ranking]) -> tuple[list[Ranking], list[tuple[Row,
         if len(ranking.rows) == 1:
             [row] = ranking.rows
             told = {"run": run_text(row.group), "test": ranking.title, "metric": row.test.metric}
-            told["result"] = with_interval({"accuracy": row.mean, "ci95": row.ci95})
+            told["result"] = interval_text(row.mean, row.ci95)
             if ranking.has_seeds:
                 told["result"] += f", over seeds {spread_text(row)}"
             alone.append((row, told | {"measured over": ranking.details}))

@@ -89,6 +89,10 @@ def mode_of(result: Mapping[str, Any]) -> str:
 
 
 def with_interval(result: Mapping[str, Any]) -> str:
+    return interval_text(figure_of(result), result["ci95"])
+
+
+def interval_text(figure: float, ci95: float | None) -> str:
     """ "97.31 ± 0.08 %": the half-width of the 95 % interval over tasks, where there is more than one."""
-    interval = "" if result["ci95"] is None else f" ± {100 * result['ci95']:.2f}"
-    return f"{100 * figure_of(result):.2f}{interval} %"
+    interval = "" if ci95 is None else f" ± {100 * ci95:.2f}"
+    return f"{100 * figure:.2f}{interval} %"

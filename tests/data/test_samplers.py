@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from class_tables import CLASS_OF, TABLE, lookup, make_table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
@@ -27,30 +28,6 @@ from fewshot_runner.data.samplers import (
     draw_distinct,
 )
 from fewshot_runner.errors import UserError
-
-
-def make_table(sizes: dict[str, list[int]]) -> ClassTable:
-    """A table of groups with classes of the given numbers of images, whose indices are scattered."""
-    names = [f"{group}/{number}" for group, classes in sizes.items() for number in range(len(classes))]
-    groups = [group for group, classes in sizes.items() for _ in classes]
-    counts = [count for classes in sizes.values() for count in classes]
-    labels = np.random.default_rng(0).permutation(np.repeat(np.arange(len(names)), counts))
-    return ClassTable.build(labels, names, groups, np.arange(len(labels)))
-
-
-def lookup(table: ClassTable) -> dict[int, int]:
-    """image -> class number"""
-    return {
-        int(image): c
-        for c in range(table.n_classes)
-        for image in table.members[table.offsets[c] : table.offsets[c + 1]]
-    }
-
-
-GREEK, LATIN, RUNES = [9, 12, 10, 9, 15], [11, 9, 9, 20, 9, 9, 10], [9, 9]
-TABLE = make_table({"Greek": GREEK, "Latin": LATIN, "Runes": RUNES})
-CLASS_OF = lookup(TABLE)
-
 
 # --- draws without replacement
 
@@ -243,7 +220,7 @@ def test_trap_14_item_k_is_a_function_of_seed_stream_and_k_alone(kind):
 
 def test_trap_14_another_process_draws_the_same_items():
     program = (
-        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        f"import sys; sys.path[:0] = {[str(folder) for folder in Path(__file__).parents[:2]]}\n"
         "from test_samplers import samplers\n"
         "print([repr(sampler[7]) for sampler in samplers().values()])"
     )
@@ -317,204 +294,10 @@ def test_an_item_without_episodes_is_refused():
 # --- pairs
 
 
-@pytest.mark.parametrize(("share", "in_group"), [(0.5, 8), (0.0, 0), (1.0, 16), (0.25, 4)])
-def test_trap_03_positives_are_two_images_and_negatives_two_classes(share, in_group):
-    sampler = PairSampler(TABLE, n_pairs=32, negatives_in_group=share, seed=0)
-    for k in range(400):
-        batch = sampler[k]
-        assert batch.pairs.shape == (32, 2)
-        assert sorted(batch.pairs.ravel().tolist()) == list(range(64))
-        images = batch.images[batch.pairs].tolist()
-        classes = [(CLASS_OF[one], CLASS_OF[other]) for one, other in images]
-        assert batch.labels[batch.pairs].tolist() == [list(pair) for pair in classes]
-        positives = [pair for pair, (one, other) in zip(images, classes, strict=True) if one == other]
-        assert len(positives) == 16
-        assert all(one != other for one, other in positives)
-        groups = [TABLE.class_groups[list(pair)] for pair in classes if pair[0] != pair[1]]
-        assert sum(one == other for one, other in groups) == in_group
-
-
-def test_pairs_are_drawn_evenly_over_classes_and_partners():
-    table = make_table({"a": [3, 3, 3], "b": [3, 3], "c": [3]})
-    sampler = PairSampler(table, n_pairs=6000, negatives_in_group=0.5, seed=0)
-    batch = sampler[0]
-    pairs = batch.labels[batch.pairs]
-    same_class = pairs[:, 0] == pairs[:, 1]
-    assert stats.chisquare(np.bincount(pairs[same_class, 0], minlength=6)).pvalue > 1e-4
-    group = torch.from_numpy(table.class_groups)
-    inside = ~same_class & (group[pairs[:, 0]] == group[pairs[:, 1]])
-    # within a group: the first class evenly over the five that have a neighbour, the second evenly over these
-    chance = dict.fromkeys(permutations(range(3), 2), 1 / 5 / 2) | {(3, 4): 1 / 5, (4, 3): 1 / 5}
-    counts = dict.fromkeys(chance, 0)
-    for pair in map(tuple, pairs[inside].tolist()):
-        counts[pair] += 1
-    expected = [1500 * chance[pair] for pair in counts]
-    assert stats.chisquare(list(counts.values()), expected).pvalue > 1e-4
-    # across groups: the first class evenly over all six, the second evenly over those outside its group
-    chance = {
-        (one, other): 1 / 6 / int((group != group[one]).sum())
-        for one in range(6)
-        for other in range(6)
-        if group[one] != group[other]
-    }
-    counts = dict.fromkeys(chance, 0)
-    for pair in map(tuple, pairs[~same_class & ~inside].tolist()):
-        counts[pair] += 1
-    assert stats.chisquare(list(counts.values()), [1500 * chance[pair] for pair in counts]).pvalue > 1e-4
-
-
-def test_without_groups_all_pairs_of_classes_are_equally_likely():
-    table = make_table({"": [2, 2, 2, 2]})
-    batch = PairSampler(table, n_pairs=8000, negatives_in_group=0.3, seed=0)[0]
-    pairs = batch.labels[batch.pairs]
-    counts = dict.fromkeys(permutations(range(4), 2), 0)
-    for pair in map(tuple, pairs[pairs[:, 0] != pairs[:, 1]].tolist()):
-        counts[pair] += 1
-    assert sum(counts.values()) == 4000
-    assert stats.chisquare(list(counts.values())).pvalue > 1e-4
-
-
-def test_groups_of_one_class_give_negatives_across_groups_alone():
-    table = make_table({"a": [2], "b": [2], "c": [1]})
-    sampler = PairSampler(table, n_pairs=20, seed=0)
-    for k in range(50):
-        pairs = sampler[k].labels[sampler[k].pairs]
-        assert (pairs[:10, 0] == pairs[:10, 1]).all()
-        assert (pairs[:10] < 2).all(), "a class of one image has no pair"
-        assert (pairs[10:, 0] != pairs[10:, 1]).all()
-
-
-@pytest.mark.parametrize(
-    ("sizes", "options", "message"),
-    [
-        ([2, 2], {"n_pairs": 3}, "n_pairs=3: give an even number of 2 or more"),
-        ([2, 2], {"n_pairs": 0}, "n_pairs=0: give an even number"),
-        ([2, 2], {"n_pairs": 2, "negatives_in_group": 1.5}, "negatives_in_group=1.5: give a share between 0 and 1"),
-        ([2], {"n_pairs": 2}, "at least 2 training classes"),
-        ([1, 1], {"n_pairs": 2}, "need a class of 2 images or more"),
-    ],
-)
-def test_impossible_pairs_are_refused(sizes, options, message):
-    with pytest.raises(UserError, match=message):
-        PairSampler(make_table({"": sizes}), **options, seed=0)
-
-
 # --- P classes, K images each
 
 
-@pytest.mark.parametrize("n_groups", [0, 1, 2, 9])
-def test_p_different_classes_give_k_different_images_each(n_groups):
-    sampler = PKSampler(TABLE, n_classes=8, n_images=9, n_groups=n_groups, seed=0)
-    for k in range(200):
-        batch = sampler[k]
-        assert len(set(batch.images.tolist())) == len(batch.images) == 72
-        labels, counts = batch.labels.unique(return_counts=True)
-        assert len(labels) == 8
-        assert counts.tolist() == [9] * 8
-
-
-@pytest.mark.parametrize(
-    ("n_classes", "n_groups", "shares"), [(24, 3, [8, 8, 8]), (10, 3, [2, 4, 4]), (2, 5, [1, 1]), (10, 1, [10])]
-)
-def test_classes_come_from_few_groups_equally_many_of_each(n_classes, n_groups, shares):
-    table = make_table({f"group{number}": [3] * 10 for number in range(40)})
-    sampler = PKSampler(table, n_classes=n_classes, n_images=2, n_groups=n_groups, seed=0)
-    seen = set()
-    for k in range(200):
-        of_group = np.bincount(table.class_groups[sampler[k].labels.unique()], minlength=40)
-        assert sorted(of_group[of_group > 0]) == shares
-        seen |= set(np.flatnonzero(of_group))
-    assert seen == set(range(40))
-
-
-def test_groups_that_are_too_small_are_filled_up_from_others():
-    table = make_table({f"group{number}": [3] * 2 for number in range(10)})
-    sampler = PKSampler(table, n_classes=8, n_images=2, n_groups=2, seed=0)
-    for k in range(100):
-        classes = sampler[k].labels.unique()
-        assert len(classes) == 8
-        assert (np.bincount(table.class_groups[classes]) == 2).sum() >= 2, "two groups in full"
-
-
-def test_small_classes_give_all_they_have():
-    table = make_table({"a": [1, 2], "b": [5, 5], "c": [7, 3]})
-    sampler = PKSampler(table, n_classes=6, n_images=4, n_groups=1, seed=0)
-    for k in range(50):
-        batch = sampler[k]
-        assert np.bincount(batch.labels).tolist() == [1, 2, 4, 4, 4, 3]
-        assert len(set(batch.images.tolist())) == 18
-
-
-def test_all_classes_are_equally_likely_without_groups():
-    sampler = PKSampler(TABLE, n_classes=4, n_images=2, seed=0)
-    counts = sum(np.bincount(sampler[k].labels.unique(), minlength=14) for k in range(3000))
-    expected = 3000 * 4 / 14
-    statistic = ((counts - expected) ** 2 / (expected * (1 - 4 / 14)) * 13 / 14).sum()  # drawn without replacement
-    assert stats.chi2.sf(statistic, 13) > 1e-4
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"n_classes": 15, "n_images": 2}, "n_classes=15: there are only 14 training classes"),
-        ({"n_classes": 1, "n_images": 2}, "needs 2 classes or more"),
-        ({"n_classes": 2, "n_images": 1}, "n_images=1.*2 images or more"),
-        ({"n_classes": 2, "n_images": 2, "n_groups": -1}, "n_groups=-1.*0 groups or more"),
-    ],
-)
-def test_impossible_batches_of_classes_are_refused(options, message):
-    with pytest.raises(UserError, match=message):
-        PKSampler(TABLE, **options, seed=0)
-
-
 # --- plain batches
-
-
-@pytest.mark.parametrize("batch_size", [1, 7, 50, 1000])
-def test_every_image_comes_once_an_epoch_in_another_order_each(batch_size):
-    table = make_table({"a": [5, 6], "b": [39]})
-    sampler = BatchSampler(table, batch_size=batch_size, seed=0)
-    n_batches = {1: 50, 7: 8, 50: 1, 1000: 1}[batch_size]
-    epochs = []
-    for epoch in range(3):
-        batches = [sampler[k] for k in range(epoch * n_batches, (epoch + 1) * n_batches)]
-        assert [len(batch.images) for batch in batches][:-1] == [batch_size] * (n_batches - 1)
-        epochs.append([image for batch in batches for image in batch.images.tolist()])
-        assert sorted(epochs[-1]) == list(range(50))
-    assert epochs[0] != epochs[1] != epochs[2] != epochs[0]
-    assert sorted(epochs[0]) != epochs[0]
-
-
-def test_a_batch_of_nothing_is_refused():
-    with pytest.raises(UserError, match="batch_size=0: give a whole number of 1 or more"):
-        BatchSampler(TABLE, batch_size=0, seed=0)
-
-
-def test_pairs_chosen_from_a_p_by_k_batch() -> None:
-    """Every pair of one class once, the others half within a group, none twice, no image with itself."""
-    table = ClassTable.build(
-        np.arange(24).repeat(5), [f"c{c:02d}" for c in range(24)], [f"g{c // 6}" for c in range(24)], np.arange(120)
-    )
-    sampler = PKSampler(table, n_classes=12, n_images=3, n_groups=3, n_pairs=100, seed=0)
-    for k in range(20):
-        batch = sampler[k]
-        first, second = batch.pairs.unbind(1)
-        assert len(batch.pairs) == 100
-        assert len({frozenset(pair) for pair in batch.pairs.tolist()}) == 100
-        assert (first != second).all()
-        same = batch.labels[first] == batch.labels[second]
-        within = batch.groups[first] == batch.groups[second]
-        assert int(same.sum()) == 12 * 3  # three images make three pairs
-        assert int((within & ~same).sum()) == int((~within).sum()) == 32
-    assert not torch.equal(sampler[0].pairs, sampler[1].pairs)
-
-
-def test_where_pairs_of_a_kind_run_out_the_other_kind_fills_up() -> None:
-    table = ClassTable.build(np.arange(4).repeat(3), list("abcd"), ["g", "g", "h", "i"], np.arange(12))
-    batch = PKSampler(table, n_classes=4, n_images=2, n_pairs=20, seed=0)[0]
-    assert len(batch.pairs) == 20  # 4 of one class, 4 within the group, 20 across
-    with pytest.raises(UserError, match="n_pairs=4"):
-        PKSampler(table, n_classes=4, n_images=2, n_pairs=4, seed=0)
 
 
 def counts_of(episodes: Episode, n_way: int) -> np.ndarray:

@@ -109,7 +109,7 @@ def swept_keys(space: Space) -> list[str]:
 
 def make(described: dict[str, Any], key: str, kind: type) -> Any:
     """The search or launcher that `_target_` names; it has to be one of ours."""
-    target, arguments = target_of(described, key)
+    target, arguments = target_of(described, key, ("fewshot_runner",), remedy=f"see fsl list {key}")
     if not (isinstance(target, type) and issubclass(target, kind)):
         raise UserError(
             f"{key}._target_={described['_target_']}: not a {kind.__name__.lower()} of fsl; see fsl list {key}"

@@ -8,23 +8,23 @@ from hydra.utils import get_object
 
 from fewshot_runner.errors import UserError
 
+TRUST_YOURS = "add a package of yours with trusted_packages=[its_name]"
 ALLOWED_TARGETS = ("fewshot_runner", "torch.optim", "torch.nn", "torchvision.models", "timm")
 MODEL_FUNCTIONS = ("torchvision.models.", "timm.")  # libraries whose models are made by functions
 
 
-def target_of(described: Any, key: str, trusted: Sequence[str] = ALLOWED_TARGETS) -> tuple[Any, dict[str, Any]]:
+def target_of(
+    described: Any, key: str, trusted: Sequence[str] = ALLOWED_TARGETS, *, remedy: str = TRUST_YOURS
+) -> tuple[Any, dict[str, Any]]:
     """The class that `_target_` names, if it is of a package in `trusted`, and the other keys.
 
-    `key` is where the config says so. Raises `UserError`.
+    `key` is where the config says so. Raises `UserError`, which ends with `remedy` where the package is another.
     """
     if not isinstance(described, Mapping) or "_target_" not in described:
         raise UserError(f"{key}._target_ is missing: {key} names no class to build")
     name = described["_target_"]
     if not isinstance(name, str) or not _is_of(name, trusted):
-        raise UserError(
-            f"{key}._target_={name}: only classes of {', '.join(trusted)} are built; "
-            "add a package of yours with trusted_packages=[its_name]"
-        )
+        raise UserError(f"{key}._target_={name}: only classes of {', '.join(trusted)} are built; {remedy}")
     try:
         target = get_object(name)
     except Exception as error:

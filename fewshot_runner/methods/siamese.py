@@ -66,7 +66,7 @@ class Siamese(EmbeddingMethod):
             first, second = batch.pairs.unbind(1)
             logits = self.head(features[first], features[second])  # (P,)
             return balanced_loss(logits, labels[first] == labels[second], groups[first] == groups[second])
-        logits = self.head.all_pairs(features, features)  # (B, B)
+        logits = self.head.pairs_within(features)  # (B, B)
         weights = torch.ones_like(logits).fill_diagonal_(0)  # an image and itself make no pair
         loss = balanced_loss(logits, labels[:, None] == labels, groups[:, None] == groups, weights)
         return loss + self.one_shot * one_shot_loss(logits, labels) if self.one_shot else loss

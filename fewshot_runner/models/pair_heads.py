@@ -1,4 +1,4 @@
-"""Heads that turn two embeddings into the logit of "same class", for given pairs or for all pairs of two sets.
+"""Heads that turn two embeddings into the logit of "same class": for given pairs, all pairs of two sets, or of one.
 
 Shapes: D features; any leading dimensions.
 """
@@ -34,6 +34,10 @@ class WeightedL1(nn.Module):
         """(..., A, D) and (..., B, D) to (..., A, B)."""
         return self.threshold - torch.cdist(first * self.weight, second * self.weight, p=1)
 
+    def pairs_within(self, features: Tensor) -> Tensor:
+        """(B, D) to (B, B)."""
+        return self.all_pairs(features, features)
+
 
 class SignedL1(nn.Module):
     """Koch et al.'s own head: a linear layer over the absolute differences, whose weights may have either sign.
@@ -60,6 +64,10 @@ class SignedL1(nn.Module):
         ]
         return self.bias + distances[0] - distances[1]
 
+    def pairs_within(self, features: Tensor) -> Tensor:
+        """(B, D) to (B, B)."""
+        return self.all_pairs(features, features)
+
 
 class DifferenceMlp(nn.Module):
     """A hidden layer over the absolute differences, as in a well-known siamese tutorial."""
@@ -78,3 +86,12 @@ class DifferenceMlp(nn.Module):
         rows = max(1, ROWS_AT_ONCE // second.shape[:-1].numel())
         chunks = first.unsqueeze(-2).split(rows, dim=-3)  # each (..., rows, 1, D)
         return torch.cat([self(chunk, second.unsqueeze(-3)) for chunk in chunks], dim=-2)
+
+    def pairs_within(self, features: Tensor) -> Tensor:
+        """(B, D) to (B, B): all pairs of one set. Each is computed once, since the logit is the same both ways."""
+        each = torch.arange(len(features), device=features.device)
+        pairs = torch.combinations(each, with_replacement=True)  # (P, 2)
+        logits = torch.cat([self(features[chunk[:, 0]], features[chunk[:, 1]]) for chunk in pairs.split(ROWS_AT_ONCE)])
+        place = torch.empty(len(features), len(features), dtype=torch.long, device=features.device)
+        place[pairs[:, 0], pairs[:, 1]] = place[pairs[:, 1], pairs[:, 0]] = torch.arange(len(pairs), device=each.device)
+        return logits[place]

@@ -64,6 +64,24 @@ def test_the_gradients_of_both_ways_agree(make):
         torch.testing.assert_close(a, b)
 
 
+@pytest.mark.parametrize("make", HEADS)
+def test_the_pairs_within_one_set_are_all_its_pairs(make, monkeypatch):
+    monkeypatch.setattr(pair_heads, "ROWS_AT_ONCE", 16)
+    head = seeded(make(D))
+    generator = torch.Generator().manual_seed(3)
+    features, weights = (torch.randn(7, n, generator=generator, dtype=torch.float64) for n in (D, 7))
+    features.requires_grad_()
+    wanted = [features, *head.parameters()]
+    logits, expected = head.pairs_within(features), head(features[:, None], features)
+    torch.testing.assert_close(logits, expected)
+    for a, b in zip(
+        torch.autograd.grad((logits * weights).sum(), wanted),
+        torch.autograd.grad((expected * weights).sum(), wanted),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b)
+
+
 @pytest.mark.parametrize("sign", [-1, 1])
 def test_signed_weights_may_all_have_one_sign(sign):
     head = seeded(SignedL1(D))

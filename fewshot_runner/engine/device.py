@@ -1,18 +1,27 @@
-"""The one place that chooses the device, the number of threads, the precision and the memory format."""
+"""The one place that chooses the device, threads, precision, memory format and which fast paths are taken."""
 
+import os
+import shutil
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
 
 from fewshot_runner.cores import available_cores
+from fewshot_runner.engine.memory import keep_freed_memory
 from fewshot_runner.errors import UserError
+from fewshot_runner.models.conv_block import ConvBlock
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
 
 
 class Hardware:
-    """`device`: auto, cpu, cuda (or cuda:1 ...) or mps; `threads`: "auto" for one a core."""
+    """`device`: auto, cpu, cuda (or cuda:1 ...) or mps; `threads`: "auto" for one a core.
+
+    Fast paths with the same results up to rounding: `fuse_blocks` and `fold_batch_norm` (see models/conv_block.py),
+    `keep_memory` (see memory.py; once on, it stays on in the process), and `compile`, which compiles the backbone when
+    it is first used; that takes a minute or more.
+    """
 
     def __init__(
         self,
@@ -21,6 +30,10 @@ class Hardware:
         threads: int | str = "auto",
         precision: str = "float32",
         channels_last: bool = True,
+        fuse_blocks: bool = True,
+        fold_batch_norm: bool = True,
+        keep_memory: bool = True,
+        compile: bool = False,
     ) -> None:
         if precision not in PRECISIONS:
             raise UserError(f"hardware.precision={precision}: choose one of {', '.join(PRECISIONS)}")
@@ -30,11 +43,25 @@ class Hardware:
         self.threads = available_cores() if threads == "auto" else int(threads)
         self.precision = PRECISIONS[precision]
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.fuse_blocks = fuse_blocks
+        self.fold_batch_norm = fold_batch_norm
+        self.compile = compile
         torch.set_num_threads(self.threads)
+        if compile:
+            check_compiler()
+        if keep_memory and self.device.type == "cpu":
+            keep_freed_memory()
 
     def place(self, module: nn.Module) -> nn.Module:
-        """Moves a module here, its 4-dimensional parameters in the chosen memory format."""
-        return module.to(self.device, memory_format=self.memory_format)
+        """Moves a module here, its 4-dimensional parameters in the chosen memory format, and sets its fast paths."""
+        for part in module.modules():
+            if isinstance(part, ConvBlock):
+                part.fuse = self.fuse_blocks and not self.compile
+                part.fold = self.fold_batch_norm and not self.compile
+        module.to(self.device, memory_format=self.memory_format)
+        if self.compile and hasattr(module, "backbone"):
+            compile_in_place(module.backbone)
+        return module
 
     def autocast(self) -> AbstractContextManager:
         if self.precision is None:
@@ -46,6 +73,23 @@ class Hardware:
         if self.device.type == "cuda" and pixels.nbytes < torch.cuda.mem_get_info(self.device)[0] / 3:
             return pixels.to(self.device)
         return pixels
+
+
+def check_compiler() -> None:
+    """Raises `UserError` unless torch.compile finds the compiler that it needs."""
+    if not any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "g++", "clang++", "cl")):
+        raise UserError(
+            "hardware.compile=true: torch.compile needs a C++ compiler, and none is found; install g++, or set "
+            "hardware.compile=false"
+        )
+
+
+def compile_in_place(module: nn.Module) -> None:
+    """Compiles the forward pass, for every mode; names of parameters stay as they are."""
+    import torch._dynamo  # half as long as `import torch`
+
+    torch._dynamo.config.skip_nnmodule_hook_guards = False  # hooks set later, as for batch norm's modes, do count
+    module.compile()
 
 
 def choose_device(name: str) -> torch.device:

@@ -21,6 +21,7 @@ from fewshot_runner.data.batch import Episode
 from fewshot_runner.errors import UserError
 from fewshot_runner.methods.base import evaluating
 from fewshot_runner.models.batch_norm import normalised_by
+from fewshot_runner.models.conv_block import differentiated_twice
 from fewshot_runner.models.precision import full_precision
 
 TIE = 2**-16
@@ -31,12 +32,15 @@ class TaskNetwork:
     """Weights and buffers that stand in for the backbone's own, and a head (N, D). Steps make new ones of it.
 
     Batch norm in training mode updates `buffers`, never the backbone's. Frozen weights stay the backbone's own.
+    `at_start` says that the head is still zero. Then it passes nothing back to the weights, whose gradient is exactly
+    zero, so the backward pass through the backbone is left out.
     """
 
     backbone: nn.Module
     weights: dict[str, Tensor]
     buffers: dict[str, Tensor]
     head: Tensor
+    at_start: bool = False
 
     @classmethod
     def copy_of(cls, backbone: nn.Module, n_way: int) -> "TaskNetwork":
@@ -48,6 +52,7 @@ class TaskNetwork:
             weights={name: weight for name, weight in backbone.named_parameters() if weight.requires_grad},
             buffers={name: buffer.clone() for name, buffer in backbone.named_buffers()},
             head=torch.zeros(n_way, backbone.out_features, requires_grad=True, **like),
+            at_start=True,
         )
 
     @property
@@ -57,7 +62,14 @@ class TaskNetwork:
 
     def logits(self, images: Tensor) -> Tensor:
         """(B, C, H, W) to (B, N)."""
-        features = functional_call(self.backbone, {**self.weights, **self.buffers}, (images,))  # (B, D)
+        return self._logits_of(self._features(images))
+
+    def _features(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, D)."""
+        return functional_call(self.backbone, {**self.weights, **self.buffers}, (images,))
+
+    def _logits_of(self, features: Tensor) -> Tensor:
+        """(B, D) to (B, N)."""
         with full_precision(features):
             return features.to(self.head.dtype) @ self.head.T
 
@@ -65,13 +77,27 @@ class TaskNetwork:
         self, images: Tensor, labels: Tensor, *, reduction: str = "mean", create_graph: bool = False
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The cross-entropy of (B, C, H, W) and labels (B,), and its gradients in the order of `adapted`."""
-        loss = functional.cross_entropy(self.logits(images), labels, reduction=reduction)
+        if self.at_start:
+            return self._first_gradients(images, labels, reduction=reduction, create_graph=create_graph)
+        with differentiated_twice(self.backbone, when=create_graph):
+            loss = functional.cross_entropy(self.logits(images), labels, reduction=reduction)
         return loss.detach(), torch.autograd.grad(loss, self.adapted, create_graph=create_graph)
+
+    def _first_gradients(
+        self, images: Tensor, labels: Tensor, *, reduction: str, create_graph: bool
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The same where the head is zero; the features need a graph only where gradients are to be derived again."""
+        with torch.set_grad_enabled(create_graph):
+            features = self._features(images)
+        loss = functional.cross_entropy(self._logits_of(features), labels, reduction=reduction)
+        (head,) = torch.autograd.grad(loss, [self.head], create_graph=create_graph)
+        return loss.detach(), (*(torch.zeros_like(weight) for weight in self.weights.values()), head)
 
     def moved(self, changes: Sequence[Tensor], *, scale: float) -> "TaskNetwork":
         """With `scale` times `changes` added to what is adapted; gradients flow through the sum."""
-        *weights, head = torch._foreach_add(self.adapted, list(changes), alpha=scale)
-        return replace(self, weights=dict(zip(self.weights, weights, strict=True)), head=head)
+        sums = torch._foreach_add(self.adapted, list(changes), alpha=scale)
+        *weights, head = map(in_layout_of, self.adapted, sums)
+        return replace(self, weights=dict(zip(self.weights, weights, strict=True)), head=head, at_start=False)
 
     def cut(self) -> "TaskNetwork":
         """The same values with no history, ready for the next gradients."""
@@ -80,6 +106,15 @@ class TaskNetwork:
             weights={name: weight.detach().requires_grad_() for name, weight in self.weights.items()},
             head=self.head.detach().requires_grad_(),
         )
+
+
+def in_layout_of(start: Tensor, end: Tensor) -> Tensor:
+    """`end` with the strides of `start`.
+
+    The first layer's weights of one input channel lie in memory alike in either format, and a sum forgets that they
+    were channels_last: the network would run its first layer in the slower format from the second step on.
+    """
+    return end if end.stride() == start.stride() else torch.empty_like(start).copy_(end)
 
 
 Adapt = Callable[[TaskNetwork, Tensor, Tensor], TaskNetwork]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from fewshot_runner.errors import UserError
 from fewshot_runner.facts import Facts
+from fewshot_runner.models.conv_block import ConvBlock
 
 
 class Conv4(nn.Module):
@@ -25,15 +26,8 @@ class Conv4(nn.Module):
                 f"dataset.image_size={min(height, width)}: {len(widths)} blocks that halve the image "
                 f"need {2 ** len(widths)} pixels or more"
             )
-        blocks = []
-        for inputs, outputs in zip([channels, *widths[:-1]], widths, strict=True):
-            convolution = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
-            after = [nn.BatchNorm2d(outputs), nn.ReLU()]
-            blocks.append(
-                nn.Sequential(convolution, nn.MaxPool2d(2), *after)
-                if pool_first
-                else nn.Sequential(convolution, *after, nn.MaxPool2d(2))
-            )
+        pool = "first" if pool_first else "last"
+        blocks = [ConvBlock(*sizes, pool=pool) for sizes in zip([channels, *widths[:-1]], widths, strict=True)]
         self.blocks = nn.Sequential(*blocks)
         self.out_features = widths[-1] * (height >> len(widths)) * (width >> len(widths))
 

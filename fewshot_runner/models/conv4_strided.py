@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from fewshot_runner.errors import UserError
 from fewshot_runner.facts import Facts
+from fewshot_runner.models.conv_block import ConvBlock
 
 
 class Conv4Strided(nn.Module):
@@ -25,8 +26,7 @@ class Conv4Strided(nn.Module):
         channels, height, width = facts.image_shape
         blocks = []
         for inputs, outputs in zip([channels, *widths[:-1]], widths, strict=True):
-            convolution = nn.Conv2d(inputs, outputs, 3, stride=2, padding=1, bias=False)
-            blocks.append(nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU()))
+            blocks.append(ConvBlock(inputs, outputs, pool="none", stride=2))
             height, width = -(-height // 2), -(-width // 2)
         self.blocks = nn.Sequential(*blocks)
         self.out_features = widths[-1] * height * width

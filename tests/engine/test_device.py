@@ -1,6 +1,8 @@
 """Device, threads and precision."""
 
+import copy
 import os
+from functools import partialmethod
 
 import pytest
 import torch
@@ -9,6 +11,12 @@ from fewshot_runner.cores import available_cores
 from fewshot_runner.engine.device import Hardware, choose_device
 from fewshot_runner.engine.experiment import Experiment
 from fewshot_runner.errors import UserError
+from fewshot_runner.facts import Facts
+from fewshot_runner.methods.base import evaluating
+from fewshot_runner.methods.prototypical import Prototypical
+from fewshot_runner.models.batch_norm import normalised_by
+from fewshot_runner.models.conv4 import Conv4
+from fewshot_runner.models.conv_block import ConvBlock
 
 
 def pretend(monkeypatch: pytest.MonkeyPatch, *, gpus: int = 0, mps: bool = False) -> None:
@@ -74,6 +82,45 @@ def test_place_sets_the_memory_format(channels_last: bool) -> None:
     hardware = Hardware(device="cpu", threads=1, channels_last=channels_last)
     weight = hardware.place(torch.nn.Conv2d(3, 4, 3)).weight
     assert weight.is_contiguous(memory_format=torch.channels_last) == channels_last
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_place_turns_fast_paths_on_and_off(on: bool) -> None:
+    facts = Facts(image_shape=(1, 16, 16), n_classes=3, n_way=3)
+    method = Prototypical(Conv4(facts, widths=(4, 4)))
+    Hardware(device="cpu", threads=1, fuse_blocks=on, fold_batch_norm=not on).place(method)
+    blocks = [part for part in method.modules() if isinstance(part, ConvBlock)]
+    assert len(blocks) == 2
+    assert all(block.fuse == on and block.fold != on for block in blocks)
+
+
+def test_a_compiled_backbone_gives_the_same_in_every_mode(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a compiler that only records what it would compile: the real one takes minutes."""
+    monkeypatch.setattr(torch.nn.Module, "compile", partialmethod(torch.nn.Module.compile, backend="eager"))
+    facts = Facts(image_shape=(1, 16, 16), n_classes=3, n_way=3)
+    torch.manual_seed(0)
+    plain = Prototypical(Conv4(facts, widths=(4, 4)))
+    compiled = Hardware(device="cpu", threads=1, compile=True).place(copy.deepcopy(plain))
+    images = torch.rand(6, 1, 16, 16)
+    results = []
+    for method in (plain, compiled):
+        trained = method.embed(images)
+        trained.square().sum().backward()
+        gradients = [parameter.grad for parameter in method.backbone.parameters()]
+        with torch.no_grad(), evaluating(method):
+            running = method.embed(images)
+            with normalised_by(method, lambda method=method: method.embed(images[:3])) as support:
+                results.append([trained.detach(), *gradients, running, support, method.embed(images)])
+    assert compiled.backbone._compiled_call_impl is not None
+    assert list(compiled.state_dict()) == list(plain.state_dict())
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_compiling_without_a_compiler_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(UserError, match=r"hardware\.compile=true: .*hardware\.compile=false"):
+        Hardware(device="cpu", threads=1, compile=True)
 
 
 def test_mixed_precision_trains_to_finite_float32_weights(make_experiment) -> None:

@@ -130,6 +130,34 @@ def test_the_backbone_stays_as_it_is(bn_mode: str) -> None:
     assert all(parameter.grad is None for parameter in network.parameters())
 
 
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_the_first_gradients_are_those_of_the_whole_network(reduction: str, create_graph: bool) -> None:
+    """Though the backward pass through the backbone is left out: a head of zeros passes nothing back."""
+    shown = episode()
+    images, labels = shown.support[0], shown.support_labels[0]
+    task = TaskNetwork.copy_of(backbone().train(), N)
+    loss, gradients = task.gradients(images, labels, reduction=reduction, create_graph=create_graph)
+    expected = functional.cross_entropy(task.logits(images), labels, reduction=reduction)
+    assert torch.equal(loss, expected)
+    for gradient, other in zip(gradients, torch.autograd.grad(expected, task.adapted), strict=True):
+        torch.testing.assert_close(gradient, other, rtol=1e-6, atol=0)
+    assert gradients[-1].abs().max() > 0
+    task = task.moved(gradients, scale=-0.1).cut()
+    assert all(gradient.abs().max() > 0 for gradient in task.gradients(images, labels)[1]), "only where it is zero"
+
+
+def test_steps_keep_the_memory_format() -> None:
+    """Also of the first layer, whose one input channel leaves two sets of strides for one order in memory."""
+    shown, network = episode(), backbone().to(memory_format=torch.channels_last)
+    task = TaskNetwork.copy_of(network.train(), N)
+    for _ in range(2):
+        task = task.cut()
+        task = task.moved(task.gradients(shown.support[0], shown.support_labels[0])[1], scale=-0.1)
+    for name, weight in task.weights.items():
+        assert weight.stride() == network.get_parameter(name).stride()
+
+
 def test_frozen_weights_are_not_adapted() -> None:
     network = backbone()
     network.blocks[0].requires_grad_(False)

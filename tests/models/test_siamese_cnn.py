@@ -52,3 +52,25 @@ def test_out_features_are_what_comes_out(size: int) -> None:
 def test_an_image_too_small_is_refused() -> None:
     with pytest.raises(UserError, match=r"dataset\.image_size=37"):
         SiameseCnn(facts(size=37))
+
+
+@pytest.mark.parametrize("blank", [True, False])
+def test_pooling_before_relu_gives_the_same_bits(blank: bool) -> None:
+    torch.manual_seed(0)
+    model = SiameseCnn(facts(size=41))
+    images = torch.zeros(3, 1, 41, 41) if blank else torch.randn(3, 1, 41, 41)  # blank: each window is one tie
+    convolutions = [layer for layer in model.layers if isinstance(layer, torch.nn.Conv2d)]
+    results = []
+    for ours_first in (True, False):
+        model.zero_grad()
+        seen = images.clone().requires_grad_()
+        maps = seen
+        for number, convolution in enumerate(convolutions):
+            maps = convolution(maps).relu()
+            maps = functional.max_pool2d(maps, 2) if number < 3 else maps
+        output = model(seen) if ours_first else maps.flatten(1)
+        output.square().sum().backward()
+        results.append([output.detach(), seen.grad, *(parameter.grad for parameter in model.parameters())])
+    for ours, tutorials in zip(*results, strict=True):
+        assert torch.equal(ours, tutorials)
+    assert results[0][0].any()

@@ -1,0 +1,100 @@
+"""A 3x3 convolution without bias, batch norm and ReLU, with max pooling or without: what small backbones are made of.
+
+This is the one place that chooses how a block is computed. All ways give the same result up to rounding:
+
+- plain: layer by layer. A block that is looked into by hooks, in mixed precision, or on a GPU in training, is plain;
+- fused, in training on a CPU with large maps and pooling last: see fused.py. `hardware.fuse_blocks=false` turns it off;
+- folded, where no gradient is wanted and batch norm has statistics of its own: these are part of the convolution's
+  weights then, and ReLU comes after pooling, which it commutes with. `hardware.fold_batch_norm=false` turns it off.
+
+Parameters have the names that they have in an `nn.Sequential` of the layers, so a checkpoint fits every way.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fewshot_runner.models.fused import conv_norm_relu_pool
+
+POOLING = ("last", "first", "none")
+
+
+class ConvBlock(nn.Sequential):
+    """(B, inputs, H, W) to (B, outputs, h, w); `pool`: "last", "first" (before batch norm) or "none"."""
+
+    fuse: bool = True
+    fold: bool = True
+    twice: bool = False  # whether gradients are going to be differentiated; see `differentiated_twice`
+    least_values: int = 2**20  # of a map; below, the calls of a fused block cost more than it saves
+
+    def __init__(self, inputs: int, outputs: int, *, pool: str, stride: int = 1) -> None:
+        assert pool in POOLING, pool
+        assert stride == 1 or pool == "none", "pooling is fused with stride 1 alone"
+        convolution = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
+        norm, relu, pooling = nn.BatchNorm2d(outputs), nn.ReLU(), nn.MaxPool2d(2)
+        layers = {"last": [norm, relu, pooling], "first": [pooling, norm, relu], "none": [norm, relu]}[pool]
+        super().__init__(convolution, *layers)
+        self.pool = pool
+        self.norm_at = 1 + layers.index(norm)
+
+    @property
+    def norm(self) -> nn.BatchNorm2d:
+        return self[self.norm_at]
+
+    def forward(self, images: Tensor) -> Tensor:
+        if not self._is_simple(images):
+            return super().forward(images)
+        if self.norm.training:
+            if self.pool == "last" and self.fuse and not self.twice and self._is_worth_fusing(images):
+                return self._fused(images)
+        elif self.fold and self.pool != "first" and self.norm.running_mean is not None and not self._learns(images):
+            return self._folded(images)
+        return super().forward(images)
+
+    def _is_simple(self, images: Tensor) -> bool:
+        hooked = any(layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks for layer in self)
+        mixed = torch.is_autocast_enabled(images.device.type) or images.dtype not in (torch.float32, torch.float64)
+        return not (hooked or mixed)
+
+    def _is_worth_fusing(self, images: Tensor) -> bool:
+        """On a CPU where maps are large; and where no scale is zero, which fused blocks do not allow."""
+        n_values = len(images) * images.shape[2] * images.shape[3] * self.norm.num_features
+        return images.device.type == "cpu" and n_values >= self.least_values and bool(self.norm.weight.all())
+
+    def _learns(self, images: Tensor) -> bool:
+        return torch.is_grad_enabled() and (images.requires_grad or any(p.requires_grad for p in self.parameters()))
+
+    def _fused(self, images: Tensor) -> Tensor:
+        norm = self.norm
+        output, mean, variance = conv_norm_relu_pool(images, self[0].weight, norm.weight, norm.bias, norm.eps)
+        if norm.track_running_stats:
+            n_values = images.shape[0] * images.shape[2] * images.shape[3]
+            norm.num_batches_tracked.add_(1)
+            share = 1 / float(norm.num_batches_tracked) if norm.momentum is None else norm.momentum
+            norm.running_mean.lerp_(mean, share)
+            norm.running_var.lerp_(variance * (n_values / (n_values - 1)), share)  # torch keeps the unbiased one
+        return output
+
+    def _folded(self, images: Tensor) -> Tensor:
+        convolution, norm = self[0], self.norm
+        scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+        weight, bias = convolution.weight * scale[:, None, None, None], norm.bias - norm.running_mean * scale
+        maps = functional.conv2d(images, weight, bias, stride=convolution.stride, padding=1)
+        return (functional.max_pool2d(maps, 2) if self.pool == "last" else maps).relu_()
+
+
+@contextmanager
+def differentiated_twice(module: nn.Module, *, when: bool = True) -> Iterator[None]:
+    """Plain blocks for what runs inside: fused ones would compute everything again for a second derivative."""
+    blocks = [part for part in module.modules() if isinstance(part, ConvBlock)]
+    before = [block.twice for block in blocks]
+    try:
+        for block in blocks:
+            block.twice = when
+        yield
+    finally:
+        for block, twice in zip(blocks, before, strict=True):
+            block.twice = twice

@@ -1,0 +1,43 @@
+"""Memory that stays with the process, counted in page faults of a process of its own."""
+
+import ctypes
+import os
+import subprocess
+import sys
+
+import pytest
+
+from fewshot_runner.engine.memory import keep_freed_memory
+
+PROGRAM = """
+import resource, sys
+import torch
+from fewshot_runner.engine.memory import keep_freed_memory
+if sys.argv[1] == "keep":
+    assert keep_freed_memory()
+total = 0
+for _ in range(12):
+    total += torch.ones(16_000_000).sum()  # 64 MB, or 15,625 pages of 4 KB
+    if _ == 1:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def page_faults(mode: str) -> int:
+    clean = {key: value for key, value in os.environ.items() if key != "THP_MEM_ALLOC_ENABLE"}  # other tests set it
+    done = subprocess.run([sys.executable, "-c", PROGRAM, mode], env=clean, capture_output=True, text=True, check=True)
+    return int(done.stdout)
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="the C library is not glibc")
+def test_what_was_freed_is_used_again_without_page_faults() -> None:
+    given_back = page_faults("give back")
+    assert given_back > 50_000
+    assert page_faults("keep") < given_back / 5
+
+
+def test_another_c_library_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", "0")
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
+    assert keep_freed_memory() is False

@@ -12,7 +12,7 @@ from fewshot_runner import atomic
 from fewshot_runner.errors import UserError
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-RUNNING, DONE, STOPPED, FAILED = "running", "done", "stopped", "failed"
+RUNNING, DONE, STOPPED, PRUNED, FAILED = "running", "done", "stopped", "pruned", "failed"
 
 
 class RunFolder:

@@ -73,7 +73,7 @@ def hydra_errors() -> Iterator[None]:
 def run_hydra(config_name: str, program: str, arguments: list[str], task: Callable[[dict, list[str]], None]) -> None:
     """Calls `task(config, overrides)` as a Hydra program does; Hydra itself answers --help, --cfg, --info and the like.
 
-    Sweeps are not for this function: see `fewshot_runner.cli.sweep`.
+    Sweeps are not for this function: see `fewshot_runner.cli.multirun`.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here instead of being printed
     failures: list[Exception] = []

@@ -9,16 +9,17 @@ import time
 import traceback
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
+from fewshot_runner.engine.stopping import Pruned, Watch, merit
 from fewshot_runner.errors import RunFailed, UserError
 from fewshot_runner.report.config import flatten
-from fewshot_runner.runs import DONE, FAILED, STOPPED, RunFolder
+from fewshot_runner.runs import DONE, FAILED, PRUNED, STOPPED, RunFolder
 
 # What changes no result, or its last bits alone: two configs that differ here are the same job.
 IMMATERIAL = ("choices", "name", "output_dir", "published", "trusted_packages", "dataset.cache", "hardware.threads")
@@ -27,17 +28,30 @@ SECONDS_BETWEEN_LOOKS = 0.5  # at a run that another process is at work on
 
 @dataclass(frozen=True)
 class Job:
-    """What is to run: a composed config, the overrides that made it, and the fingerprint that it is known by."""
+    """What is to run: a composed config, the overrides that made it, and the fingerprint that it is known by.
+
+    `watch`, of a search, may give it up after a validation, in whatever process it runs.
+    """
 
     number: int
     overrides: tuple[str, ...]
     config: Mapping[str, Any]
     fingerprint: str
+    watch: Watch | None = None
+
+    def with_threads(self, threads: int) -> "Job":
+        """The same with so many threads, unless its own config says how many."""
+        hardware = self.config["hardware"]
+        if hardware["threads"] != "auto":
+            return self
+        return replace(self, config={**self.config, "hardware": {**hardware, "threads": threads}})
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a job ended: DONE, FAILED with a reason (of a defect of ours the `trace` as well), or STOPPED by a signal."""
+    """How a job ended: DONE; PRUNED or FAILED, with a reason (of a defect of ours the `trace` as well); or STOPPED by a
+    signal.
+    """
 
     state: str
     run: Path | None = None
@@ -78,6 +92,16 @@ def _fingerprint_of(config: Path, modified: int) -> str:
     return fingerprint(RunFolder(config.parent).read_config())
 
 
+def falls_behind(run: RunFolder, watch: Watch) -> bool:
+    """Whether `watch` gives up on the validation figures that `run` has come to; it is told all of them."""
+    with contextlib.suppress(UserError):  # damaged: nothing is known
+        monitor = run.read_config()["trainer"]["monitor"]
+        curve = [(line["step"], line["val"][monitor]) for line in run.read_metrics() if "val" in line]
+        answers = [watch(step, merit(value, monitor)) for step, value in curve]
+        return any(answers)
+    return False
+
+
 def perform(job: Job, *, quiet: bool) -> Outcome:
     """Brings `job` to its end in this process: nothing where it is done, from its checkpoint where it was interrupted.
 
@@ -87,6 +111,8 @@ def perform(job: Job, *, quiet: bool) -> Outcome:
     try:
         with isolated(), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said if quiet else sys.stderr):
             return Outcome(DONE, _finished(job).path)
+    except Pruned as error:
+        return Outcome(PRUNED, find_run(job)[0].path, str(error))
     except (UserError, RunFailed, KeyboardInterrupt) as error:
         stopped_by = getattr(error, "exit_code", 0) if isinstance(error, RunFailed) else 0
         if isinstance(error, KeyboardInterrupt):
@@ -108,11 +134,11 @@ def _finished(job: Job) -> RunFolder:
     while True:
         run, state = find_run(job)
         if run is None:
-            return session.start(dict(job.config), list(job.overrides))
+            return session.start(dict(job.config), list(job.overrides), watch=job.watch)
         if state == DONE:
             return run
         if is_free(run):
-            session.resume(run)
+            session.resume(run, watch=job.watch)
             return run
         time.sleep(SECONDS_BETWEEN_LOOKS)
 

@@ -8,7 +8,7 @@ from typing import Any
 from fewshot_runner import atomic
 from fewshot_runner.cli.job import Outcome
 from fewshot_runner.report.results import metric_of
-from fewshot_runner.runs import DONE, RunFolder
+from fewshot_runner.runs import DONE, PRUNED, RunFolder
 
 PENDING = "pending"
 FORMAT = 1
@@ -44,7 +44,7 @@ class Manifest:
             entry["reason"] = outcome.reason
         if outcome.run is not None:
             entry["run"] = Path(os.path.relpath(outcome.run, self.folder)).as_posix()
-            if outcome.state == DONE:
+            if outcome.state in (DONE, PRUNED):
                 entry |= results_of(RunFolder(outcome.run))
         if save:
             self.save()
@@ -55,7 +55,7 @@ class Manifest:
 
 
 def results_of(run: RunFolder) -> Entry:
-    """What the manifest tells of a finished run: its own test's result, the validation figure, and what it took."""
+    """What the manifest tells of a run that has ended: its own test's result, best validation figure, what it took."""
     summary = run.read_summary()
     wanted = ("name", "dataset", "split", "mode", "ci95")
     content: Entry = {

@@ -18,7 +18,7 @@ from fewshot_runner.engine.experiment import Experiment
 from fewshot_runner.engine.log import Narrator
 from fewshot_runner.engine.pictures import episode_picture
 from fewshot_runner.engine.protocols.episodes import EpisodeProtocol
-from fewshot_runner.engine.stopping import StopRequest
+from fewshot_runner.engine.stopping import StopRequest, Watch
 from fewshot_runner.engine.train import train
 from fewshot_runner.errors import UserError
 from fewshot_runner.report.config import config_tree, flatten
@@ -29,12 +29,15 @@ from fewshot_runner.runs import DONE, RUNNING, RunFolder
 # Where files lie and what things are called changes no result, and makes no hyperparameter.
 PLACES = (
     "choices", "output_dir", "name", "trusted_packages", "dataset.root", "dataset.cache", "dataset.tests",
-    "dataset.runs", "dataset.source", "dataset.path", "dataset.images",
+    "dataset.runs", "dataset.source", "dataset.path", "dataset.images", "published",
 )  # fmt: skip
 
 
-def start(config: dict[str, Any], overrides: list[str]) -> RunFolder:
-    """A new run. The run folder is claimed last, once nothing that the user gave can be refused any more."""
+def start(config: dict[str, Any], overrides: list[str], *, watch: Watch | None = None) -> RunFolder:
+    """A new run. The run folder is claimed last, once nothing that the user gave can be refused any more.
+
+    `watch`, of a search, may give it up after a validation.
+    """
     narrator = Narrator()
     with StopRequest() as stop:
         builder = build(config, narrator, stop)
@@ -47,12 +50,12 @@ def start(config: dict[str, Any], overrides: list[str]) -> RunFolder:
             atomic.write_text(run.overrides, to_yaml(overrides))
             run.write_status(RUNNING, step=0, seconds=0.0)
             atomic.write_text(run.config, to_yaml(config))  # last: with it the folder is a run that can be resumed
-            _train(run, config, experiment, narrator, stop)
+            _train(run, config, experiment, narrator, stop, watch)
     return run
 
 
-def resume(run: RunFolder) -> None:
-    """Goes on from the last checkpoint of `run`."""
+def resume(run: RunFolder, *, watch: Watch | None = None) -> None:
+    """Goes on from the last checkpoint of `run`; `watch` as in `start`."""
     narrator = Narrator()
     with held(run), StopRequest() as stop:
         if run.read_status().get("state") == DONE:
@@ -61,11 +64,16 @@ def resume(run: RunFolder) -> None:
             return
         run.sweep()
         config = run.read_config()
-        _train(run, config, build(config, narrator, stop).experiment(), narrator, stop)
+        _train(run, config, build(config, narrator, stop).experiment(), narrator, stop, watch)
 
 
 def _train(
-    run: RunFolder, config: dict[str, Any], experiment: Experiment, narrator: Narrator, stop: StopRequest
+    run: RunFolder,
+    config: dict[str, Any],
+    experiment: Experiment,
+    narrator: Narrator,
+    stop: StopRequest,
+    watch: Watch | None,
 ) -> None:
     settings = config["choices"] | {
         key: value
@@ -75,7 +83,7 @@ def _train(
     with narrator.keeping(run.log):
         narrator.say(config_tree(config))
         narrator.say(experiment.describe())
-        train(experiment, run, narrator, stop, settings=settings)
+        train(experiment, run, narrator, stop, settings=settings, watch=watch)
     report(run)
 
 

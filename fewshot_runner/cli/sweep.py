@@ -1,42 +1,30 @@
-"""fsl train -m: many runs from one command, which can be stopped, killed and issued again.
+"""The jobs of fsl train -m, which can be stopped, killed and issued again.
 
-A sweep has a folder of its own, named after its settings, so that the same command finds it again; in it lies the
-manifest. A job is known by the hash of its resolved config, and a run below `output_dir` with these very settings is
-its run, whoever started it: taken as it is where it is done, resumed where it was interrupted.
+A job is known by the hash of its resolved config, and a run below `output_dir` with these very settings is its run,
+whoever started it: taken as it is where it is done, resumed where it was interrupted. One that the search gave up stays
+so as long as the search has not changed its mind.
 """
 
-import hashlib
-import json
 import shlex
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
-from filelock import FileLock, Timeout
-from omegaconf import OmegaConf
-
-from fewshot_runner.cli.arguments import checked
-from fewshot_runner.cli.compose import compose, composed, hydra_errors, parsed
-from fewshot_runner.cli.job import Job, Outcome, find_run, fingerprint
+from fewshot_runner.cli.compose import compose
+from fewshot_runner.cli.job import Job, Outcome, falls_behind, find_run, fingerprint
 from fewshot_runner.cli.launchers.base import Launcher
 from fewshot_runner.cli.manifest import PENDING, Entry, Manifest
 from fewshot_runner.cli.search.base import Proposal, Search
-from fewshot_runner.cli.search.space import Choice, Space, space_of
-from fewshot_runner.cli.targets import target_of
+from fewshot_runner.cli.search.space import Space, swept_keys
+from fewshot_runner.engine.stopping import merit
 from fewshot_runner.errors import RunFailed, UserError
 from fewshot_runner.report.console import output
 from fewshot_runner.report.results import with_interval
 from fewshot_runner.report.sweep import sweep_table, test_of
-from fewshot_runner.runs import DONE, FAILED, RUNNING, STOPPED
-
-# Of the sweep itself, not of its jobs; and what does not make it another sweep.
-ITS_OWN = ("sweep", "launcher")
-SAME_SWEEP = ("output_dir", "name", "hardware.threads")
-SAME_SEARCH = ("folder", "trials", "params")
+from fewshot_runner.runs import DONE, FAILED, PRUNED, RUNNING, STOPPED
 
 
 class SweepFailed(RunFailed):
@@ -52,70 +40,6 @@ class SweepStopped(RunFailed):
         name = signal.Signals(exit_code - 128).name
         super().__init__(f"stopped by {name}; the same command goes on with what is missing")
         self.exit_code = exit_code
-
-
-def run(overrides: Sequence[str], *, config_dir: Path | None, dry_run: bool) -> None:
-    """Runs what is missing of a sweep and prints its table. Raises `SweepFailed` or `SweepStopped`."""
-    refuse_hydras_own(overrides)
-    read = parsed(overrides)
-    plain = [override.input_line for override in read if not override.is_sweep_override()]
-    with hydra_errors():
-        config = composed(plain, config_dir=config_dir)
-        described, placed = (OmegaConf.to_container(config[group], resolve=True) for group in ITS_OWN)
-        output_dir = Path(config.output_dir)
-    params = [f"{key}={value}" for key, value in (described.pop("params", None) or {}).items()]
-    space = space_of([*parsed(params), *(o for o in read if group_of(o.key_or_group) not in ITS_OWN)])
-    folder = described.pop("folder", None)
-    folder = Path(folder) if folder else output_dir / "sweeps" / sweep_name(space, described)
-    sweep = Sweep(
-        space,
-        search=make(described, "sweep", Search),
-        launcher=make(placed, "launcher", Launcher),
-        manifest=Manifest(folder, overrides),
-        config_dir=config_dir,
-    )
-    if dry_run:
-        sweep.show()
-        return
-    with held(folder):
-        sweep.run()
-
-
-def refuse_hydras_own(overrides: Sequence[str]) -> None:
-    for override in overrides:
-        for hydras, ours in (("hydra/launcher", "launcher"), ("hydra.launcher", "launcher"), ("hydra/sweeper", "sweep"),
-                             ("hydra.sweeper", "sweep"), ("hydra.sweep", "sweep")):  # fmt: skip
-            if override.startswith((f"{hydras}=", f"{hydras}.")):
-                raise UserError(f"{override}: sweeps of fsl have groups of their own; see fsl list {ours}")
-
-
-def group_of(key: str) -> str:
-    return key.split(".")[0].split("/")[0]
-
-
-def sweep_name(space: Space, described: dict[str, Any]) -> str:
-    """The swept keys for people, and a hash of all that makes it this sweep."""
-    content = {
-        "space": sorted((key, repr(values)) for key, values in space.items() if key.lstrip("+") not in SAME_SWEEP),
-        "search": {key: value for key, value in described.items() if key not in SAME_SEARCH},
-    }
-    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
-    return "-".join([*(key.lstrip("+").rpartition(".")[2] for key in swept_keys(space)), digest])[-60:].lstrip("-")
-
-
-def swept_keys(space: Space) -> list[str]:
-    return [key for key, values in space.items() if not (isinstance(values, Choice) and len(values.values) < 2)]
-
-
-def make(described: dict[str, Any], key: str, kind: type) -> Any:
-    """The search or launcher that `_target_` names; it has to be one of ours."""
-    target, arguments = target_of(described, key, ("fewshot_runner",), remedy=f"see fsl list {key}")
-    if not (isinstance(target, type) and issubclass(target, kind)):
-        raise UserError(
-            f"{key}._target_={described['_target_']}: not a {kind.__name__.lower()} of fsl; see fsl list {key}"
-        )
-    checked(target, arguments, key=key)
-    return target(**arguments)
 
 
 class Sweep:
@@ -135,20 +59,19 @@ class Sweep:
 
     def run(self) -> None:
         code = 0
-        try:
-            with signals_raised():
-                running = self.launcher.run(self._jobs(), self.manifest.folder)
-                try:
+        with signals_raised() as came:
+            try:
+                with closing(self.launcher.run(self._jobs(), self.manifest.folder)) as running:
                     for job, outcome in running:
                         for entry, proposal in self.open.pop(job.fingerprint):
                             self._end(entry, proposal, outcome)
                         if outcome.state == STOPPED:
                             code = outcome.exit_code
                             break
-                finally:
-                    running.close()
-        except (KeyboardInterrupt, Terminated) as error:
-            code = 143 if isinstance(error, Terminated) else 130
+            except KeyboardInterrupt:
+                code = 128 + signal.SIGINT
+            if came:
+                code = 128 + came[-1]
         if code:
             self._leave()
         self._report(code)
@@ -174,7 +97,7 @@ class Sweep:
             entry = self.manifest.plan(proposal.number, proposal.overrides, None)
             entry["reason"] = str(error)
             return proposal, entry, None
-        job = Job(proposal.number, proposal.overrides, config, fingerprint(config))
+        job = Job(proposal.number, proposal.overrides, config, fingerprint(config), proposal.watch)
         return proposal, self.manifest.plan(proposal.number, proposal.overrides, job.fingerprint), job
 
     def _jobs(self) -> Iterator[Job]:
@@ -186,8 +109,10 @@ class Sweep:
                 self.open[job.fingerprint].append((entry, proposal))
             else:
                 found, state = find_run(job)
-                if state == DONE:
-                    self._end(entry, proposal, Outcome(DONE, found.path), "done already")
+                behind = found is not None and job.watch is not None and falls_behind(found, job.watch)
+                if state == DONE or (state == PRUNED and behind):
+                    reason = None if state == DONE else found.read_status().get("reason")
+                    self._end(entry, proposal, Outcome(state, found.path, reason), f"{state} already")
                     continue
                 self.open[job.fingerprint] = [(entry, proposal)]
                 self.manifest.begin(entry, RUNNING)
@@ -196,7 +121,7 @@ class Sweep:
     def _end(self, entry: Entry, proposal: Proposal, outcome: Outcome, verb: str | None = None) -> None:
         self.manifest.end(entry, outcome, save=verb is None)
         if outcome.state != STOPPED:
-            self.search.tell(proposal, objective(entry))
+            self.search.tell(proposal, outcome.state, objective(entry))
         if outcome.trace:
             self.traces.append(f"job {entry['number']}\n{outcome.trace}")
         count = f"{entry['number'] + 1}" + (f"/{self.total}" if self.total else "")
@@ -233,6 +158,8 @@ class Sweep:
 
     def show(self) -> None:
         """What a sweep would do, without doing it."""
+        if self.search.adaptive:
+            raise UserError("--dry-run: this search proposes nothing before it has results; leave --dry-run out")
         for _, entry, job in self._planned():
             found, state = find_run(job) if job else (None, FAILED)
             entry["state"] = {None: PENDING, DONE: DONE, FAILED: FAILED}.get(state, "to be resumed")
@@ -242,62 +169,35 @@ class Sweep:
 
 
 def best_of(jobs: Sequence[Entry]) -> Entry | None:
-    """The job with the best validation figure, where more than one took the same test."""
-    done = [job for job in jobs if job.get("result") and job.get("validation") is not None]
+    """The finished job with the best validation figure, where more than one took the same test."""
+    done = [job for job in jobs if job["state"] == DONE and job.get("result") and job.get("validation") is not None]
     if len(done) < 2 or len({test_of(job) for job in done}) > 1:
         return None
     return max(done, key=objective)
 
 
 def objective(job: Entry) -> float | None:
-    """The validation figure of a finished job as something to be raised: a loss with its sign turned."""
+    """The best validation figure of a job as something to be raised."""
     value = job.get("validation")
-    return -value if value is not None and job["monitor"].endswith("loss") else value
-
-
-class Terminated(BaseException):
-    """SIGTERM between two jobs."""
+    return None if value is None else merit(value, job["monitor"])
 
 
 @contextmanager
-def signals_raised() -> Iterator[None]:
-    """SIGTERM raises, as SIGINT does, so that what is under way is put down and the manifest written.
+def signals_raised() -> Iterator[list[int]]:
+    """SIGTERM raises as SIGINT does, so that what is under way is put down and the manifest written; yields which came.
 
-    SIGINT is set as well: a shell may have started this process in the background, where it is ignored.
+    KeyboardInterrupt in both cases: of what a handler raises, Ray passes on nothing else. SIGINT is set as well: a
+    shell may have started this process in the background, where it is ignored.
     """
+    came: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
-        raise Terminated
+        came.append(number)
+        raise KeyboardInterrupt
 
-    handlers = {signal.SIGTERM: note, signal.SIGINT: signal.default_int_handler}
-    previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    previous = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield
+        yield came
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-
-
-@contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """Keeps a second process from the same sweep."""
-    lock = FileLock(folder / ".lock", timeout=0)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except Timeout as error:
-        raise UserError(f"{folder}: another process is at work on this sweep") from error
-    except OSError as error:
-        raise UserError(
-            f"output_dir={folder.parents[1]}: cannot make a sweep folder there ({error.strerror}); "
-            "choose a folder you may write to, as in output_dir=/tmp/outputs"
-        ) from error
-    try:
-        yield
-    finally:
-        if {path.name for path in folder.iterdir()} <= {".lock"}:  # refused: as if nothing had been asked
-            (folder / ".lock").unlink(missing_ok=True)
-            for empty in [folder, *folder.parents[:2]]:
-                with suppress(OSError):
-                    empty.rmdir()
-        lock.release()

@@ -6,6 +6,7 @@ from typing import Any
 
 from hydra.utils import get_object
 
+from fewshot_runner.cli.arguments import checked
 from fewshot_runner.errors import UserError
 
 TRUST_YOURS = "add a package of yours with trusted_packages=[its_name]"
@@ -34,6 +35,20 @@ def target_of(
     if not builds or not _is_of(target.__module__ or "", trusted):
         raise UserError(f"{key}._target_={name}: not a class of {', '.join(trusted)}")
     return target, {str(k): v for k, v in described.items() if k != "_target_"}
+
+
+def instance_of(described: Any, key: str, kind: type, *, trusted: Sequence[str], remedy: str) -> Any:
+    """The object that `described` describes, which has to be a `kind`. Raises `UserError`, as `target_of` does."""
+    target, arguments = target_of(described, key, trusted, remedy=remedy)
+    if not (inspect.isclass(target) and issubclass(target, kind)):
+        raise UserError(f"{key}._target_={described['_target_']}: not a {kind.__name__}; {remedy}")
+    checked(target, arguments, key=key)
+    try:
+        return target(**arguments)
+    except UserError:
+        raise
+    except ValueError as error:  # another library's
+        raise UserError(f"{key}: {error}") from error
 
 
 def _is_of(name: str, packages: Sequence[str]) -> bool:

@@ -16,9 +16,9 @@ def run(arguments: list[str]) -> None:
     overrides, config_dir = without_config_dir([word for word in arguments if word not in MANY])
     asks_hydra = any(word.startswith("-") for word in overrides)  # --help, --cfg job and the like
     if not asks_hydra and any(word in MANY for word in arguments):
-        from fewshot_runner.cli import sweep
+        from fewshot_runner.cli import multirun
 
-        sweep.run(overrides, config_dir=config_dir, dry_run=dry_run)
+        multirun.run(overrides, config_dir=config_dir, dry_run=dry_run)
         return
     if not asks_hydra and (stray := [word for word in overrides if word.startswith(OF_SWEEPS)]):
         raise UserError(f"{stray[0]}: is for sweeps; give -m for one, as in fsl train -m {stray[0]} seed=0,1,2")

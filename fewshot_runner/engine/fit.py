@@ -10,7 +10,7 @@ from torch.nn.utils import clip_grad_norm_
 from fewshot_runner.engine.checkpoint import Checkpoints
 from fewshot_runner.engine.experiment import Experiment
 from fewshot_runner.engine.log import TrainingLog
-from fewshot_runner.engine.stopping import StopRequest
+from fewshot_runner.engine.stopping import Pruned, StopRequest, Watch, merit
 from fewshot_runner.errors import RunFailed
 from fewshot_runner.randomness import torch_seed
 
@@ -27,11 +27,12 @@ def fit(
     checkpoints: Checkpoints,
     log: TrainingLog,
     stop: StopRequest,
+    watch: Watch | None = None,
 ) -> None:
     """Trains from where `experiment.progress` stands to the last step, or until validation stops improving.
 
-    Afterwards the final state and the best one lie in `checkpoints`. Raises `Stopped` after a signal, with a
-    checkpoint written, and `NotFinite`.
+    Afterwards the final state and the best one lie in `checkpoints`. Raises `Stopped` after a signal and `Pruned` where
+    `watch` gives the run up, both with a checkpoint written, and `NotFinite`.
     """
     method, optimizer, progress = experiment.method, experiment.optimizer, experiment.progress
     trainer, stopping, hardware = experiment.trainer, experiment.stopping, experiment.hardware
@@ -81,6 +82,11 @@ def fit(
             log.validation(progress.step, val_figures)
             if stopping.improves(val_figures, progress.step):
                 checkpoints.save_best(experiment.best_state())
+            latest = merit(val_figures[stopping.monitor], stopping.monitor)
+            given_up = watch is not None and watch(progress.step, latest)
+            if given_up and not last and not stopping.exhausted:
+                keep_state()
+                raise Pruned(progress.step, stopping)
             began += time.perf_counter() - paused
 
         if progress.step % trainer.checkpoint_every == 0:

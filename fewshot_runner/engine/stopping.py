@@ -1,9 +1,18 @@
-"""When training ends before its last step: no better validation figure, or a signal."""
+"""When training ends before its last step: no better validation figure, a search that gives it up, or a signal."""
 
 import signal
+from collections.abc import Callable
 from types import FrameType
 
 from fewshot_runner.errors import RunFailed, UserError
+
+# Of a search: it is told a step and the figure of its validation, higher being better, and answers True to end the run.
+Watch = Callable[[int, float], bool]
+
+
+def merit(value: float, monitor: str) -> float:
+    """A validation figure as something to be raised: a loss with its sign turned."""
+    return -value if monitor.endswith("loss") else value
 
 
 class EarlyStopping:
@@ -26,8 +35,7 @@ class EarlyStopping:
         if self.monitor not in figures:
             raise UserError(f"trainer.monitor={self.monitor}: validation gives {', '.join(figures)}")
         value = figures[self.monitor]
-        sign = -1 if self.monitor.endswith("loss") else 1
-        if self.best is None or sign * value > sign * self.best:
+        if self.best is None or merit(value, self.monitor) > merit(self.best, self.monitor):
             self.best, self.best_step, self.waited = value, step, 0
             return True
         self.waited += 1
@@ -42,6 +50,16 @@ class EarlyStopping:
 
     def load_state_dict(self, state: dict) -> None:
         self.best, self.best_step, self.waited = state["best"], state["best_step"], state["waited"]
+
+
+class Pruned(RunFailed):
+    """A search gave the run up. It has kept its best state, and what it needs to go on after all."""
+
+    exit_code = 0
+
+    def __init__(self, step: int, stopping: EarlyStopping) -> None:
+        best = f"best {stopping.monitor} {stopping.best:.4f} at step {stopping.best_step}"
+        super().__init__(f"behind the others at step {step}; {best}")
 
 
 class Stopped(RunFailed):

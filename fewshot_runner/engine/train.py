@@ -15,25 +15,35 @@ from fewshot_runner.engine.experiment import Experiment
 from fewshot_runner.engine.fit import fit
 from fewshot_runner.engine.log import Narrator, TrainingLog
 from fewshot_runner.engine.protocols.base import Evaluation
-from fewshot_runner.engine.stopping import Stopped, StopRequest
+from fewshot_runner.engine.stopping import Pruned, Stopped, StopRequest, Watch
 from fewshot_runner.engine.tensorboard import TensorBoard
 from fewshot_runner.errors import UserError
-from fewshot_runner.runs import DONE, FAILED, RUNNING, STOPPED, RunFolder
+from fewshot_runner.runs import DONE, FAILED, PRUNED, RUNNING, STOPPED, RunFolder
 
 
 def train(
-    experiment: Experiment, run: RunFolder, narrator: Narrator, stop: StopRequest, *, settings: dict[str, Any]
+    experiment: Experiment,
+    run: RunFolder,
+    narrator: Narrator,
+    stop: StopRequest,
+    *,
+    settings: dict[str, Any],
+    watch: Watch | None = None,
 ) -> None:
     """Starts or resumes `run` and leaves its results there; `settings` are shown as hyperparameters in TensorBoard.
 
-    Whatever ends it early is written to the run's status and raised again.
+    `watch` may give the run up after a validation. Whatever ends it early is written to its status and raised again.
     """
     clock = Clock(run)
     try:
-        _train(experiment, run, narrator, stop, clock, settings)
+        _train(experiment, run, narrator, stop, clock, settings, watch)
     except (Stopped, KeyboardInterrupt) as error:
         reason = str(error) or "interrupted"
         run.write_status(STOPPED, step=experiment.progress.step, seconds=clock.seconds, reason=reason)
+        raise
+    except Pruned as error:
+        write_summary(experiment, run, clock, best_step=experiment.stopping.best_step, results=[])
+        run.write_status(PRUNED, step=experiment.progress.step, seconds=clock.seconds, reason=str(error))
         raise
     except UserError:  # a run that cannot go on as things stand is as it was
         raise
@@ -50,6 +60,7 @@ def _train(
     stop: StopRequest,
     clock: "Clock",
     settings: dict[str, Any],
+    watch: Watch | None,
 ) -> None:
     method, hardware, progress = experiment.method, experiment.hardware, experiment.progress
     checkpoints = Checkpoints(run.checkpoints)
@@ -69,7 +80,7 @@ def _train(
     board = TensorBoard(run, resumed_after=progress.step if run.tensorboard.exists() else None)
     with TrainingLog(run, narrator, board, start=progress.step, max_steps=experiment.trainer.max_steps) as log:
         board.hyperparameters(settings)
-        fit(experiment, validate, checkpoints, log, stop)
+        fit(experiment, validate, checkpoints, log, stop, watch)
         best, damaged = checkpoints.load_best(hardware.device)
         for line in damaged:
             narrator.say(f"passed over: {line}; testing the state of step {best['step']} instead")
@@ -83,14 +94,20 @@ def _train(
             board.confusion(name, evaluation, experiment.classes, step=best["step"])
         board.examples(method, next(iter(tests.values())), hardware, step=best["step"])
         board.finish(results, step=best["step"])
+    write_summary(experiment, run, clock, best_step=best["step"], results=results)
+
+
+def write_summary(
+    experiment: Experiment, run: RunFolder, clock: "Clock", *, best_step: int, results: list[dict[str, Any]]
+) -> None:
     run.write_summary(
         {
-            "best_step": best["step"],
+            "best_step": best_step,
             "best_validation": experiment.stopping.best,
             "steps": experiment.progress.step,
             "seconds": round(clock.seconds, 1),
             "images_per_second": median_speed(run),
-            "parameters": sum(parameter.numel() for parameter in method.parameters()),
+            "parameters": sum(parameter.numel() for parameter in experiment.method.parameters()),
             "results": results,
         }
     )

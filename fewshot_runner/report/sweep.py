@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from fewshot_runner.report.results import figure_of, metric_of, with_interval
-from fewshot_runner.runs import DONE
+from fewshot_runner.runs import DONE, FAILED
 
 
 def sweep_table(jobs: Sequence[Mapping[str, Any]], *, swept: Sequence[str], title: str) -> Table:
@@ -37,11 +37,12 @@ def sweep_table(jobs: Sequence[Mapping[str, Any]], *, swept: Sequence[str], titl
 
 
 def ranked(jobs: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Finished jobs with the highest figure first, test by test in the order of the jobs; then the others."""
+    """Finished jobs with the highest figure first, test by test in the order of the jobs; then others, failed last."""
     finished = [job for job in jobs if job.get("result")]
     tests = list(dict.fromkeys(test_of(job) for job in finished))
     finished.sort(key=lambda job: (tests.index(test_of(job)), -figure_of(job["result"])))
-    return finished + [job for job in jobs if not job.get("result")]
+    others = [job for job in jobs if not job.get("result")]
+    return finished + sorted(others, key=lambda job: job["state"] == FAILED)
 
 
 def test_of(job: Mapping[str, Any]) -> str:
@@ -57,6 +58,6 @@ def settings_of(job: Mapping[str, Any]) -> dict[str, str]:
 
 
 def failure(job: Mapping[str, Any]) -> str:
-    colour = "red" if job["state"] == "failed" else "yellow"
+    colour = "red" if job["state"] == FAILED else "yellow"
     reason = f": {job['reason'].splitlines()[0]}" if job.get("reason") else ""
     return f"[{colour}]{escape(job['state'] + reason)}[/]"

@@ -1,4 +1,4 @@
-"""Launchers for clusters, each on this machine: submitit's local executor and a local Ray."""
+"""Jobs on Slurm, with submitit's local executor in its place."""
 
 import json
 from pathlib import Path
@@ -14,15 +14,9 @@ def jobs_of(output_dir: Path) -> list[dict]:
     return json.loads(path.read_text())["jobs"]
 
 
-@pytest.mark.parametrize(
-    ("package", "words"),
-    [
-        ("submitit", ["launcher=slurm", "launcher.cluster=local", "launcher.poll_seconds=0.1"]),
-        ("ray", ["launcher=ray", "+launcher.init.include_dashboard=false", "+launcher.init.num_cpus=2"]),
-    ],
-)
-def test_jobs_of_a_cluster_end_in_the_manifest(fsl, tiny, tmp_path, package, words):
-    pytest.importorskip(package)
+def test_jobs_of_slurm_end_in_the_manifest(fsl, tiny, tmp_path):
+    pytest.importorskip("submitit")
+    words = ["launcher=slurm", "launcher.cluster=local", "launcher.poll_seconds=0.1"]
     command = ["train", "-m", *tiny(), "trainer.max_steps=2", *words, "episode.n_way=3,77", f"output_dir={tmp_path}"]
     answer = fsl(*command)
     assert answer.code == 3, answer.err
@@ -58,7 +52,7 @@ def test_what_slurm_queues_again_goes_on_where_it_was(tmp_path, tiny, monkeypatc
     assert run.read_status()["state"] == "running"
     resumed = []
     resume = session.resume
-    monkeypatch.setattr(session, "resume", lambda folder: (resumed.append(folder.path), resume(folder)))
+    monkeypatch.setattr(session, "resume", lambda folder, **_: (resumed.append(folder.path), resume(folder)))
     outcome = task.checkpoint().function()
     assert outcome.state == "done"
     assert [path.resolve() for path in resumed] == [run.path.resolve()]

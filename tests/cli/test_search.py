@@ -75,12 +75,13 @@ def value_of(settings: dict[str, str]) -> float:
 def searched(folder: Path, *, trials: int, until: int | None = None, fail: int | None = None) -> list[dict[str, str]]:
     from fewshot_runner.cli.search.optuna import Optuna
 
-    search = Optuna(trials=trials, startup_trials=8, seed=0)
+    search = Optuna(trials=trials, startup_trials=8, seed=0, pruner=None)
     found = []
     for proposal in itertools.islice(search.proposals(space_of(parsed(SPACE)), folder), until):
         found.append(dict(word.split("=", 1) for word in proposal.overrides))
         if proposal.number + 1 != until:  # the last is left under way
-            search.tell(proposal, None if proposal.number == fail else value_of(found[-1]))
+            failed = proposal.number == fail
+            search.tell(proposal, "failed" if failed else "done", None if failed else value_of(found[-1]))
     return found
 
 
@@ -116,7 +117,7 @@ def test_optuna_needs_something_to_choose(tmp_path):
     from fewshot_runner.cli.search.optuna import Optuna
 
     with pytest.raises(UserError, match="nothing is left open"):
-        list(Optuna(trials=2, startup_trials=1, seed=0).proposals(space_of(parsed(["x=1"])), tmp_path))
+        list(Optuna(trials=2, startup_trials=1, seed=0, pruner=None).proposals(space_of(parsed(["x=1"])), tmp_path))
     assert list(tmp_path.iterdir()) == []
 
 

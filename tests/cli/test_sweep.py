@@ -55,13 +55,13 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     calls = []
     start, resume = session.start, session.resume
 
-    def watched_start(config, overrides):
+    def watched_start(config, overrides, **options):
         calls.append(("start", config["seed"]))
-        return start(config, overrides)
+        return start(config, overrides, **options)
 
-    def watched_resume(run):
+    def watched_resume(run, **options):
         calls.append(("resume", run.read_config()["seed"]))
-        return resume(run)
+        return resume(run, **options)
 
     monkeypatch.setattr(session, "start", watched_start)
     monkeypatch.setattr(session, "resume", watched_resume)
@@ -168,10 +168,10 @@ def test_the_fingerprint_is_of_what_changes_results(tiny, trained):
 def test_defects_and_refused_settings_fail_their_job_alone(fsl, quick, tmp_path, monkeypatch):
     start = session.start
 
-    def broken(config, overrides):
+    def broken(config, overrides, **options):
         if config["seed"] == 1:
             raise RuntimeError("out of luck")
-        return start(config, overrides)
+        return start(config, overrides, **options)
 
     monkeypatch.setattr(session, "start", broken)
     command = ["train", "-m", *quick(), "seed=0,1", f"output_dir={tmp_path}"]
@@ -198,7 +198,7 @@ def test_defects_and_refused_settings_fail_their_job_alone(fsl, quick, tmp_path,
         (["sweep=nothing"], "Could not find 'sweep/nothing'"),
         (["sweep._target_=os.system"], "see fsl list sweep"),
         (["sweep._target_=fewshot_runner.intervals.interval"], "not a class of fewshot_runner"),
-        (["sweep._target_=fewshot_runner.methods.siamese.Siamese"], "not a search of fsl"),
+        (["sweep._target_=fewshot_runner.methods.siamese.Siamese"], "not a Search"),
         (["launcher=parallel", "launcher.workers=0"], "launcher.workers=0"),
         (["launcher=parallel", "++launcher.wokers=2"], "did you mean workers?"),
         (["sweep=random", "sweep.trials=0"], "sweep.trials=0"),

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from fewshot_runner.cli.job import Job, Outcome
 
+SECONDS_TO_SAVE = 60.0  # that a job which is stopped has for its checkpoint
+
 
 class Launcher(ABC):
     """Runs jobs; closing the iterator before its end stops those that run and leaves no process behind."""

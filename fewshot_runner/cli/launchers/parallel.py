@@ -7,17 +7,14 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 from fewshot_runner.cli.job import Job, Outcome, perform
-from fewshot_runner.cli.launchers.base import Launcher
+from fewshot_runner.cli.launchers.base import SECONDS_TO_SAVE, Launcher
 from fewshot_runner.cores import available_cores
 from fewshot_runner.errors import UserError
 from fewshot_runner.runs import FAILED
-
-SECONDS_TO_SAVE = 60.0  # that a stopped worker has for its checkpoint
 
 
 class Parallel(Launcher):
@@ -109,9 +106,7 @@ def work(connection: Connection, threads: int) -> None:
             job = connection.recv()
         except (EOFError, OSError):
             return
-        if job.config["hardware"]["threads"] == "auto":
-            job = replace(job, config={**job.config, "hardware": {**job.config["hardware"], "threads": threads}})
-        outcome = perform(job, quiet=True)
+        outcome = perform(job.with_threads(threads), quiet=True)
         with suppress(OSError):  # nobody waits for it any more
             connection.send(outcome)
 

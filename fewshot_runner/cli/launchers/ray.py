@@ -1,27 +1,33 @@
 """Jobs on a Ray cluster (https://docs.ray.io)."""
 
+import os
+import signal
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from fewshot_runner.cli.extras import imported
 from fewshot_runner.cli.job import Job, Outcome, perform
-from fewshot_runner.cli.launchers.base import Launcher
+from fewshot_runner.cli.launchers.base import SECONDS_TO_SAVE, Launcher
 from fewshot_runner.errors import UserError
 from fewshot_runner.runs import FAILED, STOPPED
 
 
 class Ray(Launcher):
-    """At most `jobs` are submitted at a time, each asking for `num_cpus` and `num_gpus`.
+    """At most `jobs` are submitted at a time, each asking for `num_cpus` and `num_gpus`, and with a thread a CPU.
 
-    `init` goes to `ray.init`: an address, or nothing for a cluster of this machine that lasts as long as the sweep. The
-    output folder has to lie where all nodes see it.
+    Threads that a job's own config gives stand. `init` goes to `ray.init`: an address, or nothing for a cluster of this
+    machine that lasts as long as the sweep. The output folder has to lie where all nodes see it, under the same name.
     """
 
     def __init__(self, *, jobs: int, num_cpus: float, num_gpus: float, init: Mapping[str, Any]) -> None:
         if jobs < 1:
             raise UserError(f"launcher.jobs={jobs}: give 1 or more")
+        for key, value in (("num_cpus", num_cpus), ("num_gpus", num_gpus)):
+            if value < 0:
+                raise UserError(f"launcher.{key}={value}: give 0 or more")
         self.jobs = jobs
+        self.threads = max(1, int(num_cpus))
         self.resources = {"num_cpus": num_cpus, "num_gpus": num_gpus}
         self.init = dict(init)
         self.ray = imported("ray", extra="ray", asked_by="launcher=ray")
@@ -29,12 +35,12 @@ class Ray(Launcher):
     def run(self, jobs: Iterator[Job], folder: Path) -> Iterator[tuple[Job, Outcome]]:
         ray = self.ray
         running: dict[Any, Job] = {}
-        ray.init(**self.init)
         try:
+            self._connect()
             task = ray.remote(**self.resources, max_retries=0)(_perform)
             while True:
                 while len(running) < self.jobs and (job := next(jobs, None)) is not None:
-                    running[task.remote(job)] = job
+                    running[task.remote(job.with_threads(self.threads), Path.cwd())] = job
                 if not running:
                     return
                 for reference in ray.wait(list(running))[0]:
@@ -42,7 +48,18 @@ class Ray(Launcher):
         finally:
             for reference in running:
                 ray.cancel(reference)
+            if running:  # those at work save their runs
+                ray.wait(list(running), num_returns=len(running), timeout=SECONDS_TO_SAVE)
             ray.shutdown()
+
+    def _connect(self) -> None:
+        handler = signal.getsignal(signal.SIGTERM)
+        try:
+            self.ray.init(**self.init)
+        except (ConnectionError, ValueError, TypeError, RuntimeError) as error:
+            raise UserError(f"launcher.init={self.init}: {error}") from error
+        finally:
+            signal.signal(signal.SIGTERM, handler)  # Ray sets one of its own, which ends the process at once
 
     def _outcome(self, reference: Any) -> Outcome:
         try:
@@ -54,5 +71,6 @@ class Ray(Launcher):
         return outcome
 
 
-def _perform(job: Job) -> Outcome:
+def _perform(job: Job, folder: Path) -> Outcome:
+    os.chdir(folder)  # which relative paths begin at
     return perform(job, quiet=True)

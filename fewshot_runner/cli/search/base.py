@@ -6,14 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fewshot_runner.cli.search.space import Space
+from fewshot_runner.engine.stopping import Watch
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """Settings that a job is to try, as overrides; `number` counts from 0."""
+    """Settings that a job is to try, as overrides; `number` counts from 0. `watch` may give the job up on its way."""
 
     number: int
     overrides: tuple[str, ...]
+    watch: Watch | None = None
 
 
 class Search(ABC):
@@ -25,6 +27,6 @@ class Search(ABC):
     def proposals(self, space: Space, folder: Path) -> Iterator[Proposal]:
         """What to try; what has to be remembered is kept in `folder`."""
 
-    def tell(self, proposal: Proposal, value: float | None) -> None:
-        """The figure that a proposal came to on validation, higher being better; None where it failed."""
+    def tell(self, proposal: Proposal, state: str, value: float | None) -> None:
+        """How a proposal ended (done, pruned or failed), and its best validation figure, higher being better."""
         return

@@ -3,26 +3,35 @@ https://papers.nips.cc/paper/4443-algorithms-for-hyper-parameter-optimization), 
 
 The trials are kept in the sweep's folder as an Optuna journal, which its dashboard reads. Each proposal is drawn with a
 seed of its own, so that a search which was interrupted goes on as it would have gone.
+
+A job tells the journal its validation figures, and asks the pruner whether to go on, from the process that it runs in:
+so all launchers prune, as long as the sweep's folder lies where the job sees it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fewshot_runner.cli.extras import imported
 from fewshot_runner.cli.search.base import Proposal, Search
-from fewshot_runner.cli.search.space import Choice, Space, given
+from fewshot_runner.cli.search.space import Choice, Space, given, swept_keys
+from fewshot_runner.cli.targets import instance_of
 from fewshot_runner.errors import UserError
+from fewshot_runner.runs import DONE, PRUNED
 
 STUDY, AGAIN = "fsl", "again"
 
 
 class Optuna(Search):
-    """`trials` in all, the first `startup_trials` of them at random; maximises the validation figure."""
+    """`trials` in all, the first `startup_trials` of them at random; maximises the validation figure.
+
+    `pruner` describes one of Optuna's, which ends jobs whose validation figures fall behind; None lets all of them end.
+    """
 
     adaptive = True
 
-    def __init__(self, *, trials: int, startup_trials: int, seed: int) -> None:
+    def __init__(self, *, trials: int, startup_trials: int, seed: int, pruner: Mapping[str, Any] | None) -> None:
         for key, value in (("trials", trials), ("startup_trials", startup_trials)):
             if value < 1:
                 raise UserError(f"sweep.{key}={value}: give 1 or more")
@@ -30,16 +39,26 @@ class Optuna(Search):
         self.startup_trials = startup_trials
         self.seed = seed
         self.optuna = imported("optuna", extra="optuna", asked_by="sweep=optuna")
+        self.pruner = None
+        if pruner is not None:
+            base, remedy = self.optuna.pruners.BasePruner, "choose one of optuna.pruners, or null"
+            self.pruner = instance_of(pruner, "sweep.pruner", base, trusted=("optuna.pruners",), remedy=remedy)
 
     def proposals(self, space: Space, folder: Path) -> Iterator[Proposal]:
-        distributions = {key: self._distribution(values) for key, values in space.items() if is_open(values)}
+        distributions = {key: self._distribution(space[key]) for key in swept_keys(space)}
         if not distributions:
             raise UserError("sweep=optuna: nothing is left open; give values or an interval, as seed=0,1,2")
         optuna = self.optuna
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        backend = optuna.storages.journal.JournalFileBackend(str(folder / "optuna.journal"))
+        backend = optuna.storages.journal.JournalFileBackend(str(folder.absolute() / "optuna.journal"))
         storage = optuna.storages.JournalStorage(backend)
-        self.study = optuna.create_study(study_name=STUDY, storage=storage, direction="maximize", load_if_exists=True)
+        self.study = optuna.create_study(
+            study_name=STUDY,
+            storage=storage,
+            direction="maximize",
+            pruner=self.pruner or optuna.pruners.NopPruner(),
+            load_if_exists=True,
+        )
         for trial in self._former()[: self.trials]:  # done, failed or interrupted: what has to be done, the sweep knows
             yield self._proposal(trial, space)
         while (number := len(self._former())) < self.trials:
@@ -48,13 +67,16 @@ class Optuna(Search):
             )
             yield self._proposal(self.study.ask(distributions), space)
 
-    def tell(self, proposal: Proposal, value: float | None) -> None:
-        """A trial that failed before and has come to a figure now is told as another of the same settings."""
+    def tell(self, proposal: Proposal, state: str, value: float | None) -> None:
+        """A trial that ended early before and has come to its end now is told as another of the same settings."""
         states = self.optuna.trial.TrialState
+        complete = state == DONE and value is not None
         trial = self._former()[proposal.number]
-        if trial.state == states.RUNNING:
-            self.study.tell(trial.number, value, state=states.FAIL if value is None else states.COMPLETE)
-        elif trial.state == states.FAIL and value is not None and not self._told_again(trial):
+        if trial.state == states.RUNNING and complete:
+            self.study.tell(trial.number, value)
+        elif trial.state == states.RUNNING:
+            self.study.tell(trial.number, state=states.PRUNED if state == PRUNED else states.FAIL)
+        elif trial.state != states.COMPLETE and complete and not self._told_again(trial):
             again = self.optuna.trial.create_trial(
                 value=value, params=trial.params, distributions=trial.distributions, user_attrs={AGAIN: trial.number}
             )
@@ -70,10 +92,11 @@ class Optuna(Search):
     def _proposal(self, trial: Any, space: Space) -> Proposal:
         number = [former.number for former in self._former()].index(trial.number)
         settings = {
-            key: _shown(trial.params[key]) if is_open(values) else (values.values or (None,))[0]
+            key: _shown(trial.params[key]) if key in swept_keys(space) else (values.values or (None,))[0]
             for key, values in space.items()
         }
-        return Proposal(number, given(settings))
+        watch = None if self.pruner is None else Watcher(self.study, trial.number)
+        return Proposal(number, given(settings), watch)
 
     def _distribution(self, values: Any) -> Any:
         distributions = self.optuna.distributions
@@ -84,9 +107,29 @@ class Optuna(Search):
         return distributions.FloatDistribution(values.low, values.high, log=values.log)
 
 
-def is_open(values: Any) -> bool:
-    """Whether there is anything to choose."""
-    return not isinstance(values, Choice) or len(values.values) > 1
+@dataclass(frozen=True)
+class Watcher:
+    """Asks the study's pruner about one trial, in whatever process it is called.
+
+    A job that was interrupted validates some steps again: what was told before is not told twice, and a decision that
+    was taken stands.
+    """
+
+    study: Any
+    number: int
+
+    def __call__(self, step: int, value: float) -> bool:
+        from optuna.trial import Trial, TrialState
+
+        known = self.study.get_trials(deepcopy=False)[self.number]
+        if known.state.is_finished():
+            return known.state == TrialState.PRUNED and step >= (known.last_step or 0)
+        if known.last_step is not None and step < known.last_step:
+            return False
+        trial = Trial(self.study, known._trial_id)
+        if step != known.last_step:
+            trial.report(value, step)
+        return trial.should_prune()
 
 
 def _shown(value: Any) -> str:

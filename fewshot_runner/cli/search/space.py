@@ -52,3 +52,8 @@ def space_of(overrides: Sequence[Override]) -> Space:
 def given(settings: dict[str, str | None]) -> tuple[str, ...]:
     """Overrides again; a key without a value is a deletion and stands for itself."""
     return tuple(key if value is None else f"{key}={value}" for key, value in settings.items())
+
+
+def swept_keys(space: Space) -> list[str]:
+    """The keys in which jobs differ."""
+    return [key for key, values in space.items() if not (isinstance(values, Choice) and len(values.values) < 2)]

@@ -1,0 +1,108 @@
+"""fsl train -m: from the command line to a sweep.
+
+A sweep has a folder of its own, named after its settings, so that the same command finds it again; in it lies the
+manifest.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from omegaconf import OmegaConf
+
+from fewshot_runner.cli.compose import composed, hydra_errors, parsed
+from fewshot_runner.cli.launchers.base import Launcher
+from fewshot_runner.cli.manifest import Manifest
+from fewshot_runner.cli.search.base import Search
+from fewshot_runner.cli.search.space import Space, space_of, swept_keys
+from fewshot_runner.cli.sweep import Sweep
+from fewshot_runner.cli.targets import instance_of
+from fewshot_runner.errors import UserError
+
+# Of the sweep itself, not of its jobs; and what does not make it another sweep.
+ITS_OWN = ("sweep", "launcher")
+SAME_SWEEP = ("output_dir", "name", "hardware.threads")
+SAME_SEARCH = ("folder", "trials", "params")
+
+
+def run(overrides: Sequence[str], *, config_dir: Path | None, dry_run: bool) -> None:
+    """Runs what is missing of a sweep and prints its table. Raises `SweepFailed` or `SweepStopped`."""
+    refuse_hydras_own(overrides)
+    read = parsed(overrides)
+    plain = [override.input_line for override in read if not override.is_sweep_override()]
+    with hydra_errors():
+        config = composed(plain, config_dir=config_dir)
+        described, placed = (OmegaConf.to_container(config[group], resolve=True) for group in ITS_OWN)
+        output_dir = Path(config.output_dir)
+    params = [f"{key}={value}" for key, value in (described.pop("params", None) or {}).items()]
+    space = space_of([*parsed(params), *(o for o in read if group_of(o.key_or_group) not in ITS_OWN)])
+    folder = described.pop("folder", None)
+    folder = Path(folder) if folder else output_dir / "sweeps" / sweep_name(space, described)
+    sweep = Sweep(
+        space,
+        search=part(described, "sweep", Search),
+        launcher=part(placed, "launcher", Launcher),
+        manifest=Manifest(folder, overrides),
+        config_dir=config_dir,
+    )
+    if dry_run:
+        sweep.show()
+        return
+    with held(folder):
+        sweep.run()
+
+
+def refuse_hydras_own(overrides: Sequence[str]) -> None:
+    for override in overrides:
+        for hydras, ours in (("hydra/launcher", "launcher"), ("hydra.launcher", "launcher"), ("hydra/sweeper", "sweep"),
+                             ("hydra.sweeper", "sweep"), ("hydra.sweep", "sweep")):  # fmt: skip
+            if override.startswith((f"{hydras}=", f"{hydras}.")):
+                raise UserError(f"{override}: sweeps of fsl have groups of their own; see fsl list {ours}")
+
+
+def group_of(key: str) -> str:
+    return key.split(".")[0].split("/")[0]
+
+
+def sweep_name(space: Space, described: dict[str, Any]) -> str:
+    """The swept keys for people, and a hash of all that makes it this sweep."""
+    content = {
+        "space": sorted((key, repr(values)) for key, values in space.items() if key.lstrip("+") not in SAME_SWEEP),
+        "search": {key: value for key, value in described.items() if key not in SAME_SEARCH},
+    }
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
+    return "-".join([*(key.lstrip("+").rpartition(".")[2] for key in swept_keys(space)), digest])[-60:].lstrip("-")
+
+
+def part(described: dict[str, Any], group: str, kind: type) -> Any:
+    """The search or launcher that `_target_` names; it has to be one of ours."""
+    return instance_of(described, group, kind, trusted=("fewshot_runner",), remedy=f"see fsl list {group}")
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Keeps a second process from the same sweep."""
+    lock = FileLock(folder / ".lock", timeout=0)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout as error:
+        raise UserError(f"{folder}: another process is at work on this sweep") from error
+    except OSError as error:
+        raise UserError(
+            f"output_dir={folder.parents[1]}: cannot make a sweep folder there ({error.strerror}); "
+            "choose a folder you may write to, as in output_dir=/tmp/outputs"
+        ) from error
+    try:
+        yield
+    finally:
+        if {path.name for path in folder.iterdir()} <= {".lock"}:  # refused: as if nothing had been asked
+            (folder / ".lock").unlink(missing_ok=True)
+            for empty in [folder, *folder.parents[:2]]:
+                with suppress(OSError):
+                    empty.rmdir()
+        lock.release()

@@ -1,0 +1,110 @@
+"""Jobs on a Ray cluster of this machine, which lasts as long as the sweep."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from fewshot_runner.runs import RunFolder
+
+pytestmark = pytest.mark.slow
+pytest.importorskip("ray", reason="needs ray, which is not installed; pip install 'fewshot-runner[ray]'")
+
+PROGRAM = [sys.executable, "-c", "from fewshot_runner.cli.main import main; main()"]
+CLUSTER = ["launcher=ray", "+launcher.init.include_dashboard=false", "+launcher.init.num_cpus=2"]
+
+
+@pytest.fixture(autouse=True)
+def _as_important_as_the_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_worker_niceness", "0")
+
+
+def jobs_of(output_dir: Path) -> list[dict]:
+    [path] = output_dir.glob("sweeps/*/manifest.json")
+    return json.loads(path.read_text())["jobs"]
+
+
+def runs_below(output_dir: Path) -> list[RunFolder]:
+    return [RunFolder(path.parent) for path in output_dir.glob("*/*/config.yaml")]
+
+
+def test_jobs_end_in_the_manifest_and_are_resumed(fsl, tiny, tmp_path, monkeypatch):
+    """One of three fails; afterwards one that had ended is as if it had been interrupted."""
+    monkeypatch.chdir(tmp_path)  # and relative paths begin there in the workers as well
+    words = [word for word in tiny() if not word.startswith("hardware.threads")]
+    command = ["train", "-m", *words, *CLUSTER, "episode.n_way=3,4,77", "output_dir=runs"]
+    answer = fsl(*command)
+    assert answer.code == 3, answer.err
+    jobs = jobs_of(tmp_path / "runs")
+    assert [job["state"] for job in jobs] == ["done", "done", "failed"]
+    assert "only 8 classes" in jobs[2]["reason"]
+    runs = {run.read_config()["episode"]["n_way"]: run for run in runs_below(tmp_path / "runs")}
+    assert sorted(runs) == [3, 4]
+    for run in runs.values():
+        assert run.read_config()["hardware"]["threads"] == 1  # what a job asks for, not what there is
+    whole = {n_way: run.read_summary()["results"] for n_way, run in runs.items()}
+    assert [job["result"]["accuracy"] for job in jobs[:2]] == [whole[n_way][0]["accuracy"] for n_way in (3, 4)]
+    runs[4].write_status("running", step=10, seconds=1.0)
+    runs[4].summary.unlink()
+    (runs[4].checkpoints / "step-00000020.pt").unlink()
+    answer = fsl(*command)
+    assert answer.code == 3, answer.err
+    assert answer.err.count("done already") == 1
+    assert "going on from step 15" in runs[4].log.read_text()
+    assert len(runs_below(tmp_path / "runs")) == 2
+    assert runs[4].read_summary()["results"] == whole[4]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="processes are counted in /proc")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)])
+def test_no_process_outlives_a_sweep_that_is_stopped(tiny, tmp_path, number, code):
+    words = [*tiny(), "trainer.max_steps=100000", "trainer.log_every=100000", "trainer.checkpoint_every=100000"]
+    command = [*PROGRAM, "train", "-m", *words, *CLUSTER, "seed=0,1,2", f"output_dir={tmp_path}"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            until(lambda: sum(map(has_begun, runs_below(tmp_path))) == 2)
+            family = list(descendants(process.pid))
+            assert len(family) > 4  # Ray's own and two workers
+            process.send_signal(number)
+            _, err = process.communicate(timeout=120)
+        finally:
+            process.kill()
+    assert process.returncode == code, err
+    until(lambda: not any(map(alive, family)))
+    if number != signal.SIGKILL:
+        assert "the same command goes on" in err
+        assert "Traceback" not in err
+        assert sorted(job["state"] for job in jobs_of(tmp_path)) == ["stopped"] * 3
+        for run in runs_below(tmp_path):
+            assert run.read_status()["state"] == "stopped"
+            assert list(run.checkpoints.glob("step-*.pt"))  # saved first
+
+
+def until(condition: Callable[[], bool], seconds: float = 180.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.1)
+
+
+def has_begun(run: RunFolder) -> bool:
+    return run.status.is_file() and run.read_status()["step"] > 0
+
+
+def alive(number: int) -> bool:
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def descendants(number: int) -> Iterator[int]:
+    for task in Path(f"/proc/{number}/task").iterdir():
+        for child in map(int, (task / "children").read_text().split()):
+            yield child
+            yield from descendants(child)

@@ -1,7 +1,11 @@
 """What a run shows in TensorBoard: scalars, its hyperparameters, example episodes, and embeddings.
 
-Hyperparameters go into the run's own folder, so one run is one row of the HPARAMS tab: two of the summaries that
-make a row are written at the start, the third, which ends the session, with the results.
+Scalars are called FIGURE/train, FIGURE/val and FIGURE/test whatever the method, so runs share their charts.
+
+Hyperparameters go into the run's own folder, so one run is one row of the HPARAMS tab: the summary that begins a row is
+written at the start, the one that ends it with the results. The third of torch's summaries, which lists the columns, is
+left out: TensorBoard takes the first list that it finds for all runs, and without one has a column for every setting
+and figure of any run.
 """
 
 import shutil
@@ -14,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 from torch.utils.tensorboard import SummaryWriter
-from torch.utils.tensorboard.summary import hparams
+from torch.utils.tensorboard.summary import custom_scalars, hparams
 
 from fewshot_runner.engine.answers import embed_all
 from fewshot_runner.engine.device import Hardware
@@ -25,7 +29,15 @@ from fewshot_runner.engine.protocols.episodes import EpisodeProtocol, Episodes
 from fewshot_runner.methods.base import EmbeddingMethod, Method, evaluating
 from fewshot_runner.runs import RunFolder
 
-TEST_METRIC = "accuracy/test"
+# The CUSTOM SCALARS tab: charts and the tags in each, as regular expressions. The same in every run, so that
+# TensorBoard puts all runs into these charts.
+LAYOUT = {
+    "training and validation": {
+        "training loss and validation figure": ["Multiline", ["loss/train", r"(accuracy|map_at_\d+)/val"]],
+        "loss": ["Multiline", ["loss/(train|val)"]],
+        "validation and test figure": ["Multiline", [r"(accuracy|map_at_\d+)/(val|test)"]],
+    }
+}
 EXAMPLE_EPISODES = 3
 PROJECTED_IMAGES = 1000
 THUMBNAIL = 48  # pixels: TensorBoard lays all of them out in one picture of at most 8192
@@ -36,28 +48,25 @@ class TensorBoard:
     """The events of one run. `resumed_after` drops what an interrupted session wrote after that step."""
 
     def __init__(self, run: RunFolder, *, resumed_after: int | None) -> None:
-        self.writer = SummaryWriter(
-            run.tensorboard, purge_step=None if resumed_after is None else resumed_after + 1, max_queue=1000
-        )
+        first = 0 if resumed_after is None else resumed_after + 1
+        # Also at the start, as TensorBoard takes only the second such mark for a restart.
+        self.writer = SummaryWriter(run.tensorboard, purge_step=first, max_queue=1000)
 
     def scalar(self, tag: str, value: float, step: int) -> None:
         self.writer.add_scalar(tag, value, step)
 
     def hyperparameters(self, settings: dict[str, Any]) -> None:
-        """Plain values by dotted name; what TensorBoard cannot hold (lists, None) is shown as text."""
-        plain = {
-            name: value if isinstance(value, bool | int | float | str) else str(value)
-            for name, value in settings.items()
-        }
-        experiment, start, self._end = hparams(plain, {TEST_METRIC: 0.0})
-        self.writer.file_writer.add_summary(experiment)
-        self.writer.file_writer.add_summary(start)
+        """Plain values by dotted name, and the layout of the charts; again after a resume, as a kill may lose them."""
+        _, start, self._end = hparams({name: shown(value) for name, value in settings.items()}, {})
+        for summary in (start, custom_scalars(LAYOUT)):
+            self.writer.file_writer.add_summary(summary)
 
     def finish(self, results: list[dict[str, Any]], *, step: int) -> None:
         """The first result is the run's figure in the HPARAMS tab."""
         for result in results:
             self.writer.add_scalar(f"test/{result['name']}", result[result["metric"]], step)
-        self.writer.add_scalar(TEST_METRIC, results[0][results[0]["metric"]], step)
+        metric = results[0]["metric"]
+        self.writer.add_scalar(f"{metric}/test", results[0][metric], step)
         self.writer.file_writer.add_summary(self._end)
 
     def confusion(self, name: str, evaluation: Evaluation, classes: Sequence[str], *, step: int) -> None:
@@ -95,6 +104,13 @@ class TensorBoard:
 
     def close(self) -> None:
         self.writer.close()
+
+
+def shown(value: Any) -> int | float | str:
+    """A setting as TensorBoard can hold it: numbers, and the others in words, as YAML has them."""
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    return value if isinstance(value, int | float) else str(value)
 
 
 def thumbnails(images: Tensor) -> Tensor:

@@ -1,7 +1,9 @@
 """Runs side by side on the terminal."""
 
+import textwrap
 from collections.abc import Sequence
 
+from rich.cells import cell_len
 from rich.text import Text
 
 from fewshot_runner.report.cells import MANY_SETTINGS, MOST_COLUMNS, cells, run_text, settings_columns, spread_text
@@ -11,6 +13,13 @@ from fewshot_runner.report.records import Record
 from fewshot_runner.report.results import interval_text
 from fewshot_runner.report.settings import SEED, differing, short, shown
 
+FURTHER = (
+    "to tell apart",
+    "seconds",
+    "p",
+    "± over seeds (s.d.)",
+    "seeds",
+)  # what a narrow table tells beneath its rows
 ALONE = "tests that nothing else was put to"
 LEGEND = (
     "±: half of a 95 % interval, over tasks unless it says over seeds. difference: to the run marked *, in points, "
@@ -26,12 +35,13 @@ def comparison(rankings: Sequence[Ranking], records: Sequence[Record], *, width:
     ranked, alone = divided(rankings)
     tables = [ranking_table(ranking, width=width) for ranking in ranked]
     if alone:
-        table = grid([told for _, told in alone], width=width, right=["result"])
+        table = grid([told for _, told in alone], width=width, right=["result"], beneath=["measured over", "metric"])
         tables.append(Text.assemble((f"{ALONE}\n", "bold"), table))
     if waiting := without_results(rankings, records):
         tables.append(state_table(waiting, width=width))
     if any(len(ranking.rows) > 1 for ranking in rankings):
-        tables.append(Text(LEGEND, style="dim"))
+        legend = (textwrap.fill(line, width) for line in LEGEND.splitlines())
+        tables.append(Text("\n".join(legend), style="dim"))
     return Text("\n").join(tables)
 
 
@@ -73,19 +83,23 @@ def ranking_table(ranking: Ranking, *, width: int) -> Text:
         rows,
         width=width,
         right=[name for name in used if name not in ("state", "test", "to tell apart")],
-        words=MANY_SETTINGS if MANY_SETTINGS in settings else None,
+        beneath=[name for name in (MANY_SETTINGS, *FURTHER, *settings) if name in rows[0]],
+        unnamed=[MANY_SETTINGS],
         bold=[number for number, row in enumerate(ranking.rows) if row.is_reference],
     )
     note = footnote(ranking)
-    return Text.assemble(heading(ranking), "\n", table, (f"{note}\n" if note else "", "dim"))
+    return Text.assemble(heading(ranking, width=width), "\n", table, (f"{note}\n" if note else "", "dim"))
 
 
-def heading(ranking: Ranking) -> Text:
+def heading(ranking: Ranking, *, width: int) -> Text:
+    """In one line where the terminal is wide enough."""
     if ranking.forced:
         return Text.assemble(
             ("forced: ", "bold red"), (ranking.title, "bold"), ": their figures do not measure the same"
         )
-    return Text.assemble((ranking.title, "bold"), "  ", (ranking.details, "dim"))
+    fits = cell_len(f"{ranking.title}  {ranking.details}") <= width
+    details = ranking.details if fits else textwrap.fill(ranking.details, width)
+    return Text.assemble((ranking.title, "bold"), "  " if fits else "\n", (details, "dim"))
 
 
 def footnote(ranking: Ranking) -> str | None:
@@ -109,4 +123,5 @@ def state_table(records: Sequence[Record], *, width: int) -> Text:
         status = {key: shown(record.status.get(key)) for key in ("step", "updated")}
         reason = " ".join((record.reason or "").split())
         rows.append({"run": record.name, "state": record.state, **told, **status, "reason": reason})
-    return Text.assemble(("without results\n", "bold"), grid(rows, width=width, right=["step"]))
+    table = grid(rows, width=width, right=["step"], beneath=["reason", *map(short, names)], unnamed=["reason"])
+    return Text.assemble(("without results\n", "bold"), table)

@@ -1,13 +1,16 @@
 """A config as a tree, and flat."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.tree import Tree
+if TYPE_CHECKING:
+    from rich.tree import Tree
 
 
-def config_tree(config: Mapping[str, Any]) -> Tree:
+def config_tree(config: Mapping[str, Any]) -> "Tree":
     """Groups as branches, headed by the choices that composed them."""
+    from rich.tree import Tree  # late: whoever flattens a config alone need not wait for it
+
     choices = config.get("choices", {})
     tree = Tree("[bold]config")
     for key, value in config.items():
@@ -16,7 +19,7 @@ def config_tree(config: Mapping[str, Any]) -> Tree:
     return tree
 
 
-def _add(tree: Tree, key: str, value: Any, choice: str | None = None) -> None:
+def _add(tree: "Tree", key: str, value: Any, choice: str | None = None) -> None:
     if isinstance(value, Mapping) and any(isinstance(inner, Mapping) for inner in value.values()):
         branch = tree.add(_title(key, choice))
         for name, inner in value.items():

@@ -1,6 +1,6 @@
 """Tables of many rows as lines of text: rich's own take two seconds for a thousand rows, these a tenth of one.
 
-One column may be a list of words, which is given the width that the others leave and broken between words.
+Where a table is wider than the terminal, some of its columns are told beneath their rows instead.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from rich.cells import cell_len
 from rich.text import Text
 
 GAP = "   "
-NARROWEST = 24  # of the column of words
+INDENT = "    "
 
 
 def grid(
@@ -17,44 +17,44 @@ def grid(
     *,
     width: int,
     right: Sequence[str] = (),
-    words: str | None = None,
+    beneath: Sequence[str] = (),
+    unnamed: Sequence[str] = (),
     bold: Sequence[int] = (),
 ) -> Text:
     """The rows under their keys, those of `right` flush right; `bold` are numbers of rows.
 
-    `words` is the column that is broken into lines; nothing else is, so a narrow terminal breaks the lines itself.
+    `beneath` are the columns that may move beneath their rows, in the order in which they do; those of `unnamed` say
+    there by themselves what they are. Nothing else is broken, so a very narrow terminal breaks the lines itself.
     """
-    columns = list(rows[0])
-    widths = {name: max(cell_len(name), *(cell_len(row[name]) for row in rows)) for name in columns}
-    if words is not None:
-        others = sum(widths.values()) - widths[words] + len(GAP) * (len(columns) - 1)
-        widths[words] = max(min(widths[words], width - others), NARROWEST, _longest_word(rows, words))
+    widths = {name: max(cell_len(name), *(cell_len(row[name]) for row in rows)) for name in rows[0]}
+    moved = []
+    for name in beneath:
+        if _width(widths) > width:
+            del widths[name]
+            moved.append(name)
     text = Text(no_wrap=True, overflow="ignore")
-    header = {name: name for name in columns}
-    text.append(_line(header, widths, right) + "\n", style="bold")
-    text.append("─" * (sum(widths.values()) + len(GAP) * (len(columns) - 1)) + "\n", style="dim")
+    text.append(_line({name: name for name in widths}, widths, right) + "\n", style="bold")
+    text.append("─" * _width(widths) + "\n", style="dim")
     for number, row in enumerate(rows):
-        lines = [row] if words is None else _broken(row, words, widths[words])
-        said = "".join(_line(line, widths, right) + "\n" for line in lines)
-        text.append(said, style="bold" if number in bold else None)
+        words = [row[name] if name in unnamed else f"{name}: {row[name]}" for name in moved if row[name]]
+        lines = [_line(row, widths, right), *_broken("  ".join(words).split("  "), width)]
+        text.append("\n".join(lines) + "\n", style="bold" if number in bold else None)
     return text
 
 
-def _longest_word(rows: Sequence[Mapping[str, str]], column: str) -> int:
-    return max((cell_len(word) for row in rows for word in [column, *row[column].split("  ")]), default=0)
+def _width(widths: Mapping[str, int]) -> int:
+    return sum(widths.values()) + len(GAP) * (len(widths) - 1)
 
 
-def _broken(row: Mapping[str, str], column: str, width: int) -> list[dict[str, str]]:
-    """Further lines hold nothing but words."""
-    lines = [""]
-    for word in row[column].split("  "):
-        longer = f"{lines[-1]}  {word}" if lines[-1] else word
-        if cell_len(longer) <= width:
-            lines[-1] = longer
+def _broken(words: Sequence[str], width: int) -> list[str]:
+    """Indented lines of words, two spaces apart."""
+    lines: list[str] = []
+    for word in filter(None, words):
+        if lines and cell_len(lines[-1]) + 2 + cell_len(word) <= width:
+            lines[-1] += f"  {word}"
         else:
-            lines.append(word)
-    nothing = dict.fromkeys(row, "")
-    return [{**(row if number == 0 else nothing), column: line} for number, line in enumerate(lines)]
+            lines.append(INDENT + word)
+    return lines
 
 
 def _line(row: Mapping[str, str], widths: Mapping[str, int], right: Sequence[str]) -> str:

@@ -6,10 +6,13 @@ what it is made from. Asked for is a power of 0.8 (Cohen 1988) of the two-sided 
 
 from collections.abc import Callable
 from dataclasses import replace
+from math import inf
+from statistics import NormalDist
 
 from fewshot_runner.report.statistics import LEVEL, Difference, Spread, quantile, sum_of
 
 POWER = 0.8
+NORMAL_SHIFT = NormalDist().inv_cdf(1 - LEVEL / 2) + NormalDist().inv_cdf(POWER)  # 2.80 standard errors
 MOST_TASKS, MOST_SEEDS = 10_000_000, 1000  # that anybody could want
 
 
@@ -53,17 +56,24 @@ def needed_seeds(mean: float, over_seeds: Spread, *, rest: Spread | None = None)
 
 
 def _smallest(mean: float, at: Callable[[int], Spread], rest: Spread | None, *, start: int, most: int) -> int | None:
-    """The smallest count from `start` at which the power is reached, by doubling and halving; it grows with it."""
+    """The smallest count from `start` at which the power is reached, by doubling and halving; it grows with it.
+
+    The search begins at the count that a normal distribution would need, as the t distribution needs no less.
+    """
 
     def enough(count: int) -> bool:
         return power(mean, sum_of([at(count), rest]) if rest is not None else at(count)) >= POWER
 
-    high = start
+    room = (mean / NORMAL_SHIFT) ** 2 - (0.0 if rest is None else rest.variance)
+    least = 0.9999 * at(1).variance / room if room > 0 else inf  # a little less, for rounding
+    if least > max(start, most):
+        return None
+    low = high = max(start, int(least))
+    step = 1
     while not enough(high):
         if high >= most:
             return None
-        high = min(2 * high, most)
-    low = max(start, high // 2)
+        low, high, step = high + 1, min(high + step, most), 2 * step
     while low < high:
         middle = (low + high) // 2
         low, high = (low, middle) if enough(middle) else (middle + 1, high)
@@ -80,4 +90,5 @@ def power(mean: float, spread: Spread) -> float:
     if shift > 30:  # beyond what the distribution is computed for, and beyond doubt
         return 1.0
     critical = quantile(1 - LEVEL / 2, spread.freedom)
-    return float(1 - nctdtr(spread.freedom, shift, critical) + nctdtr(spread.freedom, shift, -critical))
+    far_tail = nctdtr(spread.freedom, shift, -critical) if shift < 6 else 0.0  # below 1e-9, and soon nan in scipy
+    return float(1 - nctdtr(spread.freedom, shift, critical) + far_tail)

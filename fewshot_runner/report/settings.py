@@ -6,10 +6,12 @@ from typing import Any
 
 CHOICES = "choices."
 SEED = "seed"
-# Where things lie, what others have published and what a network was tested on make no other experiment of it.
+# Where things lie, what is told when, what others have published and what a network was tested on make no other
+# experiment of it.
 NOT_COMPARED = (
     "output_dir", "trusted_packages", "published", "dataset.cache", "dataset.root", "dataset.source.root",
-    "dataset.tests", "dataset.runs", "eval.episodes", "eval.runs",
+    "dataset.tests", "dataset.runs", "eval.episodes", "eval.pairs", "eval.runs", "trainer.log_every",
+    "trainer.checkpoint_every",
 )  # fmt: skip
 
 

@@ -97,11 +97,14 @@ def _of_mean(values: np.ndarray) -> Spread:
 
 def sum_of(spreads: Sequence[Spread]) -> Spread:
     """Of independent parts, by Satterthwaite; the smallest count stands for all."""
-    variance = sum(spread.variance for spread in spreads)
-    weight = sum(spread.variance**2 / spread.freedom for spread in spreads)
-    freedom = variance**2 / weight if weight else float(sum(spread.freedom for spread in spreads))
-    count, single = min(spread.count for spread in spreads), sum(spread.single for spread in spreads)
-    return Spread(variance, freedom, count, single)
+    variance = weight = freedom = single = 0.0
+    for spread in spreads:
+        variance += spread.variance
+        weight += spread.variance**2 / spread.freedom
+        freedom += spread.freedom
+        single += spread.single
+    count = min(spread.count for spread in spreads)
+    return Spread(variance, variance**2 / weight if weight else freedom, count, single)
 
 
 def _tested(difference: Difference) -> Difference:

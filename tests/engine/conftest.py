@@ -28,6 +28,7 @@ from fewshot_runner.runs import RunFolder
 
 SIZE, PER_CLASS, PER_GROUP = 8, 8, 3
 PARTS = {"train": range(12), "val": range(12, 18), "test": range(18, 24)}
+SETTINGS = {"seed": 0, "rate": 0.01}  # as TensorBoard shows them
 FACTS = Facts(image_shape=(1, SIZE, SIZE), n_classes=12, n_way=4)
 
 
@@ -131,10 +132,12 @@ def run_folder(tmp_path: Path) -> RunFolder:
 def train_in() -> Callable[..., str]:
     """`train` with its words on paper instead of the terminal; returns what it said."""
 
-    def run(experiment: Experiment, run: RunFolder, stop: StopRequest | None = None) -> str:
+    def run(
+        experiment: Experiment, run: RunFolder, stop: StopRequest | None = None, *, settings: dict = SETTINGS
+    ) -> str:
         said = io.StringIO()
         narrator = Narrator(Console(file=said, width=200))
-        train(experiment, run, narrator, stop or StopRequest(), settings={"seed": experiment.seed, "rate": 0.01})
+        train(experiment, run, narrator, stop or StopRequest(), settings=settings)
         return said.getvalue()
 
     return run

@@ -1,16 +1,29 @@
 """What TensorBoard's own reader finds in a run folder."""
 
+import argparse
 import io
+import json
 import time
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+from tensorboard.context import RequestContext
+from tensorboard.plugins.base_plugin import TBContext
+from tensorboard.plugins.custom_scalar.custom_scalars_plugin import CustomScalarsPlugin
+from tensorboard.plugins.hparams.api_pb2 import Experiment, ListSessionGroupsRequest, SessionGroup
+from tensorboard.plugins.hparams.backend_context import Context as HParamsContext
+from tensorboard.plugins.hparams.list_session_groups import Handler
+from tensorboard.plugins.scalar.scalars_plugin import ScalarsPlugin
 
 from fewshot_runner.engine import train as train_module
 from fewshot_runner.engine.checkpoint import Checkpoints
+from fewshot_runner.engine.tensorboard import TensorBoard
 from fewshot_runner.runs import RunFolder
 
 EVERYTHING = {"scalars": 0, "images": 0, "tensors": 0}
@@ -52,22 +65,106 @@ def test_results_stand_at_the_best_step(finished: RunFolder) -> None:
     assert points(finished, "accuracy/test")[0][1] == pytest.approx(summary["results"][0]["accuracy"], rel=1e-6)
 
 
-def test_hyperparameters_make_one_row_in_the_runs_own_folder(finished: RunFolder) -> None:
-    assert not [entry for entry in finished.tensorboard.rglob("events*") if entry.parent != finished.tensorboard]
-    events = read(finished)
-    parts = {}
-    for tag in events.SummaryMetadata("_hparams_/experiment") and (
-        "_hparams_/experiment", "_hparams_/session_start_info", "_hparams_/session_end_info"
-    ):  # fmt: skip
-        content = events.SummaryMetadata(tag).plugin_data.content
-        parts[tag.rpartition("/")[2]] = HParamsPluginData.FromString(content)
-    start = parts["session_start_info"].session_start_info.hparams
-    assert start["seed"].number_value == 0
-    assert start["rate"].number_value == pytest.approx(0.01)
-    metrics = [info.name.tag for info in parts["experiment"].experiment.metric_infos]
-    assert metrics == ["accuracy/test"]
-    assert set(metrics) <= set(events.Tags()["scalars"])
-    assert parts["session_end_info"].session_end_info.status == 1  # success
+class Board:
+    """TensorBoard's own plugins over a folder of runs, as its server calls them."""
+
+    def __init__(self, folder: Path) -> None:
+        multiplexer = EventMultiplexer(tensor_size_guidance={"scalars": 0}).AddRunsFromDirectory(str(folder))
+        multiplexer.Reload()
+        provider = MultiplexerDataProvider(multiplexer, str(folder))
+        flags = argparse.Namespace(generic_data="true")
+        plugins: dict[str, object] = {}
+        context = TBContext(data_provider=provider, plugin_name_to_instance=plugins, flags=flags)
+        plugins["scalars"] = ScalarsPlugin(context)
+        self.charts = CustomScalarsPlugin(context)
+        self.hparams = HParamsContext(context)
+
+    def layout(self) -> dict[str, dict[str, list[str]]]:
+        """Tags by chart and category."""
+        layout = json.loads(self.charts.layout_impl(RequestContext(), ""))
+        return {
+            category["title"]: {chart["title"]: chart["multiline"]["tag"] for chart in category["chart"]}
+            for category in layout["category"]
+        }
+
+    def points(self, run: RunFolder, tags: Sequence[str]) -> dict[str, list[tuple[int, float]]]:
+        """What the chart of `tags` draws of a run, by tag."""
+        lines: dict[str, list] = {}
+        for tag in tags:
+            lines |= self.charts.scalars_impl(RequestContext(), f"{run.name}/tb", tag, "")["tag_to_events"]
+        return {tag: [(step, value) for _, step, value in drawn] for tag, drawn in lines.items()}
+
+    def rows(self) -> list[SessionGroup]:
+        """The rows of the HPARAMS tab, their columns all those that there are."""
+        metadata = self.hparams.hparams_metadata(RequestContext(), "")
+        experiment = self.columns()
+        request = ListSessionGroupsRequest(
+            start_index=0, slice_size=100, allowed_statuses=[1, 2, 3, 0],
+            col_params=[{"metric": info.name} for info in experiment.metric_infos],
+        )  # fmt: skip
+        handler = Handler(RequestContext(), self.hparams, "", request)
+        assert len(metadata) == len(handler.run().session_groups)
+        return list(handler.run().session_groups)
+
+    def columns(self) -> Experiment:
+        metadata = self.hparams.hparams_metadata(RequestContext(), "")
+        return self.hparams.experiment_from_metadata(RequestContext(), "", True, metadata, [])
+
+
+def test_hyperparameters_make_a_row_a_run_with_every_setting_and_the_test_figure(
+    make_experiment, run_folder: RunFolder, train_in, tmp_path: Path
+) -> None:
+    """The second run has a setting that the first has not, and lacks one."""
+    runs = [run_folder, RunFolder.claim(tmp_path, "patterns-siamese")]
+    settings = [
+        {"method": "prototypical", "rate": 0.01, "clip": None},
+        {"method": "siamese", "rate": 0.1, "fast": True},
+    ]
+    for run, given in zip(runs, settings, strict=True):
+        train_in(make_experiment(), run, settings=given)
+    assert not [entry for run in runs for entry in run.tensorboard.rglob("events*") if entry.parent != run.tensorboard]
+    board = Board(tmp_path)
+    assert {info.name for info in board.columns().hparam_infos} == {"method", "rate", "clip", "fast"}
+    rows = {row.hparams["method"].string_value: row for row in board.rows()}
+    assert len(rows) == 2
+    for run, given in zip(runs, settings, strict=True):
+        row = rows[given["method"]]
+        assert [session.name for session in row.sessions] == [f"{run.name}/tb"]
+        assert row.sessions[0].status == 1  # success
+        assert row.hparams["rate"].number_value == pytest.approx(given["rate"])
+        figures = {value.name.tag: value.value for value in row.metric_values}
+        assert figures["accuracy/test"] == pytest.approx(run.read_summary()["results"][0]["accuracy"], rel=1e-6)
+    assert rows["prototypical"].hparams["clip"].string_value == "null"
+    assert rows["siamese"].hparams["fast"].string_value == "true"
+
+
+def test_training_and_validation_share_charts_in_which_all_runs_stand(
+    make_experiment, run_folder: RunFolder, train_in, tmp_path: Path
+) -> None:
+    other = RunFolder.claim(tmp_path, "patterns-siamese")
+    for run in (run_folder, other):
+        train_in(make_experiment(), run)
+    board = Board(tmp_path)
+    [charts] = board.layout().values()
+    assert "training loss and validation figure" in charts
+    for run in (run_folder, other):
+        lines = board.points(run, charts["training loss and validation figure"])
+        assert set(lines) == {"loss/train", "accuracy/val"}
+        assert lines == {tag: points(run, tag) for tag in lines}
+        assert set(board.points(run, charts["validation and test figure"])) == {"accuracy/val", "accuracy/test"}
+
+
+def test_another_figure_than_accuracy_is_not_called_so(run_folder: RunFolder) -> None:
+    board = TensorBoard(run_folder, resumed_after=None)
+    board.hyperparameters({"seed": 0})
+    board.scalar("map_at_5/val", 0.5, 3)
+    board.finish([{"name": "retrieval", "metric": "map_at_5", "map_at_5": 0.25}], step=3)
+    board.close()
+    assert points(run_folder, "map_at_5/test") == [(3, 0.25)]
+    assert "accuracy/test" not in read(run_folder).Tags()["scalars"]
+    board = Board(run_folder.path.parent.parent)
+    [charts] = board.layout().values()
+    assert board.points(run_folder, charts["training loss and validation figure"]) == {"map_at_5/val": [(3, 0.5)]}
 
 
 def test_example_episodes_are_pictures(finished: RunFolder) -> None:
@@ -132,6 +229,11 @@ def test_trap_19_no_point_is_doubled_after_a_resume(
     said = train_in(make_experiment(**settings), run_folder)
     assert f"going on from step {8 if broken_at == 'in training' else 16}" in said
 
+    board = Board(tmp_path)
+    assert [len(charts) for charts in board.layout().values()] == [3]
+    assert len(board.rows()) == 2
+    for tags in (["loss/train"], ["accuracy/(val|test)"]):
+        assert board.points(run_folder, tags) == board.points(whole, tags)
     assert read(run_folder).Tags()["scalars"] == read(whole).Tags()["scalars"]
     for tag in ("loss/train", "learning_rate/train", "accuracy/val", "accuracy/test", "test/4way1shot"):
         assert points(run_folder, tag) == points(whole, tag), tag

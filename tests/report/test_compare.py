@@ -264,3 +264,22 @@ def test_reports_are_made_without_torch():
         "assert 'torch' not in sys.modules and 'hydra' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_a_narrow_terminal_tells_beneath_a_row_what_does_not_fit_beside_it(make, config, result, tmp_path, width):
+    random = np.random.default_rng(0)
+    for shift in (0.0, 0.01):
+        settings = config(momentum=shift, weight_decay=0.5 + shift, schedule_with_a_long_name=f"constant{shift}")
+        make(settings, results=[result(random.uniform(0.4, 0.6, 50) + shift)])
+    records, _ = find_records([tmp_path])
+    wide = text_of(comparison(rank(records), records, width=400))
+    narrow = text_of(comparison(rank(records), records, width=width))
+    lines = narrow.splitlines()
+    assert max(map(len, lines)) <= width < max(map(len, wide.splitlines()))
+    [row] = [number for number, line in enumerate(lines) if line.startswith("  2026")]
+    beneath = [line for line in lines[row + 1 : row + 5] if line.startswith("    ")]
+    assert any("schedule_with_a_long_name=constant" in line for line in beneath)
+    assert any("to tell apart: +" in line for line in beneath) == (width == 80)
+    words = {word.rstrip(":") for word in wide.replace("─", "").split()}
+    assert words - {word.rstrip(":") for word in narrow.split()} <= {"settings,", "then", "what", "differs"}

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from fewshot_runner.report.power import needed_seeds, needed_tasks, power, with_needs
-from fewshot_runner.report.statistics import Difference, Spread, paired_difference
+from fewshot_runner.report.statistics import Difference, Spread, paired_difference, sum_of
 
 
 @pytest.mark.parametrize(("mean", "deviation"), [(0.5, 1.0), (0.9, 1.0), (0.2, 0.5)])
@@ -41,6 +41,27 @@ def test_power_is_that_of_the_noncentral_t():
     assert power(-0.5, Spread(0.04, 9)) == pytest.approx(expected)
     assert power(0.5, Spread(0.0, 9)) == 1.0
     assert power(0.0, Spread(0.04, 9)) == pytest.approx(0.05)
+
+
+def test_power_is_a_number_where_the_far_tail_is_beyond_scipy():
+    """Ten standard errors: certain with many degrees of freedom, far from it with one (critical value 12.7)."""
+    assert power(1.0, Spread(0.01, 1000)) == pytest.approx(1.0)
+    random = np.random.default_rng(3)
+    shifted = (10 + random.normal(size=200_000)) / np.abs(random.normal(size=200_000))
+    assert power(1.0, Spread(0.01, 1)) == pytest.approx((np.abs(shifted) > 12.7062).mean(), abs=0.005)
+
+
+@pytest.mark.parametrize("rest", [None, Spread(2e-6, 3.0)])
+def test_the_search_finds_the_first_count_that_is_enough(rest):
+    """Against trying every count in turn."""
+    for variance in (0.002, 0.01, 0.03):
+
+        def enough(count: int, variance: float = variance) -> bool:
+            own = Spread(variance / count, count - 1)
+            return power(0.01, own if rest is None else sum_of([own, rest])) >= 0.8
+
+        first = next(count for count in range(20, 5000) if enough(count))
+        assert needed_tasks(0.01, Spread(variance / 20, 19, 20, variance), rest=rest) == first
 
 
 def test_more_episodes_for_single_runs_and_more_seeds_where_seeds_vary_more():

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -55,17 +56,17 @@ class ClassTable:
     def n_groups(self) -> int:
         return len(self.group_names)
 
-    @property
+    @cached_property  # samplers ask for it with every item
     def sizes(self) -> np.ndarray:
         """(C,) images per class."""
         return np.diff(self.offsets)
 
-    @property
+    @cached_property  # samplers ask for it with every item
     def group_sizes(self) -> np.ndarray:
         """(G,) classes per group."""
         return np.diff(self.group_offsets)
 
-    @property
+    @cached_property  # samplers ask for it with every item
     def class_groups(self) -> np.ndarray:
         """(C,) group number of each class."""
         return np.repeat(np.arange(self.n_groups), self.group_sizes)

@@ -377,9 +377,15 @@ class BatchSampler(Sampler):
         self.batch_size = batch_size
         self.n_batches = -(-len(classes.members) // batch_size)
         self.labels = classes.image_labels
+        self._kept: tuple[int, np.ndarray] | None = None
 
     def __getitem__(self, k: int) -> Batch:
         epoch, position = divmod(k, self.n_batches)
-        order = numpy_generator(self.seed, self.stream, epoch).permutation(len(self.labels))
-        chosen = order[position * self.batch_size : (position + 1) * self.batch_size]
+        chosen = self._order(epoch)[position * self.batch_size : (position + 1) * self.batch_size]
         return self._batch(self.labels[chosen], self.classes.members[chosen])
+
+    def _order(self, epoch: int) -> np.ndarray:
+        """(I,) the images of an epoch in their order; that of the epoch last asked for is kept."""
+        if self._kept is None or self._kept[0] != epoch:
+            self._kept = epoch, numpy_generator(self.seed, self.stream, epoch).permutation(len(self.labels))
+        return self._kept[1]

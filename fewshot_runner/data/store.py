@@ -68,16 +68,14 @@ def open_store(
     layout: Square | Ragged = Square(image_size, channels, resample)
     if shorter_side is not None:
         layout = Ragged(shorter_side, channels, resample)
-    options = {"format": FORMAT, **layout.options(), "source": source.identity()}
-    key = hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:20]
-    path = cache / f"{source.name}-{layout.label}-{key}"
+    path, options = place_of(source, layout, cache)
     if (store := _load(path, layout)) is not None:
         return store
     try:
         cache.mkdir(parents=True, exist_ok=True)
         with FileLock(cache / f"{path.name}.lock"):
             if (store := _load(path, layout)) is None:
-                _build(source, path, layout, options, progress)
+                build(source, path, layout, options, progress)
                 store = _load(path, layout)
     except OSError as error:
         raise UserError(
@@ -88,9 +86,17 @@ def open_store(
     return store
 
 
-def _build(
-    source: Source, path: Path, layout: Square | Ragged, options: dict[str, Any], progress: Progress | None
+def place_of(source: Source, layout: Square | Ragged, cache: Path) -> tuple[Path, dict[str, Any]]:
+    """The folder where the store of `source` belongs, and all the options that its name covers."""
+    options = {"format": FORMAT, **layout.options(), "source": source.identity()}
+    key = hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:20]
+    return cache / f"{source.name}-{layout.label}-{key}", options
+
+
+def build(
+    source: Source, path: Path, layout: Square | Ragged, options: dict[str, Any], progress: Progress | None = None
 ) -> None:
+    """Writes the store at `path`, where `place_of` says that it belongs; nobody else may be at it."""
     items = source.items()
     building = path.with_name(f".{path.name}.building")
     shutil.rmtree(building, ignore_errors=True)  # left by a build that was killed: the lock is ours

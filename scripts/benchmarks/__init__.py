@@ -1,0 +1,1 @@
+"""What scripts/bench is made of. The package never imports it."""

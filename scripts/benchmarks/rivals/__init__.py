@@ -1,0 +1,1 @@
+"""The other contestants, each written as its users would write it."""

@@ -50,7 +50,7 @@ class Viewer:
         return self.standardise(images if augment is None else augment(images, generator))
 
     def _gather(self, index: Tensor) -> Tensor:
-        return self.images.gather(index, symmetries=self.symmetries).to(self.device, non_blocking=True)
+        return self.images.gather(index, symmetries=self.symmetries, device=self.device)
 
     def _cropped(self, index: Tensor, crop: Crop, generator: torch.Generator) -> Tensor:
         pictures = self.images.pictures(index, symmetries=self.symmetries)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fewshot_runner.data.decode import centre
+from fewshot_runner.data.images import sent
 
 
 class RaggedImages:
@@ -39,8 +40,8 @@ class RaggedImages:
             chosen.append(flat.view(height, width, self.channels).permute(2, 0, 1))
         return chosen
 
-    def gather(self, index: Tensor, *, symmetries: bool = False) -> Tensor:
-        """(B,) indices to (B, C, S, S) float values in 0..1 on the pixels' device: the middle of each image."""
+    def gather(self, index: Tensor, *, symmetries: bool = False, device: torch.device | None = None) -> Tensor:
+        """(B,) indices to (B, C, S, S) float values in 0..1: the middle of each image, on `device` or the pixels'."""
         side = self.view_size
         views = torch.empty(
             len(index), self.channels, side, side, dtype=torch.uint8, device=self.pixels.device
@@ -48,4 +49,4 @@ class RaggedImages:
         for view, picture in zip(views, self.pictures(index, symmetries=symmetries), strict=True):
             top, left = centre(picture.shape[1], side), centre(picture.shape[2], side)
             view.copy_(picture[:, top : top + side, left : left + side])
-        return views.float().div_(255)
+        return sent(views, device).float().div_(255)

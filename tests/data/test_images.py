@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fewshot_runner.data.classes import ClassTable
-from fewshot_runner.data.images import SYMMETRIES, Images, symmetry_permutations
+from fewshot_runner.data.images import SYMMETRIES, Images, sent, symmetry_permutations
 
 # What each name means: mirror left and right first, then turn counter-clockwise.
 TURNED = {
@@ -82,3 +82,41 @@ def test_a_symmetry_loses_no_pixel(size):
     table = symmetry_permutations(size)
     assert table.shape == (8, size * size)
     assert (table.sort(dim=1).values == torch.arange(size * size)).all()
+
+
+class Pixels:
+    """Stands for a tensor on some device: no GPU is needed to see how it would be sent to one."""
+
+    def __init__(self, device: str, *, pinned: bool = False) -> None:
+        self.device = torch.device(device)
+        self.pinned = pinned
+
+    def pin_memory(self) -> "Pixels":
+        assert self.device.type == "cpu", "memory of a GPU cannot be page-locked"
+        return Pixels(str(self.device), pinned=True)
+
+    def to(self, device: torch.device, *, non_blocking: bool) -> tuple[bool, torch.device, bool]:
+        return self.pinned, device, non_blocking
+
+
+@pytest.mark.parametrize(
+    ("at", "to", "pinned"), [("cpu", "cuda", True), ("cuda:0", "cuda", False), ("cpu", "mps", False)]
+)
+def test_a_gpu_copies_from_page_locked_memory_alone(at, to, pinned):
+    assert sent(Pixels(at), torch.device(to)) == (pinned, torch.device(to), True)
+
+
+def test_bytes_are_what_is_sent(monkeypatch):
+    sent_types = []
+    to = torch.Tensor.to
+
+    def watched(self, *args, **kwargs):
+        if args == (torch.device("meta"),):
+            sent_types.append(self.dtype)
+        return to(self, *args, **kwargs)
+
+    monkeypatch.setattr(torch.Tensor, "to", watched)
+    images = Images(torch.zeros(2, 1, 4, 4, dtype=torch.uint8))
+    gathered = images.gather(torch.tensor([0, 1, 1]), symmetries=True, device=torch.device("meta"))
+    assert (gathered.shape, gathered.dtype, gathered.device.type) == ((3, 1, 4, 4), torch.float32, "meta")
+    assert sent_types == [torch.uint8]

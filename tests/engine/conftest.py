@@ -3,6 +3,7 @@
 import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -53,9 +54,9 @@ class World:
         images = Images(self.pixels)
         gather = images.gather
 
-        def recording_gather(index: torch.Tensor, *, symmetries: bool = False) -> torch.Tensor:
+        def recording_gather(index: torch.Tensor, **options: Any) -> torch.Tensor:
             self.seen.append(index)
-            return gather(index, symmetries=symmetries)
+            return gather(index, **options)
 
         images.gather = recording_gather  # type: ignore[method-assign]
         self.viewer = Viewer(images, Standardise(), symmetries=False, device=torch.device("cpu"))

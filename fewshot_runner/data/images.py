@@ -24,7 +24,7 @@ def symmetry_permutations(size: int) -> Tensor:
 
 
 def sent(pixels: Tensor, device: torch.device | None) -> Tensor:
-    """To `device`, as bytes: a quarter of what floats are. A GPU copies from page-locked memory while it computes."""
+    """To `device`, or where they are for None. A GPU copies from page-locked memory while it computes."""
     if device is None:
         return pixels
     crossing = pixels.device.type == "cpu" and device.type == "cuda"
@@ -58,5 +58,5 @@ class Images:
         return flat.gather(2, where[:, None].expand_as(flat)).view_as(chosen)
 
     def gather(self, index: Tensor, *, symmetries: bool = False, device: torch.device | None = None) -> Tensor:
-        """(B,) indices to (B, C, H, W) float values in 0..1 on `device`, by default the pixels' own."""
+        """(B,) indices to (B, C, H, W) float values in 0..1 on `device`, by default the pixels' own; bytes travel."""
         return sent(self.pictures(index, symmetries=symmetries), device).float().div_(255)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fewshot_runner.data.batch import Batch, Episode
-from fewshot_runner.data.images import Images
+from fewshot_runner.data.images import Images, sent
 from fewshot_runner.data.ragged import RaggedImages
 from fewshot_runner.data.samplers import Sampler
 from fewshot_runner.data.transforms import Standardise
@@ -54,7 +54,7 @@ class Viewer:
 
     def _cropped(self, index: Tensor, crop: Crop, generator: torch.Generator) -> Tensor:
         pictures = self.images.pictures(index, symmetries=self.symmetries)
-        return crop(pictures, generator).to(self.device, non_blocking=True)
+        return sent(crop(pictures, generator), self.device)
 
 
 class TrainingLoader:

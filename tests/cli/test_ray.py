@@ -4,11 +4,11 @@ import json
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from processes import alive, until
 
 from fewshot_runner.runs import RunFolder
 
@@ -85,22 +85,8 @@ def test_no_process_outlives_a_sweep_that_is_stopped(tiny, tmp_path, number, cod
             assert list(run.checkpoints.glob("step-*.pt"))  # saved first
 
 
-def until(condition: Callable[[], bool], seconds: float = 180.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.1)
-
-
 def has_begun(run: RunFolder) -> bool:
     return run.status.is_file() and run.read_status()["step"] > 0
-
-
-def alive(number: int) -> bool:
-    try:
-        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def descendants(number: int) -> Iterator[int]:

@@ -6,12 +6,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from processes import alive, until
 
 from fewshot_runner.cli import session
 from fewshot_runner.cli.compose import compose
@@ -266,20 +266,6 @@ def test_a_signal_stops_the_sweep_which_goes_on_later(fsl, tiny, tmp_path, numbe
     for run in runs_below(tmp_path):
         assert run.read_status()["state"] == "stopped"
         assert list(run.checkpoints.glob("step-*.pt"))
-
-
-def until(condition: Callable[[], bool], seconds: float = 180.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.05)
-
-
-def alive(number: int) -> bool:
-    try:
-        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def children(number: int) -> list[int]:

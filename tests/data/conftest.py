@@ -1,5 +1,6 @@
-"""A toy source of photographs, each of another shape; and the published data that several tests read."""
+"""A toy source of photographs, CSV files, and the published data that several tests read."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -54,3 +55,17 @@ def vinyals_lists(omniglot_data) -> dict[str, list[str]]:
     if not folder.is_dir():
         pytest.skip(f"needs the published lists, and {folder} is absent; set FSL_DATA")
     return {part: (folder / f"{part}.txt").read_text().splitlines() for part in ("train", "val", "test")}
+
+
+@pytest.fixture
+def table(tmp_path):
+    """Writes a CSV file, and an image for each of the paths a.png to d.png whose grey value is its place."""
+    for value, name in enumerate("abcd"):
+        Image.new("L", (4, 4), value).save(tmp_path / f"{name}.png")
+
+    def write(text: str | bytes, name: str = "table.csv") -> Path:
+        path = tmp_path / name
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return path
+
+    return write

@@ -1,36 +1,14 @@
 """CSV files: delimiters, columns, splits, real photographs, and errors that name the line."""
 
 import os
-from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from csv_errors import error
 
 from fewshot_runner.data.source import Item
 from fewshot_runner.data.sources.csv import Csv
 from fewshot_runner.errors import UserError
-
-
-@pytest.fixture
-def table(tmp_path):
-    """Writes a CSV file, and an image for each of the paths a.png to d.png whose grey value is its place."""
-    for value, name in enumerate("abcd"):
-        Image.new("L", (4, 4), value).save(tmp_path / f"{name}.png")
-
-    def write(text: str | bytes, name: str = "table.csv") -> Path:
-        path = tmp_path / name
-        path.write_bytes(text if isinstance(text, bytes) else text.encode())
-        return path
-
-    return write
-
-
-def error(path: Path, **options) -> str:
-    with pytest.raises(UserError) as caught:
-        Csv(path=path, **options).items()
-    assert str(caught.value).startswith(f"{path}: ") or str(caught.value).startswith(f"{path} ")
-    return str(caught.value)
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])

@@ -20,27 +20,6 @@ from fewshot_runner.errors import UserError
 SHARED = Path(os.environ.get("FSL_DATA") or Path(__file__).parents[3] / "shared" / "data")
 
 
-@pytest.fixture
-def table(tmp_path):
-    """Writes a CSV file, and an image for each of the paths a.png to d.png whose grey value is its place."""
-    for value, name in enumerate("abcd"):
-        Image.new("L", (4, 4), value).save(tmp_path / f"{name}.png")
-
-    def write(text: str | bytes, name: str = "table.csv") -> Path:
-        path = tmp_path / name
-        path.write_bytes(text if isinstance(text, bytes) else text.encode())
-        return path
-
-    return write
-
-
-def error(path: Path, **options) -> str:
-    with pytest.raises(UserError) as caught:
-        Csv(path=path, **options).items()
-    assert str(caught.value).startswith(f"{path}: ") or str(caught.value).startswith(f"{path} ")
-    return str(caught.value)
-
-
 @pytest.fixture(params=["folder", "zip"])
 def layout(request, tmp_path):
     """Writes files and gives the path of the folder, or of an archive of them; an image's grey value is its place."""

@@ -27,7 +27,7 @@ def all_distances(first: Tensor, second: Tensor, distance: str) -> Tensor:
         if distance == "cosine":
             return 1 - unit(first) @ unit(second).mT
         squares = first.square().sum(-1)[..., :, None] + second.square().sum(-1)[..., None, :]
-        return root(squares - 2 * (first @ second.mT))
+        return root(squares - (2 * first) @ second.mT)
 
 
 def paired_distances(first: Tensor, second: Tensor, distance: str) -> Tensor:
@@ -46,8 +46,8 @@ def unit(vectors: Tensor) -> Tensor:
 
 def root(squares: Tensor) -> Tensor:
     """The square root, 0 with gradient 0 where rounding or equal points leave nothing above 0."""
-    positive = squares > 0
-    return torch.where(positive, torch.where(positive, squares, 1).sqrt(), 0)
+    least = torch.finfo(squares.dtype).tiny  # too small to change any other root
+    return squares.clamp(min=least).sqrt() - least**0.5
 
 
 def nearest_support(support: Tensor, support_labels: Tensor, query: Tensor, n_way: int, distance: str) -> Tensor:

@@ -44,10 +44,11 @@ def batch_all(distances: Tensor, labels: Tensor) -> Triplets:
 def batch_hard(distances: Tensor, labels: Tensor) -> Triplets:
     """For each anchor its farthest positive and its nearest negative, (B,)."""
     positive, negative = positives_and_negatives(labels)
-    exists = positive.any(dim=1) & negative.any(dim=1)
-    farthest = distances.masked_fill(~positive, float("-inf")).amax(dim=1)
-    nearest = distances.masked_fill(~negative, float("inf")).amin(dim=1)
-    return Triplets(torch.where(exists, farthest, 0), torch.where(exists, nearest, 0), exists)
+    values = distances.detach()
+    farthest = torch.where(positive, values, float("-inf")).argmax(dim=1, keepdim=True)  # (B, 1)
+    nearest = torch.where(negative, values, float("inf")).argmin(dim=1, keepdim=True)
+    exists = positive.gather(1, farthest) & negative.gather(1, nearest)  # of no candidates, any column is chosen
+    return Triplets(*(each.squeeze(1) for each in (distances.gather(1, farthest), distances.gather(1, nearest), exists)))
 
 
 def semi_hard(distances: Tensor, labels: Tensor) -> Triplets:

@@ -5,6 +5,7 @@ Shapes: D features; any leading dimensions.
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from fewshot_runner.models.koch import initialise
 from fewshot_runner.models.precision import full_precision
@@ -89,9 +90,8 @@ class DifferenceMlp(nn.Module):
 
     def pairs_within(self, features: Tensor) -> Tensor:
         """(B, D) to (B, B): all pairs of one set. Each is computed once, since the logit is the same both ways."""
-        each = torch.arange(len(features), device=features.device)
-        pairs = torch.combinations(each, with_replacement=True)  # (P, 2)
-        logits = torch.cat([self(features[chunk[:, 0]], features[chunk[:, 1]]) for chunk in pairs.split(ROWS_AT_ONCE)])
-        place = torch.empty(len(features), len(features), dtype=torch.long, device=features.device)
-        place[pairs[:, 0], pairs[:, 1]] = place[pairs[:, 1], pairs[:, 0]] = torch.arange(len(pairs), device=each.device)
-        return logits[place]
+        size = len(features)
+        rows = max(1, ROWS_AT_ONCE // size)
+        blocks = [self(features[at : at + rows, None], features[at:]) for at in range(0, size, rows)]  # (rows, B - at)
+        upper = torch.cat([functional.pad(block, (size - block.shape[1], 0)) for block in blocks])
+        return upper.triu() + upper.triu(1).T

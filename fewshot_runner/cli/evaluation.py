@@ -17,7 +17,7 @@ from fewshot_runner.report.results import metric_of
 from fewshot_runner.runs import RunFolder
 
 MAY_CHANGE = ("dataset", "episode", "hardware")
-SEEN_BY_THE_NETWORK = ("image_size", "shorter_side", "resample", "channels", "invert", "mean", "std")
+SEEN_BY_THE_NETWORK = ("image_size", "shorter_side", "resample", "channels", "invert", "centre", "mean", "std")
 
 
 def evaluate_run(run: RunFolder, overrides: list[str]) -> list[dict[str, Any]]:

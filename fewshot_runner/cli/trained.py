@@ -59,7 +59,9 @@ def load_trained(run: RunFolder, *, hardware: dict[str, Any] | None = None) -> T
         image_shape=facts.image_shape,
         shorter_side=dataset.get("shorter_side"),
         resample=dataset.get("resample", "bilinear"),
-        standardise=Standardise(invert=dataset["invert"], mean=dataset["mean"], std=dataset["std"]),
+        standardise=Standardise(
+            invert=dataset["invert"], centre=dataset.get("centre", False), mean=dataset["mean"], std=dataset["std"]
+        ),
         hardware=builder.hardware,
     )
     return Trained(run, config, method.eval(), facts, eye, checkpoint.get("classes", ()), checkpoint)

@@ -43,6 +43,7 @@ class Dataset:
         resample: str = "bilinear",
         channels: int = 1,
         invert: bool = False,
+        centre: bool = False,
         mean: list[float] | None = None,
         std: list[float] | None = None,
         symmetries: str = "none",
@@ -75,7 +76,7 @@ class Dataset:
         self.image_shape = (channels, image_size, image_size)
         self.shorter_side = shorter_side
         self.resample = resample
-        self.standardise = Standardise(invert=invert, mean=mean, std=std)
+        self.standardise = Standardise(invert=invert, centre=centre, mean=mean, std=std)
         self.symmetries = symmetries
         self.crop = crop
         self.augment = augment

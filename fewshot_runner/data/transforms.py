@@ -122,12 +122,22 @@ class Chain:
 
 
 class Standardise:
-    """The last step before the network: dark becomes light with `invert`, then (value - mean) / std per channel."""
+    """The last step before the network: dark becomes light with `invert`, drawings are moved with `centre` (see
+    `centred`), then (value - mean) / std per channel.
+    """
 
-    def __init__(self, *, invert: bool = False, mean: list[float] | None = None, std: list[float] | None = None):
+    def __init__(
+        self,
+        *,
+        invert: bool = False,
+        centre: bool = False,
+        mean: list[float] | None = None,
+        std: list[float] | None = None,
+    ) -> None:
         if std is not None and min(std) <= 0:
             raise UserError(f"std={std}: every channel's standard deviation must be above 0")
         self.invert = invert
+        self.centre = centre
         self.mean = None if mean is None else torch.tensor(mean).view(-1, 1, 1)
         self.std = None if std is None else torch.tensor(std).view(-1, 1, 1)
 
@@ -135,8 +145,29 @@ class Standardise:
         """(B, C, H, W) to the same shape."""
         if self.invert:
             images = 1 - images
+        if self.centre:
+            images = centred(images)
         if self.mean is not None:
             images = images - self.mean.to(images.device)
         if self.std is not None:
             images = images / self.std.to(images.device)
         return images
+
+
+def centred(images: Tensor) -> Tensor:
+    """(B, C, H, W) light drawings on black, each moved so that the centre of mass of its light is the image's centre.
+
+    People set the same character down in different places, and a network that compares embeddings place by place
+    takes that for a difference. MNIST was made so (LeCun, Bottou, Bengio and Haffner 1998). What comes in from beyond
+    the border is black; an image without light stays.
+    """
+    height, width = images.shape[-2:]
+    light = images.sum(dim=1)  # (B, H, W)
+    total = light.sum(dim=(1, 2)).clamp(min=torch.finfo(light.dtype).tiny)
+    places = [torch.arange(1 - size, size, 2, device=images.device) / size for size in (width, height)]  # in -1..1
+    x, y = ((light.sum(dim=1 + k) * at).sum(dim=1) / total for k, at in enumerate(places))  # (B,) each
+    identity = torch.eye(2, device=images.device).expand(len(images), 2, 2)
+    grid = functional.affine_grid(
+        torch.cat([identity, torch.stack([x, y], dim=1)[..., None]], dim=2), list(images.shape), align_corners=False
+    )
+    return functional.grid_sample(images, grid, align_corners=False)

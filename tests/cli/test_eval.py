@@ -5,6 +5,8 @@ import pytest
 import yaml
 from PIL import Image
 
+from fewshot_runner.cli.evaluation import evaluation_config
+from fewshot_runner.cli.trained import load_trained
 from fewshot_runner.runs import RunFolder
 
 
@@ -97,3 +99,17 @@ def test_trap_09_eval_refuses_lake_for_a_run_trained_under_vinyals(refused, omni
 def test_eval_refuses_what_makes_no_sense(refused, copied, words, names):
     said = refused("eval", *([f"run={copied()}"] if words else ["episode.n_shot=2"]), *words, lines=13)
     assert [name for name in names if name not in said] == []
+
+
+def test_a_run_on_centred_drawings_sees_all_others_centred_too(copied):
+    run = RunFolder(copied())
+    config = run.read_config()
+    assert not load_trained(run).eye.standardise.centre
+    config["dataset"]["centre"] = True
+    (run.path / "config.yaml").write_text(yaml.safe_dump(config))
+    assert load_trained(run).eye.standardise.centre
+    other = evaluation_config(config, ["dataset=folder", "dataset.path=anywhere"])
+    assert other["dataset"]["centre"] is True
+    del config["dataset"]["centre"]  # as an earlier version wrote it
+    (run.path / "config.yaml").write_text(yaml.safe_dump(config))
+    assert not load_trained(run).eye.standardise.centre

@@ -13,7 +13,7 @@ from fewshot_runner.data.dataset import Dataset
 from fewshot_runner.data.decode import evaluation_view
 from fewshot_runner.data.images import SYMMETRIES
 from fewshot_runner.data.source import PARTS, FixedRuns, Item, Run, Split
-from fewshot_runner.data.transforms import Chain, Warp
+from fewshot_runner.data.transforms import Chain, Warp, centred
 from fewshot_runner.errors import UserError
 
 CPU = torch.device("cpu")
@@ -107,6 +107,12 @@ def test_a_viewer_shows_the_images_that_a_table_names(make, part):
         by_hand = (1 - picture - mean) / std
         np.testing.assert_allclose(image, by_hand.transpose(2, 0, 1), atol=1e-5)
     assert shown.shape[1:] == dataset.image_shape == (3, 20, 20)
+
+
+def test_a_viewer_of_centred_drawings_centres_what_the_table_names(make):
+    plain, moved = make(), make(centre=True)
+    index = torch.from_numpy(plain.table("train").members[:4])
+    assert torch.equal(moved.viewer("train", CPU)(index), centred(plain.viewer("train", CPU)(index)))
 
 
 def test_a_part_without_classes_is_refused_when_it_is_asked_for(make, squares):

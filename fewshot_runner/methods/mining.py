@@ -48,7 +48,8 @@ def batch_hard(distances: Tensor, labels: Tensor) -> Triplets:
     farthest = torch.where(positive, values, float("-inf")).argmax(dim=1, keepdim=True)  # (B, 1)
     nearest = torch.where(negative, values, float("inf")).argmin(dim=1, keepdim=True)
     exists = positive.gather(1, farthest) & negative.gather(1, nearest)  # of no candidates, any column is chosen
-    return Triplets(*(each.squeeze(1) for each in (distances.gather(1, farthest), distances.gather(1, nearest), exists)))
+    chosen = distances.gather(1, farthest), distances.gather(1, nearest), exists
+    return Triplets(*(each.squeeze(1) for each in chosen))
 
 
 def semi_hard(distances: Tensor, labels: Tensor) -> Triplets:

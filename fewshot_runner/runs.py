@@ -15,24 +15,30 @@ LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 RUNNING, DONE, STOPPED, PRUNED, FAILED = "running", "done", "stopped", "pruned", "failed"
 
 
+def _inside(name: str) -> property:
+    """A path in a run folder, made when it is asked for: a comparison opens a thousand folders for a few files."""
+    return property(lambda run: run.path / name)
+
+
 class RunFolder:
     """`outputs/<dataset>-<method>/<timestamp>-<random id>/` and what lies in it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.config = path / "config.yaml"
-        self.overrides = path / "overrides.yaml"
-        self.status = path / "status.json"
-        self.metrics = path / "metrics.jsonl"
-        self.summary = path / "summary.json"
-        self.environment = path / "env.json"
-        self.checkpoints = path / "checkpoints"
-        self.tasks = path / "tasks"
-        self.analysis = path / "analysis"
-        self.submission = path / "submission.csv"
-        self.tensorboard = path / "tb"
-        self.log = path / "train.log"
-        self.lock = path / ".lock"
+
+    config = _inside("config.yaml")
+    overrides = _inside("overrides.yaml")
+    status = _inside("status.json")
+    metrics = _inside("metrics.jsonl")
+    summary = _inside("summary.json")
+    environment = _inside("env.json")
+    checkpoints = _inside("checkpoints")
+    tasks = _inside("tasks")
+    analysis = _inside("analysis")
+    submission = _inside("submission.csv")
+    tensorboard = _inside("tb")
+    log = _inside("train.log")
+    lock = _inside(".lock")
 
     @classmethod
     def claim(cls, output_dir: Path, experiment: str) -> "RunFolder":

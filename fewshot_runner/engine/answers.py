@@ -17,7 +17,8 @@ from fewshot_runner.data.batch import Episode
 from fewshot_runner.data.loader import Viewer
 from fewshot_runner.methods.base import EmbeddingMethod, Method
 
-IMAGES_AT_ONCE = 1024
+IMAGES_AT_ONCE = 256  # more are no faster, and their maps would take more memory than training
+PAIRS_AT_ONCE = 1024
 COMPARISONS_AT_ONCE = 1 << 17  # query-support pairs that are scored in one call
 
 Between = Callable[[], None]  # called now and then; may raise to end an evaluation early
@@ -77,7 +78,7 @@ def compare_pairs(method: EmbeddingMethod, viewer: Viewer, first: Tensor, second
     needed, position = torch.stack([first, second]).unique(return_inverse=True)  # (M,), (2, P)
     features = embed_all(method, viewer, needed, between)  # (M, ...)
     similarities = []
-    for support, query in zip(*(part.split(IMAGES_AT_ONCE) for part in position), strict=True):
+    for support, query in zip(*(part.split(PAIRS_AT_ONCE) for part in position), strict=True):
         label = torch.zeros(len(support), 1, dtype=torch.long, device=features.device)
         scores = method.score(features[support][:, None], label, features[query][:, None], 1)  # (P, 1, 1)
         similarities.append(scores.flatten().float())

@@ -115,7 +115,8 @@ def test_the_area_is_mann_and_whitneys_ties_included() -> None:
 
 @pytest.mark.parametrize("at_once", [1, 3, 1024])
 def test_pairs_are_compared_in_their_order(world, monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
-    monkeypatch.setattr(answers, "IMAGES_AT_ONCE", at_once)
+    for limit in ("IMAGES_AT_ONCE", "PAIRS_AT_ONCE"):
+        monkeypatch.setattr(answers, limit, at_once)
     first, second = torch.tensor([5, 100, 3, 5, 17]), torch.tensor([6, 3, 100, 5, 0])
     shade = (world.pixels / 255).mean((1, 2, 3))
     got = compare_pairs(Shade(), world.viewer, first, second, go_on)

@@ -11,7 +11,7 @@ from benchmarks.rivals import plain_prototypical
 
 QUERIES = 15
 SHAPES = {(5, 1): 60, (5, 5): 50, (20, 5): 12}  # (ways, shots): episodes a turn
-TAKEN_APART = (5, 5)  # the shape at which fsl runs without each of its fast paths as well
+TAKEN_APART = (5, 5)  # the shape at which fsl runs without each of its fast paths as well, and compiled
 ROUNDS = 5
 
 Shape = dict[str, int]
@@ -29,8 +29,10 @@ def figures(bench: Bench) -> Iterator[Figure]:
                     easyfsl,
                     {"shape": shape, "folder": folder, "workers": workers},
                 )
-            for path in own.fast_paths() if (n_way, n_shot) == TAKEN_APART else []:
-                makers[f"fsl, {path} off"] = (fsl, {**own_way, "overrides": [f"hardware.{path}=false"]})
+            if (n_way, n_shot) == TAKEN_APART:
+                makers["fsl, compile on"] = (fsl, {**own_way, "overrides": ["hardware.compile=true"]})
+                for path in own.fast_paths():
+                    makers[f"fsl, {path} off"] = (fsl, {**own_way, "overrides": [f"hardware.{path}=false"]})
             with apart(makers, threads=bench.threads) as runs:
                 contestants = {name: Contestant(run, bench.units(episodes)) for name, run in runs.items()}
                 samples = race(contestants, rounds=bench.rounds(ROUNDS))

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from fewshot_runner.cli.arguments import checked, nearest
 from fewshot_runner.cli.evaluation_plan import EvaluationPlan
-from fewshot_runner.cli.protocols import Protocols
+from fewshot_runner.cli.protocols import OF_KNOWN_CLASSES, Protocols
 from fewshot_runner.cli.schema import Config, EpisodeConfig, EvalConfig, MethodConfig, PublishedConfig, TestConfig
 from fewshot_runner.cli.targets import ALLOWED_TARGETS, target_of
 from fewshot_runner.data.dataset import Dataset
@@ -137,11 +137,11 @@ class Builder:
 
     def facts(self) -> Facts:
         n_way = self.config.episode["n_way"]
-        return Facts(
-            image_shape=self.dataset.image_shape,
-            n_classes=self.dataset.table("train").n_classes,
-            n_way=self.dataset.table("test").n_classes if n_way == "all" else n_way,
-        )
+        if n_way == "all":
+            judged_on = "train" if self.config.eval["protocol"] in OF_KNOWN_CLASSES else "test"
+            n_way = self.dataset.table(judged_on).n_classes
+        n_classes = self.dataset.table("train").n_classes
+        return Facts(image_shape=self.dataset.image_shape, n_classes=n_classes, n_way=n_way)
 
     def method(self, facts: Facts) -> Method:
         """The untrained method on its device; its initial weights follow from the seed."""
@@ -193,7 +193,7 @@ class Builder:
 
     @cached_property
     def _features(self) -> FeatureViewer:
-        parts = [torch.from_numpy(self.dataset.table(part, unknown=True).members) for part in PARTS]
+        parts = [torch.from_numpy(images) for part in PARTS if len(images := self.dataset.images_of(part))]
         viewer = self.dataset.viewer("test", self.hardware.device)  # without symmetries, any part's is the same
         return FeatureViewer(viewer, self._features_of, parts, self.hardware)
 

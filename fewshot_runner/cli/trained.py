@@ -43,6 +43,11 @@ def best_checkpoint(run: RunFolder, device: torch.device | str = "cpu") -> dict[
     return checkpoint
 
 
+def by_itself(bn_mode: str) -> str:
+    """The mode in which a run was judged and its best step chosen, for queries of which none may see another."""
+    return "support" if bn_mode == "transductive" else bn_mode
+
+
 def load_trained(run: RunFolder, *, hardware: dict[str, Any] | None = None) -> Trained:
     """The best weights of `run`; `hardware` replaces settings of the run's own. Raises `UserError`."""
     config = run.read_config()
@@ -54,6 +59,7 @@ def load_trained(run: RunFolder, *, hardware: dict[str, Any] | None = None) -> T
     facts = Facts(**{**checkpoint["facts"], "image_shape": tuple(checkpoint["facts"]["image_shape"])})
     method = builder.method(facts)
     method.load_state_dict(checkpoint["method"])
+    method.bn_mode = by_itself(config.get("eval", {}).get("bn_mode", method.bn_mode))
     dataset = config["dataset"]
     eye = Eye(
         image_shape=facts.image_shape,

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from fewshot_runner.data.chance import Chance
+from fewshot_runner.data.transfer import constants, sent
 from fewshot_runner.errors import UserError
 
 LUMA = (0.2989, 0.587, 0.114)  # what red, green and blue add to a grey, by ITU-R BT.601
@@ -62,7 +63,7 @@ class ColourJitter:
     def _uniform(low: float, high: float, images: Tensor, generator: torch.Generator) -> Tensor:
         """(B, 1, 1, 1)"""
         drawn = low + (high - low) * torch.rand(len(images), generator=generator)
-        return drawn.view(-1, 1, 1, 1).to(images.device)
+        return sent(drawn, images.device).view(-1, 1, 1, 1)
 
 
 class Greyscale:
@@ -115,7 +116,7 @@ def hue_turned(images: Tensor, turn: Tensor) -> Tensor:
         torch.where(value == green, 2 + (blue - red) / scale, 4 + (red - green) / scale),
     )
     hue = (hue + 6 * turn[:, 0])[:, None]  # (B, 1, H, W)
-    place = torch.tensor([0.0, 2.0, 4.0], device=images.device).view(1, 3, 1, 1)
+    place = constants((0.0, 2.0, 4.0), images.device)
     distance = ((hue - place + 3).remainder(6) - 3).abs_()  # (B, 3, H, W), 0..3 along the circle
     share = (2 - distance).clamp_(0, 1)
     return (value - span)[:, None] + span[:, None] * share

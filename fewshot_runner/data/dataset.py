@@ -1,6 +1,6 @@
 """A data set as a run uses it: a source, its store at the run's resolution, and a named split of its classes."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -127,19 +127,23 @@ class Dataset:
         assert part in PARTS, part
         store = self.store
         left_out = {"", None if unknown else self.source.unknown_label}  # "": nobody has labelled it
-        names = [name for name in self.split.classes[part] if name not in left_out]
-        chosen = np.isin(store.class_names, np.array(names, dtype=str))[store.labels]
-        if self.split.images is not None:
-            chosen &= np.isin(store.image_names, np.array(list(self.split.images[part]), dtype=str))
-        table = ClassTable.build(
-            store.labels, store.class_names.tolist(), store.class_groups.tolist(), np.flatnonzero(chosen)
-        )
+        chosen = self.images_of(part, left_out)
+        table = ClassTable.build(store.labels, store.class_names.tolist(), store.class_groups.tolist(), chosen)
         if not table.n_classes:
             raise UserError(f"dataset.split={self.split.name}: its {part} part holds no classes of {self.name}")
         symmetries = self.symmetries_of(part)
         if symmetries == "none":
             return table
         return table.with_symmetries(SYMMETRIES[symmetries], stride=len(store.labels))
+
+    def images_of(self, part: str, left_out: Collection[str | None] = ()) -> np.ndarray:
+        """The indices of a part's images, labelled or not; of those in the store, without symmetries."""
+        store = self.store
+        names = [name for name in self.split.classes[part] if name not in left_out]
+        chosen = np.isin(store.class_names, np.array(names, dtype=str))[store.labels]
+        if self.split.images is not None:
+            chosen &= np.isin(store.image_names, np.array(list(self.split.images[part]), dtype=str))
+        return np.flatnonzero(chosen)
 
     def unlabelled(self) -> np.ndarray:
         """The indices of the images that nobody has labelled, in the source's order."""

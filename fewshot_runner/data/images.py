@@ -6,6 +6,8 @@ Shapes: I images, B indices, C channels, H and W pixels.
 import torch
 from torch import Tensor
 
+from fewshot_runner.data.transfer import sent
+
 SYMMETRIES = {
     "none": ("rot000",),
     "rotations": ("rot000", "rot090", "rot180", "rot270"),
@@ -21,14 +23,6 @@ def symmetry_permutations(size: int) -> Tensor:
     pixel = torch.arange(size * size).view(size, size)
     turned = [pixel.rot90(k) for k in range(4)] + [pixel.flip(1).rot90(k) for k in range(4)]
     return torch.stack(turned).flatten(1)
-
-
-def sent(pixels: Tensor, device: torch.device | None) -> Tensor:
-    """To `device`, or where they are for None. A GPU copies from page-locked memory while it computes."""
-    if device is None:
-        return pixels
-    crossing = pixels.device.type == "cpu" and device.type == "cuda"
-    return (pixels.pin_memory() if crossing else pixels).to(device, non_blocking=True)
 
 
 class Images:

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from fewshot_runner.data.batch import Batch, Episode
-from fewshot_runner.data.images import Images, sent
+from fewshot_runner.data.images import Images
 from fewshot_runner.data.ragged import RaggedImages
 from fewshot_runner.data.samplers import Sampler
+from fewshot_runner.data.transfer import sent
 from fewshot_runner.data.transforms import Standardise
 from fewshot_runner.randomness import torch_generator
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fewshot_runner.data.decode import centre
-from fewshot_runner.data.images import sent
+from fewshot_runner.data.transfer import sent
 
 
 class RaggedImages:

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from fewshot_runner.data.chance import Chance
+from fewshot_runner.data.transfer import constants, sent
 from fewshot_runner.errors import UserError
 
 PAPER = {"white": 1.0, "black": 0.0}
@@ -61,13 +62,13 @@ class Warp:
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """(B, C, H, W) to the same shape; `generator` is a CPU generator whatever the images' device."""
         grid = functional.affine_grid(
-            self._affine(len(images), generator).to(images.device), list(images.shape), align_corners=False
+            sent(self._affine(len(images), generator), images.device), list(images.shape), align_corners=False
         )  # (B, H, W, 2), coordinates in -1..1
         if self.elastic:
             points = torch.randn(len(images), 2, self.elastic_grid, self.elastic_grid, generator=generator)
             bent = self.chance.draw(len(images), generator).view(-1, 1, 1, 1)
-            points = (2 * self.elastic * points * bent).to(images.device)
-            rows, columns = (bicubic_weights(self.elastic_grid, size).to(images.device) for size in images.shape[-2:])
+            points = sent(2 * self.elastic * points * bent, images.device)
+            rows, columns = (bicubic_weights(self.elastic_grid, size, images.device) for size in images.shape[-2:])
             field = rows @ points @ columns.T  # (B, 2, H, W)
             grid = grid + field.permute(0, 2, 3, 1)
         if self.background in BEYOND:
@@ -99,13 +100,13 @@ class Warp:
 
 
 @functools.cache
-def bicubic_weights(points: int, size: int) -> Tensor:
+def bicubic_weights(points: int, size: int, device: torch.device) -> Tensor:
     """(size, points): each of `size` pixels as a weighted sum of control points that span them from end to end.
 
     Interpolation is linear in the points, so a field is two small products of matrices.
     """
     identity = torch.eye(points)[None, None]
-    return functional.interpolate(identity, (size, points), mode="bicubic", align_corners=True)[0, 0]
+    return functional.interpolate(identity, (size, points), mode="bicubic", align_corners=True)[0, 0].to(device)
 
 
 class Chain:
@@ -138,19 +139,19 @@ class Standardise:
             raise UserError(f"std={std}: every channel's standard deviation must be above 0")
         self.invert = invert
         self.centre = centre
-        self.mean = None if mean is None else torch.tensor(mean).view(-1, 1, 1)
-        self.std = None if std is None else torch.tensor(std).view(-1, 1, 1)
+        self.mean = None if mean is None else tuple(mean)
+        self.std = None if std is None else tuple(std)
 
     def __call__(self, images: Tensor) -> Tensor:
-        """(B, C, H, W) to the same shape."""
+        """(B, C, H, W) to the same shape and type, also within mixed precision."""
         if self.invert:
             images = 1 - images
         if self.centre:
             images = centred(images)
         if self.mean is not None:
-            images = images - self.mean.to(images.device)
+            images = images - constants(self.mean, images.device)
         if self.std is not None:
-            images = images / self.std.to(images.device)
+            images = images / constants(self.std, images.device)
         return images
 
 
@@ -166,8 +167,6 @@ def centred(images: Tensor) -> Tensor:
     total = light.sum(dim=(1, 2)).clamp(min=torch.finfo(light.dtype).tiny)
     places = [torch.arange(1 - size, size, 2, device=images.device) / size for size in (width, height)]  # in -1..1
     x, y = ((light.sum(dim=1 + k) * at).sum(dim=1) / total for k, at in enumerate(places))  # (B,) each
-    identity = torch.eye(2, device=images.device).expand(len(images), 2, 2)
-    grid = functional.affine_grid(
-        torch.cat([identity, torch.stack([x, y], dim=1)[..., None]], dim=2), list(images.shape), align_corners=False
-    )
+    x, y = places[0] + x[:, None], places[1] + y[:, None]  # (B, W), (B, H): where each pixel comes from
+    grid = torch.stack([x[:, None].expand(-1, height, -1), y[:, :, None].expand(-1, -1, width)], dim=-1)
     return functional.grid_sample(images, grid, align_corners=False)

@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 import fewshot_runner
 from fewshot_runner.data.batch import Episode
+from fewshot_runner.runs import RunFolder
 
 
 @pytest.fixture
@@ -71,6 +73,20 @@ def test_predictions_agree_with_an_episode_made_by_hand(fsl, trained, pictures, 
         assert [entry["class"] for entry in ranking] == [names[n] for n in scores.argsort(descending=True)]
         for entry in ranking:
             assert entry["score"] == pytest.approx(float(scores[names.index(entry["class"])]), abs=1e-5)
+
+
+def test_predict_normalises_as_the_best_step_was_chosen(fsl, copied, pictures):
+    run = RunFolder(copied("maml"))
+    config = run.read_config()
+    assert config["eval"]["bn_mode"] == "support"
+    words = ("predict", run.path, pictures / "queries", "--support", pictures / "support", "--json")
+    chosen = json.loads(fsl(*words).out)
+    config["eval"]["bn_mode"] = "transductive"  # of what it was allowed to see, the support is left
+    (run.path / "config.yaml").write_text(yaml.safe_dump(config))
+    assert json.loads(fsl(*words).out) == chosen
+    config["eval"]["bn_mode"] = "running"
+    (run.path / "config.yaml").write_text(yaml.safe_dump(config))
+    assert json.loads(fsl(*words).out) != chosen
 
 
 def test_predict_in_its_three_forms(fsl, trained, pictures):

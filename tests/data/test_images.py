@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from fewshot_runner.data.classes import ClassTable
-from fewshot_runner.data.images import SYMMETRIES, Images, sent, symmetry_permutations
+from fewshot_runner.data.images import SYMMETRIES, Images, symmetry_permutations
+from fewshot_runner.data.transfer import sent
 
 # What each name means: mirror left and right first, then turn counter-clockwise.
 TURNED = {

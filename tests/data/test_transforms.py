@@ -16,6 +16,7 @@ from torchvision.transforms.functional import normalize
 from fewshot_runner.data.transforms import Chain, Standardise, Warp, bicubic_weights, centred
 from fewshot_runner.errors import UserError
 
+CPU = torch.device("cpu")
 EACH = {
     "rotation": {"rotation": 20.0},
     "shear": {"shear": 0.3},
@@ -268,7 +269,7 @@ def test_the_elastic_field_is_bounded_and_smooth_between_its_control_points():
 @pytest.mark.parametrize(("points", "height", "width"), [(5, 28, 28), (2, 9, 16), (7, 33, 5)])
 def test_a_field_of_two_products_equals_torch_in_two_dimensions(points, height, width):
     control = torch.randn(3, 2, points, points, generator=generator())
-    field = bicubic_weights(points, height) @ control @ bicubic_weights(points, width).T
+    field = bicubic_weights(points, height, CPU) @ control @ bicubic_weights(points, width, CPU).T
     expected = functional.interpolate(control, (height, width), mode="bicubic", align_corners=True)
     torch.testing.assert_close(field, expected, atol=1e-5, rtol=1e-5)
 
@@ -433,3 +434,11 @@ def test_standardising_centres_the_ink_after_inverting_and_before_the_mean():
     paper = 1 - ink
     torch.testing.assert_close(Standardise(invert=True, centre=True, mean=[0.5])(paper), centred(1 - paper) - 0.5)
     assert torch.equal(Standardise(invert=True)(paper), 1 - paper)
+
+
+def test_mixed_precision_shows_the_network_the_same_picture():
+    images = drawings()
+    standardise = Standardise(centre=True, mean=[0.1], std=[0.3])
+    expected = standardise(images)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(standardise(images), expected)

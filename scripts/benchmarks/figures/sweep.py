@@ -1,4 +1,4 @@
-"""A sweep of 20 jobs of ten steps: against 20 commands."""
+"""A sweep of 20 jobs of ten steps and a short test: against 20 commands."""
 
 import subprocess
 import tempfile
@@ -11,8 +11,8 @@ from benchmarks.measuring import Bench, Contestant, Figure, race, speedup
 JOBS = 20
 SETTINGS = (
     "method=prototypical_episodic", "model=conv4", "dataset=glyphs", "dataset.tests=null", "method.sampler.n_way=5",
-    "method.sampler.n_query=15", "trainer.max_steps=10", "trainer.val_every=10", "trainer.val_episodes=50",
-    "eval.episodes=200",
+    "method.sampler.n_query=15", "trainer.max_steps=10", "trainer.val_every=10", "trainer.val_episodes=10",
+    "eval.episodes=20",
 )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from fewshot_runner import atomic
 from fewshot_runner.errors import UserError
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+SECTIONS = ("choices", "dataset", "model", "method", "episode", "hardware", "trainer", "eval")  # of every run's config
 RUNNING, DONE, STOPPED, PRUNED, FAILED = "running", "done", "stopped", "pruned", "failed"
 
 
@@ -78,13 +79,18 @@ class RunFolder:
         return f"{self.path.parent.name}/{self.path.name}"
 
     def read_config(self) -> dict[str, Any]:
-        """The resolved config, plain values."""
+        """The resolved config, plain values, with every section of `SECTIONS`; raises `UserError`."""
         try:
             content = yaml.load(self.config.read_text(), Loader=LOADER)
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise UserError(f"{self.config}: cannot be read ({error}); the run folder is damaged") from error
         if not isinstance(content, dict):
             raise UserError(f"{self.config}: holds no config; the run folder is damaged")
+        if missing := [section for section in SECTIONS if not isinstance(content.get(section), dict)]:
+            raise UserError(
+                f"{self.config}: no config of a run ({', '.join(missing)} not found); the run folder is damaged, or "
+                "another program's"
+            )
         return content
 
     def read_status(self) -> dict[str, Any]:

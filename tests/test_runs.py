@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from fewshot_runner.errors import UserError
-from fewshot_runner.runs import DONE, FAILED, RUNNING, RunFolder
+from fewshot_runner.runs import DONE, FAILED, RUNNING, SECTIONS, RunFolder
 
 
 @pytest.fixture
@@ -77,6 +77,18 @@ def test_opening_what_is_no_run_says_why(run, tmp_path):
         RunFolder.open(tmp_path)
     run.write_status(RUNNING, step=0, seconds=0.0)
     assert RunFolder.open(str(run.path)).path == run.path
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+@pytest.mark.parametrize("content", [None, 3, "x", []])
+def test_a_config_without_a_section_of_every_run_is_refused_by_name(run, section, content):
+    whole = {name: {"a": 1} for name in SECTIONS}
+    run.config.write_text(json.dumps(whole))
+    assert run.read_config() == whole
+    damaged = {**whole, section: content} if content is not None else {k: v for k, v in whole.items() if k != section}
+    run.config.write_text(json.dumps(damaged))
+    with pytest.raises(UserError, match=rf"{run.config}: no config of a run \({section} not found\)"):
+        run.read_config()
 
 
 def test_status_keeps_its_start_and_gains_a_reason(run, monkeypatch):

@@ -65,19 +65,32 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
 
 
 def selected(options: argparse.Namespace) -> tuple[list[Record], list[Ranking], list[str]]:
-    """The runs that the command line chooses, their rankings, and what is no run, which is also said at once."""
+    """The runs that the command line chooses, their rankings, and what is no run, which is also said at once.
+
+    Raises `UserError` where there are none: a comparison of nothing looks like one that has found nothing amiss.
+    """
     records, skipped = find_records(options.runs)
     for line in skipped:
         print(f"skipped: {line}", file=sys.stderr)
+    if not records:
+        places = " ".join(map(str, options.runs))
+        raise UserError(f"{places}: no runs in there; give the folder that fsl train wrote to")
     baseline = None if options.baseline is None else find_baseline(records, options.baseline)
     of_run, of_test = conditions(options.where, records)
+    is_about_tests = any(condition.startswith("test") for condition in options.where)
+
+    def has_wanted(record: Record) -> bool:
+        return not is_about_tests or any(map(of_test, record.results))
+
     kept = [record for record in records if of_run(record)]
+    if not any(map(has_wanted, kept)):
+        looked_for = " ".join(f"--where {condition}" for condition in options.where)
+        count = f"{len(records)} runs do" if len(records) > 1 else "run does"
+        raise UserError(f"{looked_for}: the {count} not match; without it fsl compare shows what there is")
     if baseline is not None and baseline not in kept:
         kept.append(baseline)
     rankings = rank(kept, baseline=baseline, forced=options.force, wanted=of_test)
-    if any(condition.startswith("test") for condition in options.where):
-        kept = [record for record in kept if any(map(of_test, record.results))]
-    return kept, rankings, skipped
+    return [record for record in kept if has_wanted(record)], rankings, skipped
 
 
 def conditions(
@@ -99,7 +112,7 @@ def conditions(
             of_test.append((key.removeprefix(OF_TEST), value.split(",")))
         elif key == "state" or key in settings:
             of_run.append((settings.get(key, key), value.split(",")))
-        elif records:
+        else:
             known = ["state", "test", *settings, *(f"{OF_TEST}{field}" for field in fields)]
             raise UserError(f"--where {condition}: no run has such a key{_near(key, known)}")
 

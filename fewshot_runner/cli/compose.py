@@ -29,7 +29,8 @@ from fewshot_runner.errors import UserError
 from fewshot_runner.report.config import flatten
 
 VERSION_BASE = "1.3"
-OUTSIDE = ("hydra", "sweep", "launcher")  # of a run: how it comes about, which its own config does not say
+OF_SWEEPS = ("sweep", "launcher")
+OUTSIDE = ("hydra", *OF_SWEEPS)  # of a run: how it comes about, which its own config does not say
 OmegaConf.register_new_resolver("abspath", lambda path: str(Path(path).expanduser().absolute()), replace=True)
 
 
@@ -137,6 +138,8 @@ def as_user_error(error: Exception, keys: Sequence[str] | None = None) -> UserEr
     message = str(error).strip() or str(error.__cause__)
     if found := re.search(r"Could not override '([^']+)'", message):
         key = found.group(1)
+        if key.startswith(tuple(f"{group}." for group in OF_SWEEPS)):
+            return UserError(f"{key}: {where_else(key)}")
         return UserError(f"{key}: there is no such key{nearest_key(key, known_keys() if keys is None else keys)}")
     if isinstance(error, MissingMandatoryValue):
         return UserError(f"{error.full_key} is missing; set it, as in {error.full_key}=...")
@@ -149,6 +152,18 @@ def as_user_error(error: Exception, keys: Sequence[str] | None = None) -> UserEr
                                                                     "provider=", "Set the environment"))]  # fmt: skip
     where = f"{key}: " if (key := getattr(error, "full_key", None)) else ""
     return UserError(where + "\n".join(lines[:12]))
+
+
+def where_else(key: str) -> str:
+    """Of which members of its group a key is that the chosen one does not have; else the nearest of all their keys."""
+    group = key.split(".")[0]
+    members = {
+        f"{group}={file.stem}": list(flatten(yaml.safe_load(file.read_text()), f"{group}."))
+        for file in sorted((conf_dir() / group).glob("*.yaml"))
+    }
+    if having := [member for member, keys in members.items() if key in keys]:
+        return f"belongs to {', '.join(having)}; give that as well, or leave {key} out"
+    return f"there is no such key{nearest_key(key, [key for keys in members.values() for key in keys])}"
 
 
 def nearest_key(key: str, known: Sequence[str]) -> str:

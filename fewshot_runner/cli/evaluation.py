@@ -1,13 +1,16 @@
 """Evaluating a trained run under a config that may differ from its own."""
 
+import json
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 from fewshot_runner.cli.build import Builder
 from fewshot_runner.cli.compose import overlay
-from fewshot_runner.cli.protocols import OF_KNOWN_CLASSES
+from fewshot_runner.cli.protocols import HEEDED, OF_KNOWN_CLASSES
 from fewshot_runner.cli.session import build, held
 from fewshot_runner.cli.trained import load_trained
+from fewshot_runner.data.dataset import Dataset
 from fewshot_runner.engine.evaluate import evaluate
 from fewshot_runner.engine.log import Narrator
 from fewshot_runner.engine.stopping import StopRequest
@@ -27,13 +30,14 @@ def evaluate_run(run: RunFolder, overrides: list[str]) -> list[dict[str, Any]]:
     trained = load_trained(run, hardware=config["hardware"])
     with held(run), StopRequest() as stop:
         builder = build(config, Narrator(), stop)
-        refuse_trained_classes(builder, trained.checkpoint, {**saved, "hardware": config["hardware"]})
+        stamp = builder.stamp()
+        refuse_trained_classes(builder, stamp, trained.checkpoint, {**saved, "hardware": config["hardware"]})
+        stamp |= shown_otherwise(config, saved)
         builder.plan.check_method(trained.method)
         results = []
         for name, protocol in builder.tests().items():
             evaluation = evaluate(trained.method, protocol, hardware=builder.hardware, between=stop.check)
-            step = trained.checkpoint["step"]
-            results.append(keep_result(evaluation, name, run, stamp=builder.stamp(), step=step))
+            results.append(keep_result(evaluation, name, run, stamp=stamp, step=trained.checkpoint["step"]))
         summary = run.read_summary()
         run.write_summary({**summary, "results": merge(summary["results"], results)})
     return results
@@ -62,12 +66,44 @@ def evaluation_config(saved: dict[str, Any], overrides: list[str]) -> dict[str, 
         config["dataset"] = {**config["dataset"], **kept}
     if any(key.split(".")[0] in ("episode", "eval") for key in given):
         config["dataset"] = {**config["dataset"], "tests": {}}
+    refuse_unheeded_shape(config, overrides)
     return config
 
 
-def refuse_trained_classes(builder: Builder, checkpoint: dict[str, Any], saved: dict[str, Any]) -> None:
+def refuse_unheeded_shape(config: dict[str, Any], overrides: list[str]) -> None:
+    """Raises `UserError` where an override asks for a shape of episodes under a protocol that draws none of it.
+
+    What the run's own config says of episodes is no such wish, nor is the shape that takes all classes.
+    """
+    protocol = config["eval"]["protocol"]
+    heeded = HEEDED.get(protocol, ())
+    for override in overrides:
+        group, _, setting = override.lstrip("+~").split("=")[0].partition(".")
+        setting = setting or "n_way"  # what a choice of the group is mostly about
+        takes_all = setting == "n_way" and config["episode"]["n_way"] == "all"
+        if group == "episode" and setting not in heeded and not takes_all:
+            raise UserError(
+                f"{override}: eval.protocol={protocol} draws no episodes of a shape, so this would change nothing; "
+                "leave it out, or add eval.protocol=episodes for a few-shot test, whose classes must be others than "
+                "those of training"
+            )
+
+
+def shown_otherwise(config: dict[str, Any], saved: dict[str, Any]) -> dict[str, str]:
+    """What a result says where the network is shown images otherwise than in its own run, else nothing.
+
+    A setting that the run of an earlier version does not know stood at its default.
+    """
+    defaults = {name: parameter.default for name, parameter in signature(Dataset).parameters.items()}
+    now, own = ({**defaults, **each["dataset"]} for each in (config, saved))
+    changed = [f"{key}={json.dumps(now[key])}" for key in SEEN_BY_THE_NETWORK if now[key] != own[key]]
+    return {"shown": " ".join(changed)} if changed else {}
+
+
+def refuse_trained_classes(
+    builder: Builder, stamp: dict[str, Any], checkpoint: dict[str, Any], saved: dict[str, Any]
+) -> None:
     """Raises `UserError` where the test would show classes that the run was trained or selected on."""
-    stamp = builder.stamp()
     of_other_images = {test.protocol for test in builder.plan.tests.values()} <= set(
         OF_KNOWN_CLASSES
     )  # which the run's own split keeps apart

@@ -16,6 +16,7 @@ def run(arguments: list[str]) -> None:
     parser.add_argument("-o", "--output", type=Path, help="the folder to write to (default: RUN/export)")
     options = parser.parse_args(arguments)
     folder = RunFolder.open(options.run)
+    folder.read_config()  # refused where it is damaged: weights without their config are of no use
     output = options.output or folder.path / "export"
 
     from safetensors.torch import save_file  # late: a wrong folder is refused without torch

@@ -14,8 +14,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from fewshot_runner.engine.stopping import Pruned, Watch, merit
 from fewshot_runner.errors import RunFailed, UserError
 from fewshot_runner.report.config import flatten
@@ -137,19 +135,11 @@ def _finished(job: Job) -> RunFolder:
             return session.start(dict(job.config), list(job.overrides), watch=job.watch)
         if state == DONE:
             return run
-        if is_free(run):
+        try:
             session.resume(run, watch=job.watch)
             return run
-        time.sleep(SECONDS_BETWEEN_LOOKS)
-
-
-def is_free(run: RunFolder) -> bool:
-    """Whether no process is at work on `run`."""
-    try:
-        with FileLock(run.lock, timeout=0):
-            return True
-    except Timeout:
-        return False
+        except session.Busy:  # to ask beforehand would not help: another may come in between
+            time.sleep(SECONDS_BETWEEN_LOOKS)
 
 
 @contextlib.contextmanager

@@ -25,6 +25,8 @@ KINDS: dict[str, type[Protocol]] = {
     "verification": Verification,
     "retrieval": Retrieval,
 }
+# What of an episode's shape changes the figures of a protocol; of the others nothing does.
+HEEDED = {"episodes": ("n_way", "n_shot", "n_query", "within_group"), "closed_set": ("n_shot",)}
 OF_KNOWN_CLASSES = ("closed_set", "retrieval")  # whose parts share classes and differ in images
 
 

@@ -33,6 +33,10 @@ PLACES = (
 )  # fmt: skip
 
 
+class Busy(UserError):
+    """Another process is at work on the run."""
+
+
 def start(config: dict[str, Any], overrides: list[str], *, watch: Watch | None = None) -> RunFolder:
     """A new run. The run folder is claimed last, once nothing that the user gave can be refused any more.
 
@@ -55,15 +59,15 @@ def start(config: dict[str, Any], overrides: list[str], *, watch: Watch | None =
 
 
 def resume(run: RunFolder, *, watch: Watch | None = None) -> None:
-    """Goes on from the last checkpoint of `run`; `watch` as in `start`."""
+    """Goes on from the last checkpoint of `run`; `watch` as in `start`. Raises `Busy`."""
     narrator = Narrator()
     with held(run), StopRequest() as stop:
+        config = run.read_config()
         if run.read_status().get("state") == DONE:
             narrator.say(f"{run.path} is done already")
             report(run)
             return
         run.sweep()
-        config = run.read_config()
         _train(run, config, build(config, narrator, stop).experiment(), narrator, stop, watch)
 
 
@@ -134,9 +138,13 @@ def build(config: dict[str, Any], narrator: Narrator, stop: StopRequest) -> Buil
 
 @contextmanager
 def held(run: RunFolder) -> Iterator[None]:
-    """Keeps other processes from training in the same folder."""
+    """Keeps other processes from training in the same folder; raises `Busy` where one does."""
+    lock = FileLock(run.lock, timeout=0)
     try:
-        with FileLock(run.lock, timeout=0):
-            yield
+        lock.acquire()
     except Timeout as error:
-        raise UserError(f"{run.path}: another process is at work on this run") from error
+        raise Busy(f"{run.path}: another process is at work on this run") from error
+    try:
+        yield
+    finally:
+        lock.release()

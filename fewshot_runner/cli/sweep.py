@@ -56,6 +56,7 @@ class Sweep:
         self.open: dict[str, list[tuple[Entry, Proposal]]] = {}  # by fingerprint: under way, and their doubles
         self.traces: list[str] = []
         self.total: int | None = None
+        self.monitor: str | None = None  # of the first job
 
     def run(self) -> None:
         code = 0
@@ -93,12 +94,22 @@ class Sweep:
     def _plan(self, proposal: Proposal) -> tuple[Proposal, Entry, Job | None]:
         try:
             config = compose(proposal.overrides, config_dir=self.config_dir)
+            self._check_monitor(config["trainer"]["monitor"])
         except UserError as error:
             entry = self.manifest.plan(proposal.number, proposal.overrides, None)
             entry["reason"] = str(error)
             return proposal, entry, None
         job = Job(proposal.number, proposal.overrides, config, fingerprint(config), proposal.watch)
         return proposal, self.manifest.plan(proposal.number, proposal.overrides, job.fingerprint), job
+
+    def _check_monitor(self, monitor: str) -> None:
+        """Raises `UserError` where a search that learns from validation figures would be told of two kinds of them."""
+        self.monitor = self.monitor or monitor
+        if self.search.adaptive and monitor != self.monitor:
+            raise UserError(
+                f"trainer.monitor={monitor}: this search compares validation figures, and began with {self.monitor}; "
+                "give one trainer.monitor, or set sweep=grid or sweep=random"
+            )
 
     def _jobs(self) -> Iterator[Job]:
         """The jobs that have something left to do."""
@@ -169,9 +180,9 @@ class Sweep:
 
 
 def best_of(jobs: Sequence[Entry]) -> Entry | None:
-    """The finished job with the best validation figure, where more than one took the same test."""
+    """The finished job with the best validation figure, where there are more, of one test and one kind of figure."""
     done = [job for job in jobs if job["state"] == DONE and job.get("result") and job.get("validation") is not None]
-    if len(done) < 2 or len({test_of(job) for job in done}) > 1:
+    if len(done) < 2 or len({(test_of(job), job["monitor"]) for job in done}) > 1:
         return None
     return max(done, key=objective)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from fewshot_runner.errors import UserError
 
 HOST = "127.0.0.1"
+EVENTS = "*tfevents*"  # the names by which TensorBoard knows its files
 
 
 def run(arguments: list[str]) -> None:
@@ -17,6 +18,9 @@ def run(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     if not Path(options.folder).is_dir():
         raise UserError(f"{options.folder}: there is no such folder; fsl train makes outputs/")
+
+    if next(Path(options.folder).rglob(EVENTS), None) is None:
+        raise UserError(f"{options.folder}: no runs below this folder, so nothing to show; fsl train makes some")
 
     from tensorboard import program  # late: takes a second
 

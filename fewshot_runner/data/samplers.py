@@ -175,15 +175,24 @@ def check_episode(
             if value == "all":
                 remedy = "; all is for the protocol closed_set" * (key == "n_shot")
             raise UserError(f"{key}={value}: give a whole number of 1 or more{remedy}")
+    given = n_way
     if n_way == "all":
         if within_group:
             raise UserError("n_way=all and within_group=true exclude each other: groups differ in size")
         n_way = classes.n_classes
+    largest = int(classes.group_sizes.max(initial=0)) if within_group else classes.n_classes
+    where = "the largest group" if within_group else part
+    if largest < 2:
+        remedy = "add classes, or classify your images with fsl predict and a run that is trained"
+        if classes.n_classes > 1:
+            remedy = "set within_group=false, or add classes to a group"
+        raise UserError(
+            f"n_way={given}: {where} has only {largest} {'class' if largest == 1 else 'classes'}, and an episode needs "
+            f"at least 2 to tell apart; {remedy}"
+        )
     if n_way < 2:
         raise UserError(f"n_way={n_way}: an episode needs at least 2 classes to tell apart")
-    largest = int(classes.group_sizes.max(initial=0)) if within_group else classes.n_classes
     if n_way > largest:
-        where = "the largest group" if within_group else part
         raise UserError(f"n_way={n_way}: {where} has only {largest} classes; lower n_way to {largest} or less")
     smallest = smallest_class(classes, n_way=n_way, within_group=within_group)
     if classes.sizes[smallest] < n_shot + n_query:

@@ -73,7 +73,8 @@ class Experiment:
     """A run's parts. `tests` builds the test protocols by name: called after training, so nothing sees them before.
 
     `schedules` gives the factors of the optimiser's options by name ("lr"). `stamp` is kept in every checkpoint and
-    result: data set, split, and the split's hash. `classes` names what a trained head answers with, in its order.
+    result: data set, split, and the hashes of the split and of the list of images. `classes` names what a trained head
+    answers with, in its order.
     """
 
     method: Method
@@ -123,8 +124,13 @@ class Experiment:
         }
 
     def check_stamp(self, state: dict[str, Any]) -> None:
-        """Raises `UserError` where a checkpoint was made with other data than stands here now."""
-        changed = [f"{key} was {state[key]}, is {value}" for key, value in self.stamp.items() if state[key] != value]
+        """Raises `UserError` where a checkpoint was made with other data than stands here now.
+
+        What a checkpoint of an earlier version does not say is taken to be the same.
+        """
+        changed = [
+            f"{key} was {state[key]}, is {value}" for key, value in self.stamp.items() if state.get(key, value) != value
+        ]
         if changed:
             raise UserError(
                 f"the data has changed since this checkpoint was written ({'; '.join(changed)}); "

@@ -16,7 +16,7 @@ from fewshot_runner.randomness import torch_seed
 
 
 class NotFinite(RunFailed):
-    """The loss became infinite or not a number. No checkpoint holds what came of it."""
+    """A loss, a weight or a validation figure is infinite or not a number. No checkpoint holds what came of it."""
 
     exit_code = 4
 
@@ -41,6 +41,9 @@ def fit(
         check_finite({name: float(total) for name, total in progress.totals.items()}, progress.step)
         if not all(parameter.isfinite().all() for parameter in method.parameters()):
             check_finite({"a weight": math.nan}, progress.step)
+        for name, buffer in method.named_buffers():  # statistics of batch norm, which may overflow before a weight does
+            if not buffer.isfinite().all():
+                check_finite({name: float(buffer[~buffer.isfinite()][0])}, progress.step)
 
     def keep_state() -> None:
         check_sound()
@@ -79,6 +82,7 @@ def fit(
             paused = time.perf_counter()
             check_sound()
             val_figures = validate()
+            check_finite({f"validation {name}": value for name, value in val_figures.items()}, progress.step)
             log.validation(progress.step, val_figures)
             if stopping.improves(val_figures, progress.step):
                 checkpoints.save_best(experiment.best_state())

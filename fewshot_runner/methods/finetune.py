@@ -63,10 +63,12 @@ class Finetune(EmbeddingMethod, Classifier):
         return self.backbone(images).float()  # (B, D)
 
     def recognise(self, images: Tensor) -> Tensor:
-        return self.head(self.embed(images))  # (B, n_classes)
+        features = self.embed(images)
+        with full_precision(features):
+            return self.head(features)  # (B, n_classes)
 
     def loss(self, batch: Batch) -> Tensor:
-        return functional.nll_loss(self.recognise(batch.images).float().log_softmax(-1), batch.labels)
+        return functional.nll_loss(self.recognise(batch.images).log_softmax(-1), batch.labels)
 
     def score(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Tensor:
         support, query = functional.normalize(support, dim=-1), functional.normalize(query, dim=-1)

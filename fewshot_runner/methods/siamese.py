@@ -76,8 +76,8 @@ def balanced_loss(logits: Tensor, same: Tensor, same_group: Tensor, weights: Ten
     """Binary cross-entropy of pair logits, averaged within each kind of pair and then over the kinds.
 
     Same-class pairs weigh as much as different-class pairs; among the latter, those within a group as much as those
-    across. A kind that does not occur leaves its weight to the others of its half. `same`, `same_group` (booleans)
-    and `weights` have the shape of `logits`.
+    across. A kind that does not occur leaves its weight to the others of its half; without any pair the loss is 0.
+    `same`, `same_group` (booleans) and `weights` have the shape of `logits`.
     """
     each = functional.binary_cross_entropy_with_logits(logits, same.to(logits.dtype), reduction="none")
     weights = torch.ones_like(each) if weights is None else weights
@@ -92,4 +92,4 @@ def balanced_loss(logits: Tensor, same: Tensor, same_group: Tensor, weights: Ten
     far, has_far = mean_over(~same & ~same_group)
     negative = (near + far) / (has_near + has_far).clamp(min=1)
     has_negative = torch.maximum(has_near, has_far)
-    return (positive + negative) / (has_positive + has_negative)
+    return (positive + negative) / (has_positive + has_negative).clamp(min=1)

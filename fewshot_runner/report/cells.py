@@ -16,7 +16,8 @@ MANY_SETTINGS = "settings, then what differs"
 def run_text(group: Group) -> str:
     """Folders are named by time and chance, so that the last part alone finds a run."""
     more = f" +{len(group.records) - 1}" if len(group.records) > 1 else ""
-    repeats = f" ({len(group.repeats)} older)" if group.repeats else ""
+    count = len(group.repeats)
+    repeats = f" ({count} repeat{'s' * (count > 1)})" if count else ""
     return f"{group.records[0].run.path.name}{more}{repeats}"
 
 

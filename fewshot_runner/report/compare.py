@@ -25,7 +25,7 @@ LEGEND = (
     "±: half of a 95 % interval, over tasks unless it says over seeds. difference: to the run marked *, in points, "
     "task by task; p: of the two-sided test (paired t-test over tasks; where there are several seeds, over tasks and "
     "seeds), and Holm's for all rows of a table. A single run stands for itself: another seed may do better or worse. "
-    "Of runs that are the same to the seed the newest counts; +n: further seeds.\n"
+    "Of runs that are the same to the seed the newest with results counts; +n: further seeds.\n"
     "to tell apart: what it would take for a power of 0.8 at the level 0.05, were the difference as it was measured."
 )
 

@@ -9,8 +9,8 @@ from fewshot_runner.report.settings import SEED, compared
 
 @dataclass(frozen=True)
 class Group:
-    """The runs of one experiment, one a seed, in the order of the seeds. `repeats` are older runs of the same seeds:
-    the same numbers again, which would make the spread across seeds look smaller than it is.
+    """The runs of one experiment, one a seed, in the order of the seeds. `repeats` are other runs of the same seeds:
+    the same numbers again, which would make the spread across seeds look smaller than it is, or none.
     """
 
     records: Sequence[Record]
@@ -35,16 +35,35 @@ class Group:
 
 
 def group_runs(records: Iterable[Record]) -> list[Group]:
-    """Groups in the order of their oldest runs. `records` come oldest first; the newest run of a seed counts."""
-    experiments: dict[frozenset[tuple[str, str]], dict[str, list[Record]]] = {}
+    """Groups in the order of their oldest runs. `records` come oldest first; of a seed the newest run with results
+    counts, so that a failed one hides no figure.
+    """
+    experiments: dict[frozenset[tuple[str, str]], list[Record]] = {}
     for record in records:
         settings = compared(record.settings)
-        seed = repr(settings.pop(SEED, None))
+        settings.pop(SEED, None)
         key = frozenset((name, repr(value)) for name, value in settings.items())
-        experiments.setdefault(key, {}).setdefault(seed, []).append(record)
-    return [_group(of_seed) for of_seed in experiments.values()]
+        experiments.setdefault(key, []).append(record)
+    return [_group(runs) for alike in experiments.values() for runs in _by_images(alike)]
 
 
-def _group(of_seed: dict[str, list[Record]]) -> Group:
-    records = sorted((runs[-1] for runs in of_seed.values()), key=lambda record: (str(type(record.seed)), record.seed))
-    return Group(records, [record for runs in of_seed.values() for record in runs[:-1]])
+def _by_images(records: Sequence[Record]) -> list[list[Record]]:
+    """Runs of the same settings on other images are no repeats: `records` by the images of their results.
+
+    Those without results belong to the newest images.
+    """
+    by_images: dict[str | None, list[Record]] = {}
+    for record in records:
+        if record.results:
+            by_images.setdefault(record.results[0].get("images_hash"), []).append(record)
+    newest = list(by_images.values())[-1] if by_images else by_images.setdefault(None, [])
+    newest.extend(record for record in records if not record.results)
+    return list(by_images.values())
+
+
+def _group(records: Sequence[Record]) -> Group:
+    of_seed: dict[str, list[Record]] = {}
+    for record in sorted(records, key=lambda record: bool(record.results)):  # the one that counts comes last
+        of_seed.setdefault(repr(record.seed), []).append(record)
+    counting = sorted((runs[-1] for runs in of_seed.values()), key=lambda record: (str(type(record.seed)), record.seed))
+    return Group(counting, [record for runs in of_seed.values() for record in runs[:-1]])

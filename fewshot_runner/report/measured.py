@@ -45,6 +45,8 @@ class Test:
             said.append(f"{n_query} {'query' if n_query == 1 else 'queries'} a class")
         if "split_hash" in self.fields:
             said.append(f"split {self.fields['split_hash']}")
+        if "images_hash" in self.fields:  # which older results do not say: they stand apart, and together
+            said.append(f"images {self.fields['images_hash']}")
         return said
 
 

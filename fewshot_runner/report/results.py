@@ -82,10 +82,13 @@ def results_table(results: Sequence[Mapping[str, Any]], *, title: str) -> Table:
 
 
 def mode_of(result: Mapping[str, Any]) -> str:
-    """What the method was allowed to see: batch norm's statistics and imbalanced queries are said where they differ."""
+    """What the method was allowed to see: batch norm's statistics, imbalanced queries, and images that are shown
+    otherwise than in the run's own config, are said where they differ.
+    """
     bn_mode = result.get("bn_mode", "running")
     mode = result["mode"] if bn_mode in ("running", "transductive") else f"{result['mode']}, bn {bn_mode}"
-    return mode + ", imbalanced" * (result.get("imbalance") is not None)
+    shown = f", shown {result['shown']}" if result.get("shown") else ""
+    return mode + ", imbalanced" * (result.get("imbalance") is not None) + shown
 
 
 def with_interval(result: Mapping[str, Any]) -> str:

@@ -6,13 +6,14 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from fewshot_runner.cli.compose import compose
 from fewshot_runner.cli.main import run
@@ -106,6 +107,22 @@ def copied(tmp_path: Path, trained: Callable) -> Callable[[str], Path]:
         return Path(shutil.copytree(original, tmp_path / "outputs" / original.parent.name / original.name))
 
     return copy_of
+
+
+@pytest.fixture
+def pictures(tmp_path: Path, tiny: Callable) -> Callable[[Sequence[int]], tuple[str, ...]]:
+    """Draws the pictures of these numbers of each of 16 classes; gives the overrides of a tiny run on the folder."""
+    own = [word for word in tiny() if word != "dataset=glyphs" and "dataset.source" not in word]
+
+    def draw(numbers: Sequence[int]) -> tuple[str, ...]:
+        for shade in range(16):
+            folder = tmp_path / "pictures" / f"class{shade:02d}"
+            folder.mkdir(parents=True, exist_ok=True)
+            for number in numbers:
+                Image.new("RGB", (16 + number, 20), (15 * shade, 200, 10 * number)).save(folder / f"{number}.png")
+        return (*own, "dataset=folder", "dataset.split=random", f"dataset.path={tmp_path}/pictures")
+
+    return draw
 
 
 @pytest.fixture

@@ -52,7 +52,6 @@ def test_runs_are_chosen_by_settings_and_state(fsl, outputs):
     assert chosen("method=siamese,pixels", "state=done") == {("siamese", "done"), ("pixels", "done")}
     assert chosen("choices.method=pixels") == {("pixels", "done")}
     assert chosen("trainer.fast=true") == {("siamese", "done"), ("siamese", "failed")}
-    assert chosen("seed=7") == set()
     assert chosen("trainer.clip=null", "seed=1") == {("siamese", "failed"), ("pixels", "done")}
 
 
@@ -69,6 +68,25 @@ def test_unknown_keys_are_refused_with_the_nearest(refused, outputs):
     assert "KEY=VALUE" in refused("compare", outputs, "--where", "method")
     assert "did you mean seconds" in refused("compare", outputs, "--sort", "second")
     assert "--baseline" in refused("compare", outputs, "--baseline", "nowhere")
+
+
+@pytest.mark.parametrize("form", [[], ["--json"], ["--csv"]])
+def test_nothing_found_is_refused_with_what_was_looked_for(refused, outputs, tmp_path, form):
+    for conditions in (["seed=7"], ["test=2way1shot"], ["seed=1", "state=running"], ["seed=1,7", "test.n_way=3"]):
+        words = [word for condition in conditions for word in ("--where", condition)]
+        assert " ".join(words) in refused("compare", outputs, *words, *form)
+        assert " ".join(words) in refused("compare", outputs, *words, *form, "--baseline", "20260101-000000-abcdef")
+    (tmp_path / "empty").mkdir()
+    assert f"{tmp_path}/empty: no runs" in refused("compare", tmp_path / "empty", *form)
+    assert f"{tmp_path}/empty: no runs" in refused("compare", tmp_path / "empty", "--where", "method=siamese", *form)
+
+
+def test_a_folder_of_damaged_runs_alone_is_refused_and_they_are_named(refused, tmp_path):
+    (tmp_path / "outputs" / "half").mkdir(parents=True)
+    (tmp_path / "outputs" / "half" / "config.yaml").write_text("seed: 0")
+    said = refused("compare", tmp_path / "outputs")
+    assert "skipped: " in said
+    assert "no runs" in said
 
 
 def test_rankings_are_sorted(fsl, outputs):

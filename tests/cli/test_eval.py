@@ -5,8 +5,9 @@ import pytest
 import yaml
 from PIL import Image
 
-from fewshot_runner.cli.evaluation import evaluation_config
+from fewshot_runner.cli.evaluation import evaluation_config, shown_otherwise
 from fewshot_runner.cli.trained import load_trained
+from fewshot_runner.errors import UserError
 from fewshot_runner.runs import RunFolder
 
 
@@ -54,6 +55,96 @@ def test_eval_on_other_data_shows_them_as_the_networks_own(fsl, copied, tmp_path
     assert answer.code == 0, answer.err
     result = run.read_summary()["results"][-1]
     assert (result["dataset"], result["split"], result["episodes"]) == ("pictures", "folders", 10)
+
+
+def test_images_shown_otherwise_are_another_result(fsl, copied):
+    run = RunFolder(copied())
+    [own] = run.read_summary()["results"]
+    assert "shown" not in own
+    was = np.load(run.path / own["tasks"])
+    inverted = not run.read_config()["dataset"]["invert"]
+    answer = fsl("eval", f"run={run.path}", f"dataset.invert={inverted}", "dataset.mean=[0.25]")
+    assert answer.code == 0, answer.err
+    first, second = run.read_summary()["results"]
+    assert first == own
+    assert second["shown"] == f"invert={str(inverted).lower()} mean=[0.25]"
+    assert second["shown"] in " ".join(answer.out.split())
+    np.testing.assert_array_equal(np.load(run.path / own["tasks"]), was)
+    assert second["tasks"] != own["tasks"]
+    assert np.load(run.path / second["tasks"]).mean() == pytest.approx(second["accuracy"], abs=1e-6)
+    assert {**second, "shown": None}.keys() - own.keys() == {"shown"}
+    assert fsl("eval", f"run={run.path}", f"dataset.invert={not inverted}").code == 0  # which is its own
+    assert run.read_summary()["results"] == [own, second]
+
+
+def test_what_a_run_of_an_earlier_version_does_not_say_is_the_default(copied):
+    saved = RunFolder(copied()).read_config()
+    del saved["dataset"]["centre"]
+    assert shown_otherwise({"dataset": {**saved["dataset"], "centre": False}}, saved) == {}
+    other = {"dataset": {**saved["dataset"], "centre": True, "std": [0.5]}}
+    assert shown_otherwise(other, saved) == {"shown": "centre=true std=[0.5]"}
+
+
+def test_pictures_that_came_later_make_another_result(fsl, pictures, tmp_path):
+    answer = fsl("train", *pictures(range(6)), "trainer.max_steps=0", f"output_dir={tmp_path}/outputs")
+    assert answer.code == 0, answer.err
+    run = RunFolder(answer.run)
+    [own] = run.read_summary()["results"]
+    assert fsl("eval", f"run={run.path}").code == 0
+    assert run.read_summary()["results"] == [own]
+    pictures(range(6, 9))
+    assert fsl("eval", f"run={run.path}").code == 0
+    first, second = run.read_summary()["results"]
+    assert first == own
+    assert second["tasks"] != own["tasks"]
+    differ = {key for key in own if own[key] != second[key]}
+    assert {"images_hash"} <= differ <= {"images_hash", "accuracy", "ci95", "tasks"}
+
+
+@pytest.mark.parametrize(
+    ("protocol", "words"),
+    [
+        ("closed_set", ["episode=5way1shot"]),
+        ("closed_set", ["episode.n_way=5"]),
+        ("closed_set", ["episode.n_shot=1", "episode.n_query=3"]),
+        ("closed_set", ["episode=closed_set", "episode.within_group=true"]),
+        ("verification", ["episode=5way5shot"]),
+        ("verification", ["episode.n_shot=5"]),
+        ("retrieval", ["episode=20way1shot"]),
+        ("runs", ["episode=5way1shot"]),
+    ],
+)
+def test_a_shape_of_episodes_is_refused_where_none_are_drawn(copied, protocol, words):
+    saved = RunFolder(copied()).read_config()
+    saved["eval"]["protocol"] = protocol
+    with pytest.raises(UserError) as refusal:
+        evaluation_config(saved, words)
+    said = str(refusal.value)
+    assert said.startswith(words[-1])
+    assert f"eval.protocol={protocol}" in said
+    assert "eval.protocol=episodes" in said
+    given = evaluation_config(saved, [*words, "eval.protocol=episodes"])
+    assert given["eval"]["protocol"] == "episodes"
+
+
+@pytest.mark.parametrize(
+    ("protocol", "words"),
+    [
+        ("closed_set", []),
+        ("closed_set", ["episode=closed_set"]),
+        ("closed_set", ["episode=allway1shot"]),
+        ("closed_set", ["episode.n_shot=3"]),
+        ("closed_set", ["eval.seed=1"]),
+        ("verification", ["eval.pairs=100"]),
+        ("runs", ["dataset=omniglot"]),
+        ("episodes", ["episode=5way1shot", "episode.n_query=2"]),
+        ("episodes", ["eval.protocol=runs"]),
+    ],
+)
+def test_what_a_protocol_heeds_or_the_run_itself_says_is_no_mistake(copied, protocol, words):
+    saved = RunFolder(copied()).read_config()
+    saved["eval"]["protocol"] = protocol
+    assert evaluation_config(saved, words)
 
 
 def test_trap_09_eval_refuses_test_classes_that_were_trained_on(refused, copied):

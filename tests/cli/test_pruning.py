@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fewshot_runner.cli.job import falls_behind
-from fewshot_runner.runs import RunFolder
+from fewshot_runner.runs import SECTIONS, RunFolder
 
 optuna = pytest.importorskip("optuna")
 
@@ -96,7 +96,7 @@ def test_jobs_are_ended_where_the_median_rule_and_optuna_itself_say(whole):
 def test_a_loss_is_told_with_its_sign_turned(tmp_path):
     """The figures of a run that is there already; those of a run that lasts go through the same function."""
     run = RunFolder(tmp_path)
-    run.config.write_text("trainer: {monitor: loss}\n")
+    run.config.write_text(json.dumps({**{name: {} for name in SECTIONS}, "trainer": {"monitor": "loss"}}))
     lines = [{"step": 1, "train": {"loss": 9.0}}, {"step": 1, "val": {"loss": 2.5}}, {"step": 2, "val": {"loss": 0.5}}]
     run.metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
     asked = []

@@ -55,6 +55,9 @@ def test_wrong_places_are_refused(refused, copied, tmp_path):
     assert "--output" in refused("report", run, "-o", tmp_path / "nowhere" / "page.html")
     assert "--output" in refused("report", run, "-o", tmp_path)
     assert "no such folder" in refused("report", tmp_path / "nowhere", "-o", tmp_path / "page.html")
+    (tmp_path / "empty").mkdir()
+    assert f"{tmp_path}/empty: no runs" in refused("report", tmp_path / "empty", "-o", tmp_path / "page.html")
+    assert "--where seed=7" in refused("report", run, "--where", "seed=7", "-o", tmp_path / "page.html")
 
 
 def test_a_report_is_made_without_torch(copied, tmp_path):

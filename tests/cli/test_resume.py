@@ -48,10 +48,8 @@ def bits(path: Path) -> dict[str, object]:
     return found
 
 
-@pytest.fixture(scope="module")
-def stopped_once(fsl, tiny, tmp_path_factory):
-    """A tiny run that SIGTERM has ended after step 13."""
-    folder = tmp_path_factory.mktemp("stopped")
+def stop_at_step_13(fsl, *words: str) -> Path:
+    """The folder of a run that SIGTERM has ended."""
 
     def at_step_13(progress, figures, add=fewshot_runner.engine.experiment.Progress.add):
         add(progress, figures)
@@ -60,10 +58,19 @@ def stopped_once(fsl, tiny, tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fewshot_runner.engine.experiment.Progress, "add", at_step_13)
-        answer = fsl("train", *tiny(), f"output_dir={folder}")
-    assert answer.code == 143
-    [config] = folder.rglob("config.yaml")
+        answer = fsl("train", *words)
+    assert answer.code == 143, answer.err
+    folder = next(word.removeprefix("output_dir=") for word in words if word.startswith("output_dir="))
+    [config] = Path(folder).rglob("config.yaml")
     return config.parent
+
+
+@pytest.fixture(scope="module")
+def stopped_once(fsl, tiny, tmp_path_factory):
+    """A tiny run that SIGTERM has ended after step 13."""
+    folder = tmp_path_factory.mktemp("stopped")
+
+    return stop_at_step_13(fsl, *tiny(), f"output_dir={folder}")
 
 
 @pytest.fixture
@@ -247,3 +254,20 @@ def test_changed_data_are_refused(fsl, stopped):
     assert "split_hash" in answer.err
     config.write_text(content)
     assert fsl("resume", stopped).code == 0
+
+
+def test_further_pictures_of_the_same_classes_are_refused(fsl, pictures, tmp_path):
+    run = stop_at_step_13(fsl, *pictures(range(6)), f"output_dir={tmp_path}/outputs")
+    pictures(range(6, 9))
+    answer = fsl("resume", run)
+    assert answer.code == 2, answer.err
+    assert "Traceback" not in answer.err
+    said = answer.err.splitlines()[-1]
+    assert "images_hash" in said
+    assert "put the former data back, or start a new run" in said
+    for number in range(6, 9):
+        for picture in (tmp_path / "pictures").glob(f"*/{number}.png"):
+            picture.unlink()
+    answer = fsl("resume", run)
+    assert answer.code == 0, answer.err
+    assert "going on from step 13" in answer.err

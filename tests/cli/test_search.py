@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,41 @@ def test_random_draws_are_spread_evenly_on_their_scale():
                               "c=tag(log,interval(1e-4,1))", "d=int(interval(1,5))")  # fmt: skip
 
 
+def test_random_draws_follow_from_the_keys_that_vary_alone():
+    space = ["b=interval(2,4)", "a=1,2,3"]
+    alone = drawn(Random(trials=6, seed=0), *space)
+    for fixed in ("Z=1", "aa=1", "zz=[1,2]"):  # before, between and behind the others in the alphabet
+        beside = drawn(Random(trials=6, seed=0), *space, fixed)
+        assert [{key: job[key] for key in "ab"} for job in beside] == alone
+        key, _, value = fixed.partition("=")
+        assert {job[key] for job in beside} == {value}
+
+
+@pytest.mark.parametrize(("low", "high"), [(-3, 3), (-5, -1)])
+def test_whole_numbers_below_zero_are_as_likely_as_others(low: int, high: int):
+    """Every value of a fine grid of shares: no value takes more of them than another."""
+    interval = Interval(low, high, log=False, integer=True)
+    n_values, each = high - low + 1, 100
+    found = Counter(int(interval.at((k + 0.5) / (n_values * each))) for k in range(n_values * each))
+    assert found == dict.fromkeys(range(low, high + 1), each)
+
+
+@pytest.mark.parametrize(
+    ("word", "remedy"),
+    [
+        ("x=tag(log,interval(0,1))", "begin above 0"),
+        ("x=tag(log,interval(-1,1))", "begin above 0"),
+        ("x=tag(log,int(interval(0,8)))", "begin above 0"),
+        ("x=interval(3,1)", "x=interval(1,3)"),
+    ],
+)
+def test_an_interval_that_holds_nothing_to_draw_is_refused(word: str, remedy: str):
+    with pytest.raises(UserError) as error:
+        space_of(parsed([word]))
+    assert str(error.value).startswith("x=")
+    assert remedy in str(error.value)
+
+
 SPACE = ("x=interval(-4,4)", "kind=a,b", "fixed=1")
 
 
@@ -112,13 +148,33 @@ def test_a_failed_trial_is_proposed_again_and_counts_once_it_is_done(tmp_path):
     assert study.trials[10].params == study.trials[4].params
 
 
-def test_optuna_needs_something_to_choose(tmp_path):
+@pytest.mark.parametrize("sweep", ["random", "optuna"])
+def test_a_search_needs_something_to_choose(refused, sweep):
     pytest.importorskip("optuna")
-    from fewshot_runner.cli.search.optuna import Optuna
+    said = refused("train", "-m", f"sweep={sweep}", "method.optimizer.lr=1e-3")
+    assert f"sweep={sweep}: nothing to search" in said
+    assert "method.optimizer.lr=tag(log,interval(1e-4,1e-1))" in said
 
-    with pytest.raises(UserError, match="nothing is left open"):
-        list(Optuna(trials=2, startup_trials=1, seed=0, pruner=None).proposals(space_of(parsed(["x=1"])), tmp_path))
-    assert list(tmp_path.iterdir()) == []
+
+def test_figures_of_several_kinds_are_not_searched(fsl, tiny, tmp_path):
+    """An accuracy and an area under a curve: jobs with another figure than the first one's are refused."""
+    pytest.importorskip("optuna")
+    words = [
+        *tiny(),
+        "trainer.max_steps=1",
+        "eval.protocol=verification",
+        "sweep=optuna",
+        "sweep.trials=4",
+        "trainer.monitor=accuracy,auc",
+    ]
+    answer = fsl("train", "-m", *words, f"output_dir={tmp_path}")
+    assert answer.code == 3, answer.err
+    [manifest] = tmp_path.glob("sweeps/*/manifest.json")
+    jobs = json.loads(manifest.read_text())["jobs"]
+    monitors = [next(w for w in job["overrides"] if w.startswith("trainer.monitor=")) for job in jobs]
+    assert len(set(monitors)) == 2
+    assert [job["state"] for job in jobs] == ["done" if each == monitors[0] else "failed" for each in monitors]
+    assert all(monitors[0].partition("=")[2] in job["reason"] for job in jobs if job["state"] == "failed")
 
 
 def test_a_search_from_the_command_line_ends_with_a_ready_command(fsl, tiny, tmp_path):

@@ -16,6 +16,7 @@ from processes import alive, until
 from fewshot_runner.cli import session
 from fewshot_runner.cli.compose import compose
 from fewshot_runner.cli.job import fingerprint
+from fewshot_runner.cli.sweep import best_of
 from fewshot_runner.engine.checkpoint import load
 from fewshot_runner.runs import RunFolder
 
@@ -203,6 +204,10 @@ def test_defects_and_refused_settings_fail_their_job_alone(fsl, quick, tmp_path,
         (["launcher=parallel", "++launcher.wokers=2"], "did you mean workers?"),
         (["sweep=random", "sweep.trials=0"], "sweep.trials=0"),
         (["sead=0,1"], "sead: there is no such key; did you mean seed?"),
+        (["sweep.trials=4", "seed=0,1"], "sweep.trials: belongs to sweep=optuna, sweep=random"),
+        (["sweep.pruner.n_warmup_steps=4", "seed=0,1"], "sweep.pruner.n_warmup_steps: belongs to sweep=optuna;"),
+        (["launcher.workers=2", "seed=0,1"], "launcher.workers: belongs to launcher=parallel"),
+        (["sweep.trails=4", "sweep=random", "seed=0,1"], "sweep.trails: there is no such key; did you mean sweep.tri"),
     ],
 )
 def test_a_wrong_sweep_is_refused_before_anything_runs(refused, words, told):
@@ -231,9 +236,19 @@ def test_random_search_draws_the_same_and_adds_to_itself(fsl, quick, tmp_path, s
     jobs = manifest_of(tmp_path)["jobs"]
     assert [job["overrides"] for job in jobs[:2]] == first
     assert len(jobs) == len(started) == 4
+    assert fsl(*command, "sweep.trials=4", "hardware.threads=1", "name=again").code == 0
+    assert len(started) == 4, "what changes no result makes no other draws"
     for job in jobs:
         [rate] = [float(word.partition("=")[2]) for word in job["overrides"] if word.startswith("method.optimizer.lr=")]
         assert 1e-4 <= rate <= 1e-1
+
+
+def test_the_best_is_of_jobs_with_one_figure_of_validation():
+    result = {"name": "5way1shot", "dataset": "d", "split": "s", "mode": "inductive", "metric": "accuracy"}
+    jobs = [{"state": "done", "result": result, "monitor": "loss", "validation": value} for value in (2.0, 0.5, 1.0)]
+    assert best_of(jobs) is jobs[1]
+    other = {"state": "done", "result": result, "monitor": "accuracy", "validation": 0.6}
+    assert best_of([*jobs, other]) is None
 
 
 def test_settings_of_a_sweep_may_stand_in_a_yaml(fsl, quick, tmp_path, started):

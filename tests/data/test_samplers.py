@@ -359,3 +359,22 @@ def test_imbalance_without_spare_images_is_refused(options: dict, message: str) 
     table = make_table({"Few": [14, 20, 30, 12]})
     with pytest.raises(UserError, match=message):
         EpisodeSampler(table, **{"n_way": 3, "n_shot": 2, "n_query": 5, "seed": 0, **options})
+
+
+@pytest.mark.parametrize(
+    ("n_way", "within_group"), [(5, False), (2, False), (1, False), ("all", False), (5, True), (2, True)]
+)
+def test_where_no_number_of_ways_would_do_none_is_advised(n_way, within_group):
+    one_class = make_table({"Greek": [6]})
+    with pytest.raises(UserError) as refusal:
+        check_episode(one_class, n_way=n_way, n_shot=1, n_query=1, within_group=within_group, part="the val part of x")
+    said = str(refusal.value)
+    where = "the largest group" if within_group else "the val part of x"
+    assert said.startswith(f"n_way={n_way}: {where} has only 1 class, and an episode needs at least 2")
+    assert "fsl predict" in said
+    assert "lower" not in said
+
+
+def test_groups_of_one_class_each_are_no_groups_to_draw_from():
+    with pytest.raises(UserError, match=r"the largest group has only 1 class.*set within_group=false"):
+        check_episode(make_table({"Greek": [6], "Latin": [6]}), n_way=2, n_shot=1, n_query=1, within_group=True)

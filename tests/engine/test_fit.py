@@ -342,6 +342,16 @@ def test_a_state_of_other_data_is_refused(make_experiment) -> None:
         other.load_state_dict(state)
 
 
+def test_a_state_of_other_images_is_refused_and_one_that_does_not_say_is_not(make_experiment) -> None:
+    old = make_experiment()
+    stamp = {**old.stamp, "images_hash": "a" * 16}
+    state = make_experiment(stamp=stamp).state_dict()
+    make_experiment(stamp=stamp).load_state_dict(state)
+    make_experiment(stamp=stamp).load_state_dict(old.state_dict())
+    with pytest.raises(ValueError, match=f"images_hash was {'a' * 16}, is {'b' * 16}.*put the former data back"):
+        make_experiment(stamp={**stamp, "images_hash": "b" * 16}).load_state_dict(state)
+
+
 def test_a_step_never_waits_for_the_device(make_experiment, recorder, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between two log points nothing turns a tensor into a Python number."""
     experiment: Experiment = make_experiment(max_steps=6, log_every=6, val_every=6, checkpoint_every=6, clip_norm=1.0)

@@ -71,6 +71,24 @@ def test_the_trained_head_answers_known_classes() -> None:
     torch.testing.assert_close(method.loss(Batch(images, labels, torch.zeros(4, dtype=torch.long))), loss)
 
 
+@pytest.mark.parametrize("hidden", [0, 6])
+def test_the_trained_head_is_exact_where_the_network_is_not(hidden: int) -> None:
+    """In bfloat16, logits of a few hundred classes would often be equal."""
+    torch.manual_seed(0)
+    method = Finetune(Facts(image_shape=(1, 4, 4), n_classes=300, n_way=3), Flat(), hidden=hidden).eval()
+    images, labels = torch.rand(8, 1, 4, 4), torch.arange(8)
+    batch = Batch(images, labels, torch.zeros(8, dtype=torch.long))
+    exact, exact_loss = method.recognise(images), method.loss(batch)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed, mixed_loss = method.recognise(images.bfloat16()), method.loss(batch)
+    assert mixed.dtype == torch.float32
+    rounded = method.recognise(images.bfloat16().float())  # what the network itself rounds is not the head's affair
+    torch.testing.assert_close(mixed, rounded, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(mixed, exact, rtol=0, atol=0.05)
+    torch.testing.assert_close(mixed_loss, exact_loss, rtol=1e-6, atol=1e-6)
+    assert all(len(set(row)) == 300 for row in mixed.tolist())
+
+
 def test_a_linear_head_has_one_layer() -> None:
     method = Finetune(FACTS, Flat(), hidden=0)
     assert [tuple(p.shape) for p in method.head.parameters()] == [(3, 16), (3,)]

@@ -144,6 +144,16 @@ def test_loss_over_all_pairs_equals_the_definition(labels: list[int], groups: li
     assert loss.item() == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.parametrize("one_shot", [0.0, 0.5])
+def test_an_image_alone_makes_no_pair_and_costs_nothing(one_shot: float) -> None:
+    method = Siamese(Identity(), one_shot=one_shot)
+    batch = Batch(torch.randn(1, D), torch.zeros(1, dtype=torch.long), torch.zeros(1, dtype=torch.long))
+    loss = method.loss(batch)
+    assert loss.item() == 0
+    loss.backward()
+    assert all(not parameter.grad.any() for parameter in method.parameters())
+
+
 def test_loss_over_chosen_pairs_looks_at_no_others() -> None:
     labels, groups = [0, 0, 1, 1, 2, 3], [0, 0, 0, 0, 1, 1]
     pairs = [(0, 1), (2, 3), (0, 2), (1, 5), (4, 5)]

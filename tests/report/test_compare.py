@@ -123,7 +123,7 @@ def test_an_older_run_of_the_same_seed_keeps_its_figures_and_takes_no_part(make,
     make(config(), results=[result(FIGURES - 0.1)]), make(config(), results=[result(FIGURES)])
     make(config(lr=3), results=[result(FIGURES - 0.2)])
     table = table_of(tmp_path)
-    assert "20260101-000001-abcdef (1 older)" in table
+    assert "20260101-000001-abcdef (1 repeat)" in table
     assert "20260101-000000-abcdef" not in table
     older, newer, _ = rows_of(tmp_path)
     name = "squares classes 5way1shot"

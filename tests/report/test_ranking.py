@@ -36,6 +36,7 @@ def test_the_best_is_first_and_the_others_are_paired_with_it(make, config, resul
         {"split": "images"}, {"split_hash": "other"}, {"dataset": "circles"}, {"protocol": "runs"}, {"n_way": 20},
         {"n_shot": 5}, {"n_query": 1}, {"within_group": True}, {"episode_seed": 4}, {"mode": "transductive"},
         {"bn_mode": "support"}, {"imbalance": 2.0}, {"part": "val"}, {"unit": "queries"},
+        {"images_hash": "other"}, {"shown": "centre=true"},
     ],
 )  # fmt: skip
 def test_trap_09_what_was_measured_otherwise_is_not_ranked_with_it_unless_forced(make, config, result, records, other):
@@ -110,6 +111,34 @@ def test_trap_13_seeds_are_grouped_and_repeats_of_a_seed_are_not_counted_twice(m
     assert row.sd_seeds == pytest.approx(0.03 / 2**0.5)
     assert row.ci95_seeds == pytest.approx(12.706205 * 0.03 / 2)
     assert row.difference.over_seeds.freedom == 1
+
+
+@pytest.mark.parametrize("state", ["failed", "stopped", "running", "pruned"])
+def test_a_result_is_not_hidden_by_a_newer_run_that_has_none(make, config, result, records, state):
+    made = [
+        make(config(), results=[result(FAIR)]),
+        make(config(), results=[result(GOOD)]),
+        make(config(), state=state),
+    ]
+    [group] = group_runs(records())
+    assert [record.run.path for record in group.records] == [made[1].path]
+    assert {record.run.path for record in group.repeats} == {made[0].path, made[2].path}
+    [ranking] = rank(records())
+    assert ranking.rows[0].mean == pytest.approx(GOOD.mean())
+
+
+def test_runs_on_other_images_are_another_experiment(make, config, result, records):
+    """Three runs before pictures were added and two after; the one that failed belongs to the newest."""
+    for figures, images, seed in ((FAIR, "old", 0), (FAIR + 0.02, "old", 1), (GOOD, "new", 0)):
+        make(config(seed=seed), results=[result(figures, images_hash=images)])
+    failed = make(config(seed=0), state="failed")
+    waiting = make(config(seed=2), state="failed")
+    old, new = group_runs(records())
+    assert (old.seeds, old.repeats) == ([0, 1], [])
+    assert (new.seeds, [record.run.path for record in new.repeats]) == ([0, 2], [failed.path])
+    assert new.records[1].run.path == waiting.path
+    assert [ranking.rows[0].mean for ranking in rank(records())] == pytest.approx([FAIR.mean() + 0.01, GOOD.mean()])
+    assert "images new" in rank(records())[1].details
 
 
 def test_a_baseline_may_be_one_of_several_seeds(make, config, result, records):

@@ -7,7 +7,7 @@ import yaml
 from rich.console import Console
 
 from fewshot_runner.report.results import beside, published_table, results_table, with_interval
-from fewshot_runner.runs import RunFolder
+from fewshot_runner.runs import SECTIONS, RunFolder
 
 RESULT = {
     "name": "5way1shot", "dataset": "squares", "split": "classes", "metric": "accuracy", "accuracy": 0.97313,
@@ -48,7 +48,7 @@ def test_where_our_interval_lies(published, ours, ci95, verdict) -> None:
 def make(tmp_path):
     def run_folder(results, published) -> RunFolder:
         run = RunFolder(tmp_path)
-        run.config.write_text(yaml.safe_dump({"published": published}))
+        run.config.write_text(yaml.safe_dump({**{name: {} for name in SECTIONS}, "published": published}))
         run.summary.write_text(json.dumps({"results": results}))
         return run
 
@@ -87,6 +87,7 @@ def test_a_figure_that_is_no_accuracy_has_no_error() -> None:
         ({"bn_mode": "transductive", "mode": "transductive"}, ["transductive"]),
         ({"bn_mode": "transductive", "mode": "transductive", "imbalance": 2.0}, ["transductive,", "imbalanced"]),
         ({"imbalance": None}, ["inductive"]),
+        ({"shown": "centre=true mean=[0.5]"}, ["inductive,", "shown", "centre=true", "mean=[0.5]"]),
     ],
 )
 def test_the_mode_says_what_was_seen(changes: dict, mode: list[str]) -> None:

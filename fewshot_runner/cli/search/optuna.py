@@ -15,7 +15,7 @@ from typing import Any
 
 from fewshot_runner.cli.extras import imported
 from fewshot_runner.cli.search.base import Proposal, Search
-from fewshot_runner.cli.search.space import Choice, Space, given, swept_keys
+from fewshot_runner.cli.search.space import Choice, Space, given, only_value, searched_keys, swept_keys
 from fewshot_runner.cli.targets import instance_of
 from fewshot_runner.errors import UserError
 from fewshot_runner.runs import DONE, PRUNED
@@ -45,9 +45,7 @@ class Optuna(Search):
             self.pruner = instance_of(pruner, "sweep.pruner", base, trusted=("optuna.pruners",), remedy=remedy)
 
     def proposals(self, space: Space, folder: Path) -> Iterator[Proposal]:
-        distributions = {key: self._distribution(space[key]) for key in swept_keys(space)}
-        if not distributions:
-            raise UserError("sweep=optuna: nothing is left open; give values or an interval, as seed=0,1,2")
+        distributions = {key: self._distribution(space[key]) for key in searched_keys(space, "sweep=optuna")}
         optuna = self.optuna
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         backend = optuna.storages.journal.JournalFileBackend(str(folder.absolute() / "optuna.journal"))
@@ -92,7 +90,7 @@ class Optuna(Search):
     def _proposal(self, trial: Any, space: Space) -> Proposal:
         number = [former.number for former in self._former()].index(trial.number)
         settings = {
-            key: _shown(trial.params[key]) if key in swept_keys(space) else (values.values or (None,))[0]
+            key: _shown(trial.params[key]) if key in swept_keys(space) else only_value(values)
             for key, values in space.items()
         }
         watch = None if self.pruner is None else Watcher(self.study, trial.number)

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 
 from fewshot_runner.cli.search.base import Proposal, Search
-from fewshot_runner.cli.search.space import Choice, Interval, Space, given
+from fewshot_runner.cli.search.space import Space, given, only_value, searched_keys
 from fewshot_runner.errors import UserError
 
 
 class Random(Search):
-    """Proposal k follows from the seed and k alone, so that more `trials` add to the former ones."""
+    """Proposal k follows from the seed, k and the keys that vary, so that more `trials` add to the former ones."""
 
     def __init__(self, *, trials: int, seed: int) -> None:
         if trials < 1:
@@ -20,14 +20,11 @@ class Random(Search):
         self.seed = seed
 
     def proposals(self, space: Space, folder: Path) -> Iterator[Proposal]:
+        swept = sorted(searched_keys(space, "sweep=random"))
+        fixed = {key: only_value(values) for key, values in space.items() if key not in swept}
         for number in range(self.trials):
             generator = np.random.default_rng([self.seed, number])
-            shares = dict(zip(sorted(space), generator.random(len(space)).tolist(), strict=True))
-            drawn = {key: _at(values, shares[key]) for key, values in space.items()}
-            yield Proposal(number, given(drawn))
-
-
-def _at(values: Choice | Interval, share: float) -> str | None:
-    if isinstance(values, Interval):
-        return values.at(share)
-    return values.values[int(share * len(values.values))] if values.values else None
+            shares = dict(zip(swept, generator.random(len(swept)).tolist(), strict=True))
+            yield Proposal(
+                number, given({key: fixed[key] if key in fixed else space[key].at(shares[key]) for key in space})
+            )

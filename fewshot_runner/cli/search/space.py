@@ -1,9 +1,12 @@
 """What a sweep may choose from: for each swept key the values listed, or an interval."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hydra.core.override_parser.types import IntervalSweep, Override
+
+from fewshot_runner.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -11,6 +14,10 @@ class Choice:
     """Values as they stand on the command line."""
 
     values: tuple[str, ...]
+
+    def at(self, share: float) -> str:
+        """The value at a share in [0, 1) of the way through the list."""
+        return self.values[int(share * len(self.values))]
 
 
 @dataclass(frozen=True)
@@ -26,7 +33,7 @@ class Interval:
         """The value at a share in [0, 1) of the way."""
         low, high = (self.low, self.high + 1) if self.integer else (self.low, self.high)
         value = low * (high / low) ** share if self.log else low + share * (high - low)
-        return str(min(int(value), int(self.high))) if self.integer else f"{value:.6g}"
+        return str(min(math.floor(value), int(self.high))) if self.integer else f"{value:.6g}"
 
 
 Space = dict[str, Choice | Interval]
@@ -38,8 +45,7 @@ def space_of(overrides: Sequence[Override]) -> Space:
     for override in overrides:
         key = override.get_key_element()
         if isinstance(value := override.value(), IntervalSweep):
-            integer = isinstance(value.start, int) and isinstance(value.end, int)
-            space[key] = Interval(value.start, value.end, log="log" in value.tags, integer=integer)
+            space[key] = interval_of(key, value)
         elif override.is_sweep_override():
             space[key] = Choice(tuple(override.sweep_string_iterator()))
         elif override.is_delete():
@@ -47,6 +53,21 @@ def space_of(overrides: Sequence[Override]) -> Space:
         else:
             space[key] = Choice((override.get_value_element_as_str(),))
     return space
+
+
+def interval_of(key: str, sweep: IntervalSweep) -> Interval:
+    """The interval that Hydra read; raises `UserError` where no value can be drawn from it."""
+    low, high, log = sweep.start, sweep.end, "log" in sweep.tags
+    if low > high:
+        raise UserError(
+            f"{key}=interval({low:g},{high:g}): give the lower end first, as {key}=interval({high:g},{low:g})"
+        )
+    if log and low <= 0:
+        raise UserError(
+            f"{key}=tag(log,interval({low:g},{high:g})): a logarithmic scale has to begin above 0; raise that end, "
+            "or leave tag(log,...) out"
+        )
+    return Interval(low, high, log=log, integer=isinstance(low, int) and isinstance(high, int))
 
 
 def given(settings: dict[str, str | None]) -> tuple[str, ...]:
@@ -57,3 +78,19 @@ def given(settings: dict[str, str | None]) -> tuple[str, ...]:
 def swept_keys(space: Space) -> list[str]:
     """The keys in which jobs differ."""
     return [key for key, values in space.items() if not (isinstance(values, Choice) and len(values.values) < 2)]
+
+
+def searched_keys(space: Space, search: str) -> list[str]:
+    """The same, of which a search needs one or more; raises `UserError`, which names the `search`."""
+    if keys := swept_keys(space):
+        return keys
+    raise UserError(
+        f"{search}: nothing to search, as every setting has one value; give lists or intervals, as in "
+        "method.optimizer.lr=tag(log,interval(1e-4,1e-1))"
+    )
+
+
+def only_value(values: Choice | Interval) -> str | None:
+    """The value of a key that does not vary; None of a deletion."""
+    assert isinstance(values, Choice)
+    return values.values[0] if values.values else None

@@ -1,0 +1,64 @@
+"""One job of a sweep beside others that wait for the same run."""
+
+import shutil
+from pathlib import Path
+
+from filelock import FileLock
+
+from fewshot_runner.cli import job as jobs
+from fewshot_runner.cli import session
+from fewshot_runner.cli.compose import compose
+from fewshot_runner.cli.job import Job, fingerprint, perform
+from fewshot_runner.runs import RUNNING, RunFolder
+
+
+def interrupted_job(tiny, trained, tmp_path: Path) -> tuple[Job, RunFolder]:
+    """A job, and its run as it was left before the last step."""
+    original = trained()
+    run = RunFolder(Path(shutil.copytree(original, tmp_path / original.parent.name / original.name)))
+    run.write_status(RUNNING, step=15, seconds=1.0)
+    max(run.checkpoints.glob("step-*.pt")).unlink()
+    config = compose([*tiny(), f"output_dir={tmp_path}"])
+    return Job(0, (), config, fingerprint(config)), run
+
+
+def test_who_comes_second_to_a_run_waits_for_it(tiny, trained, tmp_path, monkeypatch):
+    """Two sweeps wait for one run: this one sees it free, and the other takes it before this one does."""
+    job, run = interrupted_job(tiny, trained, tmp_path)
+    other, resume, events = FileLock(run.lock), session.resume, []
+
+    def resume_second(folder, **options):
+        if not events:
+            other.acquire()
+        events.append("resume")
+        return resume(folder, **options)
+
+    def sleep(seconds):
+        events.append("sleep")
+        other.release()
+
+    monkeypatch.setattr(session, "resume", resume_second)
+    monkeypatch.setattr(jobs.time, "sleep", sleep)
+    outcome = perform(job, quiet=True)
+    assert (outcome.state, outcome.run) == ("done", run.path), outcome
+    assert events == ["resume", "sleep", "resume"]
+    assert run.read_status()["state"] == "done"
+
+
+def test_a_run_that_another_process_brings_to_its_end_is_taken_as_it_is(tiny, trained, tmp_path, monkeypatch):
+    job, run = interrupted_job(tiny, trained, tmp_path)
+    other, waits = FileLock(run.lock), []
+    other.acquire()
+
+    def sleep(seconds):
+        waits.append(seconds)
+        if len(waits) == 3:
+            run.write_status("done", step=20, seconds=2.0)
+            other.release()
+
+    monkeypatch.setattr(jobs.time, "sleep", sleep)
+    before = max(run.checkpoints.glob("step-*.pt"))
+    outcome = perform(job, quiet=True)
+    assert (outcome.state, outcome.run) == ("done", run.path), outcome
+    assert len(waits) == 3
+    assert max(run.checkpoints.glob("step-*.pt")) == before  # nothing was trained

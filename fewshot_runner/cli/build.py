@@ -17,7 +17,7 @@ from fewshot_runner.cli.schema import Config, EpisodeConfig, EvalConfig, MethodC
 from fewshot_runner.cli.targets import ALLOWED_TARGETS, target_of
 from fewshot_runner.data.dataset import Dataset
 from fewshot_runner.data.loader import Augmentation, TrainingLoader, Viewer
-from fewshot_runner.data.source import PARTS, FixedRuns, Source, images_hash
+from fewshot_runner.data.source import PARTS, FixedRuns, Source
 from fewshot_runner.data.store import Progress
 from fewshot_runner.data.transforms import Chain
 from fewshot_runner.engine.device import Hardware
@@ -248,9 +248,10 @@ class Builder:
 
     def stamp(self) -> dict[str, Any]:
         """What a checkpoint or a result says of its data: class names alone would hide that pictures were added."""
-        split, store = self.dataset.split, self.dataset.store
-        images = images_hash(store.image_names.tolist(), store.class_names[store.labels].tolist())
-        return {"dataset": self.dataset.name, "split": split.name, "split_hash": split.hash, "images_hash": images}
+        dataset, split = self.dataset, self.dataset.split
+        return {
+            "dataset": dataset.name, "split": split.name, "split_hash": split.hash, "images_hash": dataset.images_hash
+        }  # fmt: skip
 
     def tests(self) -> dict[str, Protocol]:
         """The test protocols by name, the run's own first. Call it after training: nothing may see them before."""

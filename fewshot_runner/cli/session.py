@@ -111,7 +111,9 @@ def report(run: RunFolder) -> None:
     console.print(result_table(run))
     if (published := published_table(run)) is not None:
         console.print(published)
-    print(f"next: fsl predict {run.path} --support DIR IMAGE...   fsl compare {run.path.parent}   fsl tb {run.path}")
+    of_known_classes = run.read_config()["eval"]["protocol"] == "closed_set"
+    examples = "" if of_known_classes else "--support DIR "
+    print(f"next: fsl predict {run.path} {examples}IMAGE...   fsl compare {run.path.parent}   fsl tb {run.path}")
     print(f"run: {run.path}")
 
 

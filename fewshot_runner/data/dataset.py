@@ -1,6 +1,8 @@
 """A data set as a run uses it: a source, its store at the run's resolution, and a named split of its classes."""
 
+import hashlib
 from collections.abc import Callable, Collection, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +137,20 @@ class Dataset:
         if symmetries == "none":
             return table
         return table.with_symmetries(SYMMETRIES[symmetries], stride=len(store.labels))
+
+    @cached_property
+    def images_hash(self) -> str:
+        """Sixteen hexadecimal digits that tell which images there are: their names and classes, in their order.
+
+        Nothing of their pixels: the same images are the same at whatever size a run keeps them, and wherever they lie.
+        """
+        store = self.store
+        digest = hashlib.sha256()
+        for names in (store.image_names, store.class_names):
+            digest.update(f"{names.dtype.str} {len(names)} ".encode())
+            digest.update(np.ascontiguousarray(names).view(np.uint8))
+        digest.update(np.ascontiguousarray(store.labels))
+        return digest.hexdigest()[:16]
 
     def images_of(self, part: str, left_out: Collection[str | None] = ()) -> np.ndarray:
         """The indices of a part's images, labelled or not; of those in the store, without symmetries."""

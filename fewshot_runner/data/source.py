@@ -3,7 +3,7 @@
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,15 +50,6 @@ class Split:
             content["images"] = {part: sorted(names) for part, names in self.images.items()}
         content["rotations"] = self.rotations
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def images_hash(names: Iterable[str], class_names: Iterable[str]) -> str:
-    """Sixteen hexadecimal digits that tell which images there are, in any order: the name and the class of each.
-
-    Nothing of their pixels: the same images are the same at whatever size a run keeps them, and wherever they lie.
-    """
-    content = json.dumps(sorted(zip(names, class_names, strict=True)))
-    return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 class Source(ABC):

@@ -1,6 +1,7 @@
 """A data set as a run uses it: its tables and pictures against the source's own lists."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -107,6 +108,38 @@ def test_a_viewer_shows_the_images_that_a_table_names(make, part):
         by_hand = (1 - picture - mean) / std
         np.testing.assert_allclose(image, by_hand.transpose(2, 0, 1), atol=1e-5)
     assert shown.shape[1:] == dataset.image_shape == (3, 20, 20)
+
+
+def test_the_hash_of_images_tells_which_there_are_whatever_their_size(make, squares):
+    class Listed(squares):
+        """Squares under names, classes and an order of the test's own."""
+
+        def __init__(self, change):
+            super().__init__()
+            self.change = change
+
+        def identity(self):
+            return {"items": [(item.name, item.class_name) for item in self.items()]}
+
+        def items(self):
+            return self.change(super().items())
+
+        def image(self, index):
+            return super().image(0)
+
+    def hashed(change=lambda items: items, **options):
+        return make(Listed(change), **options).images_hash
+
+    plain = hashed()
+    assert hashed(image_size=12, channels=1, split="images") == plain
+    first, second, *others = Listed(lambda items: items).items()
+    changes = [
+        lambda items: items[:-1],
+        lambda items: [replace(first, name="another.png"), *items[1:]],
+        lambda items: [replace(first, class_name="warm/1"), *items[1:]],
+        lambda items: [second, first, *others],  # episodes go by the place in the list
+    ]
+    assert len({plain, *map(hashed, changes)}) == 1 + len(changes)
 
 
 def test_a_viewer_of_centred_drawings_centres_what_the_table_names(make):

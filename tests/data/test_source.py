@@ -8,7 +8,7 @@ import sys
 import pytest
 from PIL import Image
 
-from fewshot_runner.data.source import FixedRuns, Item, Split, images_hash
+from fewshot_runner.data.source import FixedRuns, Item, Split
 from fewshot_runner.errors import UserError
 
 CLASSES = {"train": ["a", "b"], "val": ["c"], "test": ["d", "é"]}
@@ -48,20 +48,6 @@ def test_trap_09_a_hash_differs_as_soon_as_the_protocol_does():
         Split("s", {**CLASSES, "train": ["ab"]}),
     ]
     assert len({split.hash for split in splits}) == len(splits)
-
-
-def test_the_hash_of_images_tells_which_there_were_and_not_their_order():
-    text = '[["a/1", "a"], ["a/2", "a"], ["b/1", "\\u00e9"]]'
-    known = hashlib.sha256(text.encode()).hexdigest()[:16]
-    assert images_hash(["a/1", "a/2", "b/1"], ["a", "a", "é"]) == known
-    assert images_hash(["b/1", "a/1", "a/2"], ["é", "a", "a"]) == known
-    others = [
-        (["a/1", "a/2", "b/1", "b/2"], ["a", "a", "é", "é"]),
-        (["a/1", "a/2"], ["a", "a"]),
-        (["a/1", "a/2", "b/1"], ["a", "é", "é"]),
-        (["a/1", "a/3", "b/1"], ["a", "a", "é"]),
-    ]
-    assert len({known, *(images_hash(*other) for other in others)}) == 5
 
 
 def test_a_split_of_fixed_runs_has_test_classes_alone():

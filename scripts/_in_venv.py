@@ -1,0 +1,15 @@
+"""For the scripts that are written in Python: they go on in .venv, which is made first where it is absent."""
+
+import os
+import sys
+from pathlib import Path
+
+SCRIPTS = Path(__file__).resolve().parent
+
+
+def go_on_in_venv() -> None:
+    """Replaces this process, unless it runs there already. Call it before anything is imported that .venv alone has."""
+    if Path(sys.prefix).resolve() == SCRIPTS.parent / ".venv":
+        return
+    in_venv = 'source "$0/_environment" && cd "$OLDPWD" && exec python "$@"'
+    os.execvp("bash", ["bash", "-c", in_venv, str(SCRIPTS), str(Path(sys.argv[0]).resolve()), *sys.argv[1:]])

@@ -59,7 +59,7 @@ def load_trained(run: RunFolder, *, hardware: dict[str, Any] | None = None) -> T
     facts = Facts(**{**checkpoint["facts"], "image_shape": tuple(checkpoint["facts"]["image_shape"])})
     method = builder.method(facts)
     method.load_state_dict(checkpoint["method"])
-    method.bn_mode = by_itself(config.get("eval", {}).get("bn_mode", method.bn_mode))
+    method.bn_mode = by_itself(config["eval"].get("bn_mode", method.bn_mode))
     dataset = config["dataset"]
     eye = Eye(
         image_shape=facts.image_shape,

@@ -50,11 +50,11 @@ class Narrator:
                 self.file = None
 
     def say(self, what: RenderableType) -> None:
-        if isinstance(what, str):  # a path with brackets is no markup
+        is_line = isinstance(what, str)
+        if is_line:  # a path with brackets is no markup
             what = escape(what)
-        self.console.print(what)
-        if self.file is not None:
-            self.file.print(what)
+        for console in filter(None, (self.console, self.file)):
+            console.print(what, soft_wrap=is_line)  # a line stays one; of a tree, what is too wide would be cut off
 
 
 class TrainingLog:

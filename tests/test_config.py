@@ -2,7 +2,7 @@
 
 import importlib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,13 @@ from omegaconf import OmegaConf
 
 from fewshot_runner.cli import schema
 from fewshot_runner.cli.build import Builder
-from fewshot_runner.cli.compose import compose, composed
+from fewshot_runner.cli.compose import Composer, compose, composed
+from fewshot_runner.cli.compose import hydra_compose as hydra
 from fewshot_runner.cli.conf import conf_dir
 from fewshot_runner.cli.list import purpose
 from fewshot_runner.cli.protocols import name_of as name_of_test
 from fewshot_runner.cli.targets import ALLOWED_TARGETS
+from fewshot_runner.errors import UserError
 
 FILES = sorted(conf_dir().rglob("*.yaml"))
 MEMBERS = [path for path in FILES if path.parent != conf_dir()]
@@ -116,3 +118,70 @@ def test_a_published_figure_stands_beside_a_test_that_is_held(experiment):
     own = schema.TestConfig(**config["episode"], **config["eval"])
     held = {name_of_test(own), *(name for name, test in config["dataset"]["tests"].items() if test is not None)}
     assert set((config["published"] or {"figures": {}})["figures"]) <= held
+
+
+# In ways that Hydra's order of things could make differ: the same key twice, parts of a branch, a branch as a whole,
+# keys added, forced and removed, interpolations, and an experiment whose values come before those of the command line.
+OVERRIDES = [
+    [],
+    ["seed=3"],
+    ["seed=3", "seed=4"],
+    ["seed=5", "method=siamese", "dataset=omniglot", "trainer.max_steps=7"],
+    ["method=siamese", "seed=6", "method.optimizer.lr=0.5"],
+    ["method.optimizer.lr=0.5", "method=siamese"],
+    ["method.optimizer={lr:0.5}", "method.optimizer.lr=0.25"],
+    ["method.optimizer.lr=0.25", "method.optimizer={lr:0.5,weight_decay:0.1}"],
+    ["dataset.tests=null"],
+    ["name='a b'", "output_dir=/tmp/x"],
+    ["trainer.max_steps=${trainer.val_every}", "trainer.val_every=3"],
+    ["+published.figures.x=0.5"],
+    ["method.optimizer.lr=2", "++method.optimizer.lr=1"],
+    ["seed=7", "~trainer.clip_norm"],
+    ["experiment=siamese_tutorial", "episode.n_way=3"],
+    ["episode.n_way=3", "experiment=siamese_tutorial", "seed=2"],
+    ["dataset=folder", "dataset.path=pictures", "dataset.image_size=32"],
+    ["sweep.direction=x"],
+    ["trainer.max_step=2"],
+    ["method=siameze"],
+    ["dataset=folder"],
+    ["trainer.max_steps=[1"],
+    ["hydra.verbose=true"],
+    ["dataset@model=glyphs"],
+]
+
+
+def test_a_sweep_composes_each_job_as_if_it_were_alone():
+    composer = Composer()  # one for all of them, so that what one leaves behind would show in another
+    outcomes = [outcome(composer, overrides) for overrides in [*OVERRIDES, *OVERRIDES]]
+    assert outcomes == [outcome(compose, overrides) for overrides in [*OVERRIDES, *OVERRIDES]]
+    assert sum(each.startswith("refused") for each in outcomes[: len(OVERRIDES)]) >= 5
+
+
+def test_jobs_that_differ_in_values_are_composed_by_hydra_once(monkeypatch):
+    calls = []
+    monkeypatch.setattr("fewshot_runner.cli.compose.hydra_compose", lambda *a, **k: calls.append(a) or hydra(*a, **k))
+    composer = Composer()
+    for seed in range(3):
+        assert composer(["method=siamese", f"seed={seed}", "trainer.max_steps=9"])["seed"] == seed
+    assert len(calls) == 1
+    composer(["method=reptile", "seed=0"])
+    assert len(calls) == 2
+
+
+def test_groups_of_a_users_own_folder_are_composed_and_not_taken_for_values(tmp_path):
+    (tmp_path / "method").mkdir()
+    (tmp_path / "method/mine.yaml").write_text("defaults: [siamese]\noptimizer: {lr: 0.125}\n")
+    (tmp_path / "extra").mkdir()
+    (tmp_path / "extra/one.yaml").write_text("# @package trainer\nlog_every: 77\n")
+    composer = Composer(tmp_path)
+    for overrides in (["method=mine", "seed=1"], ["+extra=one", "seed=2"], ["method=mine", "seed=3"]):
+        assert composer(overrides) == compose(overrides, config_dir=tmp_path), overrides
+    assert composer(["method=mine"])["method"]["optimizer"]["lr"] == 0.125
+
+
+def outcome(composed_by: Callable[[list[str]], dict[str, Any]], overrides: list[str]) -> str:
+    """The config as text, in which the order of keys counts, or the error."""
+    try:
+        return yaml.safe_dump(composed_by(overrides), sort_keys=False)
+    except UserError as error:
+        return f"refused: {error}"

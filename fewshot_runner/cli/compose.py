@@ -6,7 +6,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from hydra import main as hydra_main
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -50,6 +50,45 @@ def composed(overrides: Sequence[str], *, config_dir: Path | None = None) -> Dic
     places = [] if config_dir is None else [f"hydra.searchpath=[file://{config_dir.absolute()}]"]
     with hydra_errors(), initialize_config_dir(str(conf_dir()), version_base=VERSION_BASE):
         return hydra_compose("train", overrides=[*overrides, *places], return_hydra_config=True)
+
+
+class Composer:
+    """`compose` for many lists of overrides: those that choose the same groups share one composition by Hydra.
+
+    That is what takes time; values of keys are then set in a copy of it, as Hydra itself does last.
+    """
+
+    def __init__(self, config_dir: Path | None = None) -> None:
+        self.config_dir = config_dir
+        self._bases: dict[tuple[str, ...], DictConfig] = {}
+
+    def __call__(self, overrides: Sequence[str]) -> dict[str, Any]:
+        read = parsed(overrides)
+        groups = [override for override in read if self._is_group(override.key_or_group)]
+        values = [override for override in read if override not in groups]
+        if all(is_plain(override) for override in values):
+            with suppress(UserError, HydraException, OmegaConfBaseException):  # `compose` says what is wrong
+                return self._laid_over(tuple(override.input_line for override in groups), values)
+        return compose(overrides, config_dir=self.config_dir)
+
+    def _is_group(self, key: str) -> bool:
+        places = [conf_dir(), *([] if self.config_dir is None else [self.config_dir])]
+        return any((place / key).is_dir() for place in places)
+
+    def _laid_over(self, groups: tuple[str, ...], values: Sequence[Override]) -> dict[str, Any]:
+        if groups not in self._bases:
+            self._bases[groups] = composed(groups, config_dir=self.config_dir)
+        base = self._bases[groups]
+        config = OmegaConf.masked_copy(base, [key for key in base if key != "hydra"])
+        OmegaConf.set_struct(config, True)
+        for override in values:
+            OmegaConf.update(config, override.key_or_group, override.value(), merge=True)
+        return plain(config, base.hydra.runtime.choices)
+
+
+def is_plain(override: Override) -> bool:
+    """Whether it gives a key of the run's config another value; others add, remove, or are Hydra's own."""
+    return override.type is OverrideType.CHANGE and override.package is None and not override.is_hydra_override()
 
 
 def parsed(overrides: Sequence[str]) -> list[Override]:

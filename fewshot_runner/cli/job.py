@@ -150,11 +150,13 @@ def isolated() -> Iterator[None]:
     import torch
 
     threads = torch.get_num_threads()
+    gc.freeze()  # what is there already, all that was imported, need not be looked through afterwards
     try:
         with torch.random.fork_rng(), warnings.catch_warnings():
             yield
     finally:
         torch.set_num_threads(threads)
         gc.collect()  # a run's parts refer to each other; their memory is the next job's
+        gc.unfreeze()
         if torch.cuda.is_initialized():
             torch.cuda.empty_cache()

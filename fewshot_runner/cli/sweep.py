@@ -13,7 +13,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from types import FrameType
 
-from fewshot_runner.cli.compose import compose
+from fewshot_runner.cli.compose import Composer
 from fewshot_runner.cli.job import Job, Outcome, falls_behind, find_run, fingerprint
 from fewshot_runner.cli.launchers.base import Launcher
 from fewshot_runner.cli.manifest import PENDING, Entry, Manifest
@@ -52,7 +52,7 @@ class Sweep:
         self.search = search
         self.launcher = launcher
         self.manifest = manifest
-        self.config_dir = config_dir
+        self.compose = Composer(config_dir)
         self.open: dict[str, list[tuple[Entry, Proposal]]] = {}  # by fingerprint: under way, and their doubles
         self.traces: list[str] = []
         self.total: int | None = None
@@ -93,7 +93,7 @@ class Sweep:
 
     def _plan(self, proposal: Proposal) -> tuple[Proposal, Entry, Job | None]:
         try:
-            config = compose(proposal.overrides, config_dir=self.config_dir)
+            config = self.compose(proposal.overrides)
             self._check_monitor(config["trainer"]["monitor"])
         except UserError as error:
             entry = self.manifest.plan(proposal.number, proposal.overrides, None)

@@ -20,6 +20,7 @@ from torch.nn import functional
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import custom_scalars, hparams
 
+from fewshot_runner.data.classes import ClassTable
 from fewshot_runner.engine.answers import embed_all
 from fewshot_runner.engine.device import Hardware
 from fewshot_runner.engine.evaluate import normalising
@@ -39,7 +40,7 @@ LAYOUT = {
     }
 }
 EXAMPLE_EPISODES = 3
-PROJECTED_IMAGES = 1000
+PROJECTED_CLASSES, PROJECTED_IMAGES = 20, 300  # few classes with many images each: what clusters there are is seen
 THUMBNAIL = 48  # pixels: TensorBoard lays all of them out in one picture of at most 8192
 MOST_IMAGES = 500  # of an example episode
 
@@ -88,7 +89,7 @@ class TensorBoard:
                 self.writer.add_image(f"episodes/{number}", picture, step, dataformats="HWC")
             if isinstance(method, EmbeddingMethod) and isinstance(protocol, Episodes):
                 table = protocol.sampler.classes
-                chosen = np.linspace(0, len(table.members) - 1, min(PROJECTED_IMAGES, len(table.members))).astype(int)
+                chosen = projected(table)
                 index = torch.from_numpy(table.members[chosen])
                 shutil.rmtree(Path(self.writer.log_dir) / f"{step:05d}", ignore_errors=True)  # of a session before
                 self.writer.add_embedding(
@@ -104,6 +105,14 @@ class TensorBoard:
 
     def close(self) -> None:
         self.writer.close()
+
+
+def projected(table: ClassTable) -> np.ndarray:
+    """Which of the table's `members` the projector shows: the first images of classes that lie evenly among all."""
+    classes = np.linspace(0, table.n_classes - 1, min(PROJECTED_CLASSES, table.n_classes)).astype(int)
+    of_each = PROJECTED_IMAGES // len(classes)
+    return np.concatenate([np.arange(table.offsets[c], min(table.offsets[c + 1], table.offsets[c] + of_each))
+                           for c in classes])  # fmt: skip
 
 
 def shown(value: Any) -> int | float | str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from class_tables import make_table
 from PIL import Image
 from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -23,7 +24,7 @@ from tensorboard.plugins.scalar.scalars_plugin import ScalarsPlugin
 
 from fewshot_runner.engine import train as train_module
 from fewshot_runner.engine.checkpoint import Checkpoints
-from fewshot_runner.engine.tensorboard import TensorBoard
+from fewshot_runner.engine.tensorboard import TensorBoard, projected
 from fewshot_runner.runs import RunFolder
 
 EVERYTHING = {"scalars": 0, "images": 0, "tensors": 0}
@@ -189,6 +190,20 @@ def test_embeddings_are_there_for_the_projector(finished: RunFolder, world) -> N
     # the projector's rows are embeddings of the images named beside them
     same = [np.linalg.norm(features[8 * c] - features[8 * c + 1]) for c in range(6)]
     assert min(same) > 0
+
+
+def test_the_projector_shows_whole_classes_from_all_over_the_table() -> None:
+    """Evenly spread images of many classes would be about one of each, in which no cluster can be seen."""
+    table = make_table({"all": [20] * 659})
+    labels = table.image_labels[projected(table)]
+    shown, counts = np.unique(labels, return_counts=True)
+    assert len(shown) == 25
+    assert set(counts) == {20}
+    assert (shown[0], shown[-1]) == (0, 658)
+    assert set(np.diff(shown)) <= {27, 28}
+    few = make_table({"all": [400, 3, 100, 400, 400]})  # 100 of each, and all of a small one
+    assert np.bincount(few.image_labels[projected(few)]).tolist() == [100, 3, 100, 100, 100]
+    assert projected(make_table({"all": [2]})).tolist() == [0, 1]
 
 
 @pytest.mark.parametrize("broken_at", ["in training", "in the tests"])

@@ -3,6 +3,7 @@
 Shapes: E episodes, N ways, K shots, S = N K support images, Q queries, P classes or pairs.
 """
 
+import math
 from abc import ABC, abstractmethod
 
 import numpy as np
@@ -22,27 +23,34 @@ def draw_distinct(uniform: np.ndarray, population: np.ndarray) -> np.ndarray:
     """Ordered draws without replacement from 0..population-1, for many rows at once.
 
     uniform (..., k) numbers in [0, 1), population (...) with population >= k. Returns (..., k) int64 in which every
-    ordered selection is equally likely. This is the Fisher-Yates shuffle, cut off after k exchanges and kept as a
-    list of exchanges instead of an array of the whole population, so its cost does not depend on the population.
+    ordered selection is equally likely. This is the Fisher-Yates shuffle, cut off after k exchanges, with a table of
+    the positions that they touch instead of the whole population, so its cost does not depend on the population.
     """
     k = uniform.shape[-1]
-    exchanged = np.full(uniform.shape, -1, dtype=np.int64)  # position that step j exchanged with position j
-    moved = np.empty(uniform.shape, dtype=np.int64)  # value that step j moved there
-    drawn = np.empty(uniform.shape, dtype=np.int64)
+    step = np.arange(k)
+    target = step + (uniform * (population[..., None] - step)).astype(np.int64)  # (..., k): exchanged with `step`
+    target = target.reshape(math.prod(uniform.shape[:-1]), k)  # (R, k)
+    values = np.concatenate([np.broadcast_to(step, target.shape), target], axis=1)  # (R, 2 k): position p is value p
+    place = np.where(target < k, target, k + first_equal(target))  # (R, k): the column of `values` that is a target's
+    place += 2 * k * np.arange(len(place))[:, None]  # in the flat table
+    table = values.ravel()  # a view
+    drawn = np.empty((k, len(target)), dtype=np.int64)
+    for j, at in enumerate(np.ascontiguousarray(place.T)):
+        drawn[j] = table[at]
+        table[at] = values[:, j]
+    return np.ascontiguousarray(drawn.T).reshape(uniform.shape)
 
-    def value_at(position: np.ndarray, step: int) -> np.ndarray:
-        """What stands at `position` (...) after the first `step` exchanges: the latest move there, else itself."""
-        value = position.copy()
-        for j in range(step):
-            np.copyto(value, moved[..., j], where=exchanged[..., j] == position)
-        return value
 
-    for j in range(k):
-        target = j + (uniform[..., j] * (population - j)).astype(np.int64)
-        drawn[..., j] = value_at(target, j)
-        moved[..., j] = value_at(np.full_like(target, j), j)
-        exchanged[..., j] = target
-    return drawn
+def first_equal(values: np.ndarray) -> np.ndarray:
+    """(R, k) to the same shape: the first column of its row in which each value stands."""
+    order = values.argsort(axis=1, kind="stable")
+    in_order = np.take_along_axis(values, order, axis=1)
+    begins = np.ones(values.shape, dtype=bool)  # where a value differs from the one before
+    begins[:, 1:] = in_order[:, 1:] != in_order[:, :-1]
+    beginning = np.maximum.accumulate(np.where(begins, np.arange(values.shape[1]), 0), axis=1)
+    first = np.empty_like(order)
+    np.put_along_axis(first, order, np.take_along_axis(order, beginning, axis=1), axis=1)
+    return first
 
 
 class Sampler(ABC):

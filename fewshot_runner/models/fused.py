@@ -48,15 +48,19 @@ def conv_norm_relu_pool(images: Tensor, weight: Tensor, gamma: Tensor, beta: Ten
 def map_moments(images: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and biased variance (F,) over all pixels of the images' convolution with `weight`, padded by 1."""
     with torch.no_grad():
-        height, width = images.shape[2:]
-        padded = functional.pad(images.double(), (1, 1, 1, 1))
-        shifted = [padded[:, :, i : i + height, j : j + width] for i in range(3) for j in range(3)]
-        patches = torch.stack(shifted, dim=1).transpose(0, 2).flatten(0, 1).flatten(1)  # (9 C, B H W), channel first
-        centre = patches.mean(dim=1)
-        patches -= centre[:, None]
-        covariance = patches @ patches.T / patches.shape[1]  # (9 C, 9 C)
+        n_images, channels, height, width = images.shape
+        centre = images.mean(dtype=torch.double)  # taken away first, so that large values cancel exactly
+        padded = functional.pad(images.double(), (1, 1, 1, 1)) - centre
+        of_image, of_channel, of_row, of_column = padded.stride()
+        windows = padded.as_strided(
+            (n_images, channels, 3, 3, height, width), (of_image, of_channel, of_row, of_column, of_row, of_column)
+        )
+        patches = windows.reshape(n_images, 9 * channels, height * width)
+        count = n_images * height * width
+        mean_patch = patches.sum(dim=(0, 2)) / count  # (9 C,)
+        covariance = torch.bmm(patches, patches.mT).sum(0) / count - torch.outer(mean_patch, mean_patch)  # (9 C, 9 C)
     filters = weight.flatten(1).double()  # (F, 9 C)
-    mean, variance = filters @ centre, ((filters @ covariance) * filters).sum(dim=1)
+    mean, variance = filters @ (mean_patch + centre), ((filters @ covariance) * filters).sum(dim=1)
     return mean.to(weight.dtype), variance.to(weight.dtype)
 
 

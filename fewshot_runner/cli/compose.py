@@ -19,12 +19,12 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException, OverrideParseException
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from fewshot_runner.cli.arguments import nearest
 from fewshot_runner.cli.conf import conf_dir
+from fewshot_runner.cli.garbage import no_search_for_garbage
 from fewshot_runner.errors import UserError
 from fewshot_runner.report.config import flatten
 
@@ -115,26 +115,21 @@ def run_hydra(config_name: str, program: str, arguments: list[str], task: Callab
 
     Sweeps are not for this function: see `fewshot_runner.cli.multirun`.
     """
+    if any(argument.upper() == "HYDRA.MODE=MULTIRUN" for argument in arguments):  # it would leave a folder behind
+        raise UserError("hydra.mode=MULTIRUN: give -m instead, as in fsl train -m seed=0,1,2")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here instead of being printed
-    failures: list[Exception] = []
+    composed: list[tuple[DictConfig, DictConfig]] = []
 
     @hydra_main(config_path=str(conf_dir()), config_name=config_name, version_base=VERSION_BASE)
-    def hydra_task(config: DictConfig) -> None:
-        hydra = HydraConfig.get()
-        try:
-            if hydra.mode is RunMode.MULTIRUN:
-                raise UserError("hydra.mode=MULTIRUN: give -m instead, as in fsl train -m seed=0,1,2")
-            task(plain(config, hydra.runtime.choices), list(hydra.overrides.task))
-        except (HydraException, OmegaConfBaseException) as error:
-            failures.append(as_user_error(error))
-        except Exception as error:  # Hydra would wrap it
-            failures.append(error)
+    def keep(config: DictConfig) -> None:  # what is raised in here, Hydra prints
+        composed.append((config, HydraConfig.get()))
 
     sys.argv = [program, *arguments]
-    with hydra_errors():
-        hydra_task()
-    if failures:
-        raise failures[0]
+    with hydra_errors(), no_search_for_garbage():
+        keep()
+        settled = [(plain(config, hydra.runtime.choices), hydra) for config, hydra in composed]
+    for config, hydra in settled:
+        task(config, list(hydra.overrides.task))
 
 
 def overlay(config: dict[str, Any], overrides: Sequence[str], groups: Sequence[str]) -> dict[str, Any]:

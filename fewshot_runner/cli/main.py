@@ -1,12 +1,13 @@
 """The command line: a table of commands, each in its own module, imported when it is called."""
 
-import gc
 import importlib
 import os
 import signal
 import sys
 import traceback
 from types import ModuleType
+
+from fewshot_runner.cli.garbage import no_search_for_garbage
 
 COMMANDS = {
     "train": "train a method, test its best checkpoint, leave a run folder (-m sweeps)",
@@ -83,14 +84,9 @@ def run(command: str, arguments: list[str]) -> int:
 
 
 def imported(command: str) -> ModuleType:
-    """The command's module. Nothing that is imported is garbage, so none is looked for: a tenth of the time."""
-    looking = gc.isenabled()
-    gc.disable()
-    try:
+    """The command's module."""
+    with no_search_for_garbage():
         return importlib.import_module(f"fewshot_runner.cli.{command}")
-    finally:
-        if looking:
-            gc.enable()
 
 
 def _complain(message: str, code: int = USER_ERROR) -> int:

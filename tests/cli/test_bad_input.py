@@ -58,6 +58,7 @@ WRONG_VALUES = {
     "=5": ["override"],
     "trainer.max_steps=${nowhere}": ["trainer.max_steps", "nowhere"],
     "name=a,b": ["name=a,b", "quote"],
+    "hydra.mode=MULTIRUN": ["hydra.mode=MULTIRUN", "-m"],
 }
 UNKNOWN_MEMBERS = {
     "method=siamez": ["method/siamez", "siamese"],

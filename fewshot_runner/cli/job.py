@@ -16,11 +16,11 @@ from typing import Any
 
 from fewshot_runner.engine.stopping import Pruned, Watch, merit
 from fewshot_runner.errors import RunFailed, UserError
-from fewshot_runner.report.config import flatten
+from fewshot_runner.report.config import WITHOUT_EFFECT, flatten
 from fewshot_runner.runs import DONE, FAILED, PRUNED, STOPPED, RunFolder
 
 # What changes no result, or its last bits alone: two configs that differ here are the same job.
-IMMATERIAL = ("choices", "name", "output_dir", "published", "trusted_packages", "dataset.cache", "hardware.threads")
+IMMATERIAL = (*WITHOUT_EFFECT, "choices", "name", "hardware.threads")
 SECONDS_BETWEEN_LOOKS = 0.5  # at a run that another process is at work on
 
 

@@ -21,15 +21,15 @@ from fewshot_runner.engine.protocols.episodes import EpisodeProtocol
 from fewshot_runner.engine.stopping import StopRequest, Watch
 from fewshot_runner.engine.train import train
 from fewshot_runner.errors import UserError
-from fewshot_runner.report.config import config_tree, flatten
+from fewshot_runner.report.config import WITHOUT_EFFECT, config_tree, flatten
 from fewshot_runner.report.console import output
 from fewshot_runner.report.results import published_table, result_table
 from fewshot_runner.runs import DONE, RUNNING, RunFolder
 
 # Where files lie and what things are called changes no result, and makes no hyperparameter.
 PLACES = (
-    "choices", "output_dir", "name", "trusted_packages", "dataset.root", "dataset.cache", "dataset.tests",
-    "dataset.runs", "dataset.source", "dataset.path", "dataset.images", "published",
+    *WITHOUT_EFFECT, "choices", "name", "dataset.root", "dataset.tests", "dataset.runs", "dataset.source",
+    "dataset.path", "dataset.images",
 )  # fmt: skip
 
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.tree import Tree
 
+WITHOUT_EFFECT = ("output_dir", "published", "trusted_packages", "dataset.cache")  # on anything that a run computes
+
 
 def config_tree(config: Mapping[str, Any]) -> "Tree":
     """Groups as branches, headed by the choices that composed them."""

@@ -4,14 +4,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
+from fewshot_runner.report.config import WITHOUT_EFFECT
+
 CHOICES = "choices."
 SEED = "seed"
 # Where things lie, what is told when, what others have published and what a network was tested on make no other
 # experiment of it.
 NOT_COMPARED = (
-    "output_dir", "trusted_packages", "published", "dataset.cache", "dataset.root", "dataset.source.root",
-    "dataset.tests", "dataset.runs", "eval.episodes", "eval.pairs", "eval.runs", "trainer.log_every",
-    "trainer.checkpoint_every",
+    *WITHOUT_EFFECT, "dataset.root", "dataset.source.root", "dataset.tests", "dataset.runs", "eval.episodes",
+    "eval.pairs", "eval.runs", "trainer.log_every", "trainer.checkpoint_every",
 )  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 Shapes: S support images, Q queries, N ways.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from fewshot_runner.errors import UserError
 from fewshot_runner.methods.base import Classifier, Method, evaluating
 
 PICTURES_AT_ONCE = 64
+MOST_NAMED = 6  # of pictures that cannot be read
 
 
 @dataclass(frozen=True)
@@ -61,16 +62,16 @@ def predict(method: Method, support: Source, pictures: Sequence[Path], *, eye: E
     if len(names) < 2:
         raise UserError("--support: a choice needs two classes or more; make a sub-folder of examples for each")
     device = eye.hardware.device
-    queries = eye([decode(picture, str(picture)) for picture in pictures])
-    episode = Episode(
-        support=eye([support.image(index) for index in range(len(items))])[None],
-        support_labels=torch.tensor([[names.index(item.class_name) for item in items]], device=device),
-        query=queries[None],
-        query_labels=torch.zeros(1, len(queries), dtype=torch.long, device=device),
-        n_way=len(names),
-    )
+    examples = eye([support.image(index) for index in range(len(items))])[None]  # (1, S, C, H, W)
+    labels = torch.tensor([[names.index(item.class_name) for item in items]], device=device)
+
+    def classify(queries: torch.Tensor) -> torch.Tensor:
+        """(Q, C, H, W) to (Q, N)."""
+        unknown = torch.zeros(1, len(queries), dtype=torch.long, device=device)
+        return method.classify(Episode(examples, labels, queries[None], unknown, n_way=len(names)))[0]
+
     with torch.no_grad(), eye.hardware.autocast():
-        scores = method.classify(episode)[0]  # (Q, N)
+        scores = torch.cat([classify(queries) for queries in views(pictures, eye)])
     return ranked(scores, names, pictures, top=top)
 
 
@@ -78,12 +79,29 @@ def recognise(
     method: Classifier, classes: Sequence[str], pictures: Sequence[Path], *, eye: Eye, top: int
 ) -> list[Prediction]:
     """One prediction a picture, in order, among the classes of training, by the trained head."""
-    scores = []
     with torch.no_grad(), evaluating(method), eye.hardware.autocast():
-        for start in range(0, len(pictures), PICTURES_AT_ONCE):
-            chunk = pictures[start : start + PICTURES_AT_ONCE]
-            scores.append(method.recognise(eye([decode(picture, str(picture)) for picture in chunk])))
-    return ranked(torch.cat(scores), classes, pictures, top=top)
+        scores = torch.cat([method.recognise(queries) for queries in views(pictures, eye)])
+    return ranked(scores, classes, pictures, top=top)
+
+
+def views(pictures: Sequence[Path], eye: Eye) -> Iterator[torch.Tensor]:
+    """The pictures as the network sees them, (B, C, H, W), some at a time.
+
+    Raises `UserError` at the end, naming all that cannot be read; after the first of them nothing more is yielded.
+    """
+    refused: list[str] = []
+    for start in range(0, len(pictures), PICTURES_AT_ONCE):
+        opened = []
+        for picture in pictures[start : start + PICTURES_AT_ONCE]:
+            try:
+                opened.append(decode(picture, str(picture)))
+            except UserError as error:
+                refused.append(str(error))
+        if not refused:
+            yield eye(opened)
+    if refused:
+        more = f"\nand {len(refused) - MOST_NAMED} more" if len(refused) > MOST_NAMED else ""
+        raise UserError("\n".join(refused[:MOST_NAMED]) + more)
 
 
 def ranked(scores: torch.Tensor, names: Sequence[str], pictures: Sequence[Path], *, top: int) -> list[Prediction]:

@@ -114,6 +114,27 @@ def test_predict_is_not_swayed_by_the_other_pictures(fsl, trained, pictures):
         )
 
 
+@pytest.mark.parametrize("method", ["prototypical", "maml"])
+def test_pictures_are_taken_some_at_a_time_to_the_same_end(fsl, trained, pictures, monkeypatch, method):
+    words = ["predict", trained(method), pictures / "queries", "--support", pictures / "support", "--json"]
+    at_once = json.loads(fsl(*words).out)
+    monkeypatch.setattr("fewshot_runner.engine.predict.PICTURES_AT_ONCE", 2)
+    by_twos = json.loads(fsl(*words).out)
+    assert [each["image"] for each in by_twos] == [each["image"] for each in at_once]
+    for one, other in zip(at_once, by_twos, strict=True):
+        assert [e["class"] for e in one["ranking"]] == [e["class"] for e in other["ranking"]]
+        assert [e["score"] for e in one["ranking"]] == pytest.approx([e["score"] for e in other["ranking"]], abs=1e-5)
+
+
+def test_all_pictures_that_cannot_be_read_are_named_at_once(refused, trained, pictures, monkeypatch):
+    monkeypatch.setattr("fewshot_runner.engine.predict.PICTURES_AT_ONCE", 2)
+    for number in range(4, 12):
+        (pictures / "queries" / f"{number}.png").write_bytes(b"no picture")
+    said = refused("predict", trained(), pictures / "queries", "--support", pictures / "support")
+    assert all(f"{number}.png" in said for number in (10, 11, 4, 5, 6, 7))
+    assert "and 2 more" in said
+
+
 @pytest.mark.parametrize(
     ("change", "names"),
     [

@@ -2,7 +2,7 @@
 
 from rich.console import Console
 
-WIDTH_ELSEWHERE = 140
+WIDTH_ELSEWHERE = 180
 
 
 def output() -> Console:

@@ -9,8 +9,9 @@ Shapes: C channels (1 grey, 3 red, green, blue), H rows, W columns.
 import io
 import zipfile
 import zlib
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 import PIL
@@ -20,6 +21,7 @@ from fewshot_runner.errors import UserError
 
 DECODER = f"1, Pillow {PIL.__version__}"  # part of every file source's identity: another decoder, another ingest
 
+MOST_NAMED = 6  # of pictures that cannot be read
 MIN_SIDE = 4  # pixels; below that there is nothing to recognise
 MAX_PIXELS = 89_478_485  # where Pillow begins to suspect a decompression bomb: a quarter of a gigabyte in RGB
 LONGEST = 3  # times the shorter side, of a picture kept at its own aspect ratio
@@ -36,6 +38,8 @@ EXTENSIONS = frozenset(
 
 _PHOTOMETRIC, _BITS_PER_SAMPLE, _SAMPLE_FORMAT = 262, 258, 339  # TIFF tags
 _WHITE_IS_ZERO, _SIGNED = 0, 2  # values of the first and the last of them
+
+Key = TypeVar("Key")
 
 
 def decode(data: bytes | Path | BinaryIO, name: str) -> Image.Image:
@@ -63,6 +67,23 @@ def decode(data: bytes | Path | BinaryIO, name: str) -> Image.Image:
         ) from error
     except Exception as error:  # on damaged files decoders raise anything, from SyntaxError to struct.error
         raise UserError(f"{name}: the image is damaged or incomplete ({error}); replace or remove it") from error
+
+
+def readable(image: Callable[[Key], Image.Image], keys: Iterable[Key]) -> Iterator[Image.Image]:
+    """`image` of each key. Where some cannot be read, one `UserError` at the end names them all."""
+    refused: list[UserError] = []
+    for key in keys:
+        try:
+            opened = image(key)
+        except UserError as error:
+            refused.append(error)
+        else:
+            yield opened
+    if len(refused) == 1:
+        raise refused[0]
+    if refused:
+        more = [f"and {len(refused) - MOST_NAMED} more"] if len(refused) > MOST_NAMED else []
+        raise UserError("\n".join([*map(str, refused[:MOST_NAMED]), *more]))
 
 
 def fit(image: Image.Image, size: int, channels: int, *, resample: str = "bilinear") -> np.ndarray:

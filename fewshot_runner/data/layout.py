@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from fewshot_runner.data.decode import LONGEST, fit, shorten
+from fewshot_runner.data.decode import LONGEST, fit, readable, shorten
 from fewshot_runner.data.source import Source
 
 Tell = Callable[[int], None]  # is told the number of images done
@@ -43,8 +43,8 @@ class Square:
         _reserve(path)
 
         # one after the other: on small images, threads that hand the interpreter to each other take twice as long
-        for index in range(count):
-            pixels[index] = fit(source.image(index), size, channels, resample=self.resample)
+        for index, image in enumerate(readable(source.image, range(count))):
+            pixels[index] = fit(image, size, channels, resample=self.resample)
             tell(index + 1)
         pixels.flush()
         return {}
@@ -78,10 +78,10 @@ class Ragged:
         """Decodes `count` pictures; returns what belongs into the index."""
         sizes = np.empty((count, 2), dtype=np.int64)
         with open(path, "xb") as file:  # the size of each comes with its pixels, so no room can be claimed ahead
-            for index in range(count):
-                image = shorten(source.image(index), self.shorter_side, self.channels, resample=self.resample)
-                sizes[index] = image.height, image.width
-                file.write(image.tobytes())  # rows of pixels, each with its channels
+            for index, image in enumerate(readable(source.image, range(count))):
+                short = shorten(image, self.shorter_side, self.channels, resample=self.resample)
+                sizes[index] = short.height, short.width
+                file.write(short.tobytes())  # rows of pixels, each with its channels
                 tell(index + 1)
         offsets = np.concatenate([[0], np.cumsum(sizes.prod(axis=1) * self.channels)])
         return {"sizes": sizes, "offsets": offsets}

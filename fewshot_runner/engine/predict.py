@@ -5,6 +5,7 @@ Shapes: S support images, Q queries, N ways.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from PIL import Image
 
 from fewshot_runner.data.batch import Episode
-from fewshot_runner.data.decode import EXTENSIONS, decode, evaluation_view
+from fewshot_runner.data.decode import EXTENSIONS, decode, evaluation_view, readable
 from fewshot_runner.data.source import Source
 from fewshot_runner.data.transforms import Standardise
 from fewshot_runner.engine.device import Hardware
@@ -21,7 +22,6 @@ from fewshot_runner.errors import UserError
 from fewshot_runner.methods.base import Classifier, Method, evaluating
 
 PICTURES_AT_ONCE = 64
-MOST_NAMED = 6  # of pictures that cannot be read
 
 
 @dataclass(frozen=True)
@@ -85,23 +85,10 @@ def recognise(
 
 
 def views(pictures: Sequence[Path], eye: Eye) -> Iterator[torch.Tensor]:
-    """The pictures as the network sees them, (B, C, H, W), some at a time.
-
-    Raises `UserError` at the end, naming all that cannot be read; after the first of them nothing more is yielded.
-    """
-    refused: list[str] = []
-    for start in range(0, len(pictures), PICTURES_AT_ONCE):
-        opened = []
-        for picture in pictures[start : start + PICTURES_AT_ONCE]:
-            try:
-                opened.append(decode(picture, str(picture)))
-            except UserError as error:
-                refused.append(str(error))
-        if not refused:
-            yield eye(opened)
-    if refused:
-        more = f"\nand {len(refused) - MOST_NAMED} more" if len(refused) > MOST_NAMED else ""
-        raise UserError("\n".join(refused[:MOST_NAMED]) + more)
+    """The pictures as the network sees them, (B, C, H, W), some at a time."""
+    opened = readable(lambda picture: decode(picture, str(picture)), pictures)
+    while chunk := list(islice(opened, PICTURES_AT_ONCE)):
+        yield eye(chunk)
 
 
 def ranked(scores: torch.Tensor, names: Sequence[str], pictures: Sequence[Path], *, top: int) -> list[Prediction]:

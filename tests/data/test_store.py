@@ -235,6 +235,23 @@ def test_a_ragged_build_that_fails_leaves_nothing_behind(tmp_path, photos, monke
     assert folders(tmp_path) == []
 
 
+@pytest.mark.parametrize("kept", [{"image_size": 20}, {"image_size": 20, "shorter_side": 20}])
+def test_all_images_that_cannot_be_decoded_are_named_at_once(tmp_path, squares, kept):
+    class Damaged(squares):
+        bad = frozenset({0, *range(5, 34, 4)})  # nine of the 36
+
+        def image(self, index: int) -> Image.Image:
+            if index in self.bad:
+                raise UserError(f"{index}.png: the image is damaged")
+            return super().image(index)
+
+    with pytest.raises(UserError) as refused:
+        open_store(Damaged(), channels=1, cache=tmp_path, **kept)
+    named = [f"{index}.png: the image is damaged" for index in sorted(Damaged.bad)]
+    assert str(refused.value).split("\n") == [*named[:6], "and 3 more"]
+    assert folders(tmp_path) == []
+
+
 def test_damage_under_an_unchanged_stamp_does_not_crash(tmp_path, squares):
     path = open_store(squares(), image_size=8, channels=1, cache=tmp_path).path
     status = (path / "index.npz").stat()

@@ -244,7 +244,7 @@ class PairSampler(Sampler):
     """Half of the pairs show one class in two different images, half show two classes.
 
     `negatives_in_group` is the share of the different-class pairs whose classes belong to one group (an alphabet);
-    the others belong to two groups. Without groups, every pair of classes is equally likely.
+    the others belong to two groups. With None, and without groups, every pair of classes is equally likely.
     """
 
     def __init__(
@@ -252,15 +252,17 @@ class PairSampler(Sampler):
         classes: ClassTable,
         *,
         n_pairs: int,
-        negatives_in_group: float = 0.5,
+        negatives_in_group: float | None = 0.5,
         seed: int,
         stream: str = "train",
     ) -> None:
         super().__init__(classes, seed=seed, stream=stream)
         if n_pairs < 2 or n_pairs % 2:
             raise UserError(f"n_pairs={n_pairs}: give an even number of 2 or more, half of them same-class pairs")
-        if not 0 <= negatives_in_group <= 1:
-            raise UserError(f"negatives_in_group={negatives_in_group}: give a share between 0 and 1")
+        if negatives_in_group is not None and not 0 <= negatives_in_group <= 1:
+            raise UserError(
+                f"negatives_in_group={negatives_in_group}: give a share between 0 and 1, or null for any two classes"
+            )
         if classes.n_classes < 2:
             raise UserError("pairs of different classes need at least 2 training classes")
         self.n_pairs = n_pairs
@@ -273,7 +275,7 @@ class PairSampler(Sampler):
             negatives_in_group = 1.0
         elif not len(self.grouped_classes):
             negatives_in_group = 0.0
-        self.n_in_group = round(negatives_in_group * (n_pairs // 2))
+        self.n_in_group = None if negatives_in_group is None else round(negatives_in_group * (n_pairs // 2))
 
     def __getitem__(self, k: int) -> Batch:
         random = numpy_generator(self.seed, self.stream, k)
@@ -290,6 +292,10 @@ class PairSampler(Sampler):
     def _draw_different(self, random: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Two (count,) rows of class numbers that differ in every column, `n_in_group` of one group first."""
         table, inside = self.classes, self.n_in_group
+        if inside is None:
+            first = random.integers(table.n_classes, size=count)
+            other = random.integers(table.n_classes - 1, size=count)
+            return first, other + (other >= first)
         first = np.concatenate(
             [random.choice(self.grouped_classes, inside), random.integers(table.n_classes, size=count - inside)]
         )

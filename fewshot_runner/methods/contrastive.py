@@ -11,7 +11,6 @@ all pairs of a batch they are few. The cosine distance may replace the Euclidean
 Shapes: B images, P pairs, D features.
 """
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -19,6 +18,7 @@ from fewshot_runner.data.batch import Batch
 from fewshot_runner.errors import UserError
 from fewshot_runner.methods.base import EmbeddingMethod
 from fewshot_runner.methods.distances import all_distances, check_distance, nearest_support, paired_distances
+from fewshot_runner.methods.losses import weighted_mean
 from fewshot_runner.methods.mining import positives_and_negatives
 
 
@@ -63,11 +63,6 @@ def contrastive_loss(distances: Tensor, positive: Tensor, negative: Tensor, marg
 
     `distances` and the masks have one shape; pairs in neither mask do not count.
     """
-
-    def mean_over(kind: Tensor, terms: Tensor) -> tuple[Tensor, Tensor]:
-        count = kind.sum()
-        return torch.where(kind, terms, 0).sum() / count.clamp(min=1), (count > 0).to(terms.dtype)
-
-    pull, has_positive = mean_over(positive, distances.square() / 2)
-    push, has_negative = mean_over(negative, functional.relu(margin - distances).square() / 2)
+    pull, has_positive = weighted_mean(distances.square() / 2, positive)
+    push, has_negative = weighted_mean(functional.relu(margin - distances).square() / 2, negative)
     return (pull + push) / (has_positive + has_negative).clamp(min=1)

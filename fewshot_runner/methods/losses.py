@@ -1,4 +1,4 @@
-"""Losses that several methods share.
+"""Losses that several methods share, and what they are made of.
 
 Shapes: B images.
 """
@@ -6,6 +6,13 @@ Shapes: B images.
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+
+def weighted_mean(terms: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean of `terms` under `weights` (of one shape; booleans count), 0 without any; and whether there is any."""
+    weights = weights.to(terms.dtype)
+    total = weights.sum()
+    return (terms * weights).sum() / total.clamp(min=1), (total > 0).to(terms.dtype)
 
 
 def one_shot_loss(similarity: Tensor, labels: Tensor) -> Tensor:

@@ -64,16 +64,18 @@ class Composer:
 
     def __call__(self, overrides: Sequence[str]) -> dict[str, Any]:
         read = parsed(overrides)
-        groups = [override for override in read if self._is_group(override.key_or_group)]
+        groups = [override for override in read if self._chooses(override)]
         values = [override for override in read if override not in groups]
         if all(is_plain(override) for override in values):
             with suppress(UserError, HydraException, OmegaConfBaseException):  # `compose` says what is wrong
                 return self._laid_over(tuple(override.input_line for override in groups), values)
         return compose(overrides, config_dir=self.config_dir)
 
-    def _is_group(self, key: str) -> bool:
+    def _chooses(self, override: Override) -> bool:
+        """Whether it chooses a member of a group, and gives no keys in it."""
         places = [conf_dir(), *([] if self.config_dir is None else [self.config_dir])]
-        return any((place / key).is_dir() for place in places)
+        is_group = any((place / override.key_or_group).is_dir() for place in places)
+        return is_group and not isinstance(override.value(), dict)
 
     def _laid_over(self, groups: tuple[str, ...], values: Sequence[Override]) -> dict[str, Any]:
         if groups not in self._bases:
@@ -174,7 +176,16 @@ def as_user_error(error: Exception, keys: Sequence[str] | None = None) -> UserEr
         key = found.group(1)
         if key.startswith(tuple(f"{group}." for group in OF_SWEEPS)):
             return UserError(f"{key}: {where_else(key)}")
-        return UserError(f"{key}: there is no such key{nearest_key(key, known_keys() if keys is None else keys)}")
+        names = known_keys() if keys is None else keys
+        if any(name == key or name.startswith(f"{key}.") for name in names):
+            return UserError(f"{key}: not all keys in it are there; add each as +{key}.NAME=..., or give ++{key}")
+        return UserError(f"{key}: there is no such key{nearest_key(key, names)}")
+    if found := re.search(r"Could not find '([^'/]+)/([^']+)'", message):
+        group, choice = found.groups()
+        choices = re.findall(r"^\t(.+)$", message.partition("Config search path")[0], re.MULTILINE)
+        return UserError(f"{group}={choice}: there is no such choice{nearest(choice, choices)}")
+    if message.startswith("Config group override must be") and message.endswith("NoneType"):
+        return UserError("a group cannot be null: give one of its choices (fsl list), or leave the group out")
     if isinstance(error, MissingMandatoryValue):
         return UserError(f"{error.full_key} is missing; set it, as in {error.full_key}=...")
     if isinstance(error, OverrideParseException):

@@ -76,11 +76,13 @@ def find_run(job: Job) -> tuple[RunFolder | None, str | None]:
     choices = job.config["choices"]
     found = []
     for config in Path(job.config["output_dir"]).glob(f"{choices['dataset']}-{choices['method']}/*/config.yaml"):
-        with contextlib.suppress(UserError, OSError):  # damaged or just removed: no run to go on with
+        with contextlib.suppress(UserError, OSError, KeyError):  # damaged or just removed: no run to go on with
             if _fingerprint_of(config, config.stat().st_mtime_ns) == job.fingerprint:
                 run = RunFolder(config.parent)
-                status = run.read_status()
+                status, results = run.read_status(), run.read_summary()["results"]
                 state, step = status.get("state"), status.get("step", 0)
+                if state == DONE and not results:
+                    continue
                 found.append(((state == DONE, step, config.parent.name), run, state))
     return max(found, key=lambda entry: entry[0])[1:] if found else (None, None)
 

@@ -19,7 +19,7 @@ from fewshot_runner.cli.launchers.base import Launcher
 from fewshot_runner.cli.manifest import Manifest
 from fewshot_runner.cli.search.base import Search
 from fewshot_runner.cli.search.space import Space, space_of, swept_keys
-from fewshot_runner.cli.sweep import Sweep
+from fewshot_runner.cli.sweep import Sweep, config_option
 from fewshot_runner.cli.targets import instance_of
 from fewshot_runner.errors import UserError
 
@@ -46,7 +46,7 @@ def run(overrides: Sequence[str], *, config_dir: Path | None, dry_run: bool) -> 
         space,
         search=part(described, "sweep", Search),
         launcher=part(placed, "launcher", Launcher),
-        manifest=Manifest(folder, overrides),
+        manifest=Manifest(folder, [*config_option(config_dir), *overrides]),
         config_dir=config_dir,
     )
     if dry_run:
@@ -94,8 +94,8 @@ def held(folder: Path) -> Iterator[None]:
         raise UserError(f"{folder}: another process is at work on this sweep") from error
     except OSError as error:
         raise UserError(
-            f"output_dir={folder.parents[1]}: cannot make a sweep folder there ({error.strerror}); "
-            "choose a folder you may write to, as in output_dir=/tmp/outputs"
+            f"{folder}: cannot make a sweep folder there ({error.strerror}); "
+            "choose a folder you may write to, with output_dir=... or sweep.folder=..."
         ) from error
     try:
         yield

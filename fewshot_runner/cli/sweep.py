@@ -8,10 +8,11 @@ so as long as the search has not changed its mind.
 import shlex
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from fewshot_runner.cli.compose import Composer
 from fewshot_runner.cli.job import Job, Outcome, falls_behind, find_run, fingerprint
@@ -52,6 +53,7 @@ class Sweep:
         self.search = search
         self.launcher = launcher
         self.manifest = manifest
+        self.config_dir = config_dir
         self.compose = Composer(config_dir)
         self.open: dict[str, list[tuple[Entry, Proposal]]] = {}  # by fingerprint: under way, and their doubles
         self.traces: list[str] = []
@@ -78,7 +80,7 @@ class Sweep:
         self._report(code)
 
     def _planned(self) -> Iterator[tuple[Proposal, Entry, Job | None]]:
-        """Every proposal with its entry in the manifest, and the job unless its settings cannot be composed."""
+        """Every proposal with its entry in the manifest, and the job unless its settings are refused."""
         proposals = self.search.proposals(self.space, self.manifest.folder)
         if not self.search.adaptive:
             planned = [self._plan(proposal) for proposal in proposals]
@@ -95,11 +97,13 @@ class Sweep:
         try:
             config = self.compose(proposal.overrides)
             self._check_monitor(config["trainer"]["monitor"])
+            job = Job(proposal.number, proposal.overrides, config, fingerprint(config), proposal.watch)
+            if find_run(job)[0] is None and not self.launcher.elsewhere:
+                check(config)
         except UserError as error:
             entry = self.manifest.plan(proposal.number, proposal.overrides, None)
             entry["reason"] = str(error)
             return proposal, entry, None
-        job = Job(proposal.number, proposal.overrides, config, fingerprint(config), proposal.watch)
         return proposal, self.manifest.plan(proposal.number, proposal.overrides, job.fingerprint), job
 
     def _check_monitor(self, monitor: str) -> None:
@@ -157,7 +161,8 @@ class Sweep:
         jobs, folder = self.manifest.jobs, self.manifest.folder
         output().print(sweep_table(jobs, swept=[key.lstrip("+") for key in swept_keys(self.space)], title=folder.name))
         if best := best_of(jobs):
-            print(f"best on validation: fsl train {shlex.join(best['overrides'])}")
+            words = [*config_option(self.config_dir), *best["overrides"]]
+            print(f"best on validation: fsl train {shlex.join(words)}")
         print(f"sweep: {folder}")
         for trace in self.traces:
             print(trace, file=sys.stderr)
@@ -177,6 +182,17 @@ class Sweep:
             if found is not None and state == DONE:
                 entry["run"] = str(found.path)
         output().print(sweep_table(self.manifest.jobs, swept=swept_keys(self.space), title=self.manifest.folder.name))
+
+
+def check(config: Mapping[str, Any]) -> None:
+    """Raises `UserError` for whatever can be told to be wrong before data are read."""
+    from fewshot_runner.cli.build import Builder  # late: what is done already is told without torch
+
+    Builder(config)
+
+
+def config_option(config_dir: Path | None) -> list[str]:
+    return [] if config_dir is None else [f"--config-dir={config_dir}"]
 
 
 def best_of(jobs: Sequence[Entry]) -> Entry | None:

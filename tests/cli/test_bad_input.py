@@ -61,10 +61,12 @@ WRONG_VALUES = {
     "hydra.mode=MULTIRUN": ["hydra.mode=MULTIRUN", "-m"],
 }
 UNKNOWN_MEMBERS = {
-    "method=siamez": ["method/siamez", "siamese"],
-    "dataset=omniglott": ["dataset/omniglott", "omniglot"],
-    "episode=3way": ["episode/3way", "5way1shot"],
-    "experiment=nope": ["experiment/nope", "quickstart"],
+    "method=siamez": ["method=siamez: there is no such choice", "siamese"],
+    "dataset=omniglott": ["dataset=omniglott: there is no such choice", "omniglot"],
+    "episode=3way": ["episode=3way: there is no such choice", "5way1shot"],
+    "experiment=null": ["a group cannot be null", "fsl list"],
+    "dataset.augment={extra:{strength:1}}": ["dataset.augment: not all keys in it are there", "++dataset.augment"],
+    "experiment=nope": ["experiment=nope: there is no such choice", "quickstart"],
     "dataset.split=lake": ["dataset.split=lake", "alphabets"],
 }
 IMPOSSIBLE_EPISODES = {

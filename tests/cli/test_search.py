@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fewshot_runner.cli.compose import parsed
+from fewshot_runner.cli.compose import Composer, compose, parsed
 from fewshot_runner.cli.search.grid import Grid
 from fewshot_runner.cli.search.random import Random
 from fewshot_runner.cli.search.space import Choice, Interval, space_of
@@ -37,6 +37,27 @@ def test_a_space_has_lists_ranges_and_intervals():
         "e": Interval(1, 3, log=False, integer=True),
         "+f": Choice(("q",)),
     }
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["seed=1", "seed=2"],
+        ["seed=1", "++seed=2", "seed=3"],
+        ["dataset.augment.warp={rotation:0}", "dataset.augment.warp={scale:0}"],
+        ["dataset.tests=null", "dataset.tests={extra:{protocol:episodes,n_way:2}}"],
+        ["method.optimizer.lr=1", "method.optimizer={lr:2}", "method.optimizer.lr=3"],
+        ["method.optimizer={lr:2}", "method.optimizer.lr=1", "method.optimizer={weight_decay:3}"],
+        ["method={optimizer:{lr:0.5}}", "method=siamese", "method.optimizer.lr=0.1"],
+        ["method.optimizer.lr=0.1", "method={optimizer:{lr:0.05}}"],
+        ["~trainer.log_every", "+trainer.log_every=3"],
+        ["name=str(1)"],
+        ["name='a b, c'", "name=d"],
+    ],
+)
+def test_a_job_heeds_repeated_settings_as_one_command_does(words):
+    [proposal] = Grid().proposals(space_of(parsed(words)), Path())
+    assert Composer()(proposal.overrides) == compose(words)
 
 
 def test_the_grid_is_every_combination_in_the_order_of_nested_loops():
@@ -108,10 +129,14 @@ def value_of(settings: dict[str, str]) -> float:
     return -((float(settings["x"]) - 1) ** 2) - 5 * (settings["kind"] == "a")
 
 
-def searched(folder: Path, *, trials: int, until: int | None = None, fail: int | None = None) -> list[dict[str, str]]:
+def searching(trials: int):
     from fewshot_runner.cli.search.optuna import Optuna
 
-    search = Optuna(trials=trials, startup_trials=8, seed=0, pruner=None)
+    return Optuna(trials=trials, startup_trials=8, seed=0, pruner=None)
+
+
+def searched(folder: Path, *, trials: int, until: int | None = None, fail: int | None = None) -> list[dict[str, str]]:
+    search = searching(trials)
     found = []
     for proposal in itertools.islice(search.proposals(space_of(parsed(SPACE)), folder), until):
         found.append(dict(word.split("=", 1) for word in proposal.overrides))
@@ -146,6 +171,24 @@ def test_a_failed_trial_is_proposed_again_and_counts_once_it_is_done(tmp_path):
     study = optuna.load_study(study_name="fsl", storage=optuna.storages.JournalStorage(backend))
     assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 4 + ["FAIL"] + ["COMPLETE"] * 6
     assert study.trials[10].params == study.trials[4].params
+
+
+def test_a_folder_that_holds_another_search_is_refused(tmp_path):
+    pytest.importorskip("optuna")
+    assert len(drawn(searching(2), "x=interval(0,1)", folder=tmp_path)) == 2
+    assert len(drawn(searching(3), "x=interval(0,2)", folder=tmp_path)) == 3  # ends may be moved
+    for words in (["x=interval(0,1)", "y=1,2"], ["z=interval(0,1)"], ["x=1,2"]):
+        with pytest.raises(UserError, match=r"sweep.folder=.* holds a search over other settings or choices \(x\)"):
+            drawn(searching(3), *words, folder=tmp_path)
+
+
+def test_a_damaged_journal_is_named_with_its_remedy(tmp_path):
+    pytest.importorskip("optuna")
+    drawn(searching(2), "x=interval(0,1)", folder=tmp_path)
+    journal = tmp_path / "optuna.journal"
+    journal.write_bytes(journal.read_bytes()[:60] + b"\n")
+    with pytest.raises(UserError, match=r"optuna.journal: damaged .*remove it"):
+        drawn(searching(2), "x=interval(0,1)", folder=tmp_path)
 
 
 @pytest.mark.parametrize("sweep", ["random", "optuna"])

@@ -184,11 +184,52 @@ def test_defects_and_refused_settings_fail_their_job_alone(fsl, quick, tmp_path,
     monkeypatch.setattr(session, "start", start)
     assert fsl(*command).code == 0
 
-    answer = fsl("train", "-m", *quick(), "method.learner.scales=1", "seed=0,1", f"output_dir={tmp_path}")
-    assert answer.code == 2  # no job could be composed: the command is wrong
-    answer = fsl("train", "-m", *quick(), "+model.nothing=1,2", f"output_dir={tmp_path}")
+    answer = fsl("train", "-m", *quick(), "seed=2,abc,true", f"output_dir={tmp_path}")
     assert answer.code == 3
-    assert answer.out.count("model.nothing") == 3  # the heading of a column, and each job's reason
+    assert "seed=abc: give a whole number" in answer.out
+    assert "seed=True: give a whole number" in answer.out
+    assert "[1/3] done" in answer.err
+
+
+@pytest.mark.parametrize(
+    ("slip", "told"),
+    [
+        ("method.learner.scales=1", "method.learner.scales"),
+        ("trainer.max_steps=abc", "trainer.max_steps=abc: give a whole number"),
+        ("+model.nothing=1,2", "model.nothing=1: there is no such key"),
+    ],
+)
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+def test_a_slip_in_every_job_is_refused_once_and_leaves_nothing(refused, quick, slip, told, more):
+    assert told in refused("train", "-m", *quick(), slip, "seed=0,1,2", *more)
+
+
+@pytest.mark.parametrize("damage", ["cut off", "gone"])
+def test_a_finished_run_without_readable_results_is_done_again(fsl, quick, tmp_path, damage):
+    command = ["train", "-m", *quick(), "seed=0,1", f"output_dir={tmp_path}"]
+    assert fsl(*command).code == 0
+    results = [job["result"] for job in manifest_of(tmp_path)["jobs"]]
+    first = runs_below(tmp_path)[0]
+    if damage == "gone":
+        first.summary.unlink()
+    else:
+        first.summary.write_text("{")
+    answer = fsl(*command)
+    assert answer.code == 0
+    assert answer.err.count("] done already") == 1
+    assert [job["result"] for job in manifest_of(tmp_path)["jobs"]] == results
+
+
+def test_the_ready_command_names_the_users_own_configs(fsl, quick, tmp_path):
+    (tmp_path / "mine/method").mkdir(parents=True)
+    (tmp_path / "mine/method/own.yaml").write_text("# @package _global_\ndefaults: [prototypical]\n")
+    own = f"--config-dir={tmp_path / 'mine'}"
+    words = [word for word in quick() if not word.startswith("method=")]
+    answer = fsl("train", "-m", own, *words, "method=own", "seed=0,1", f"output_dir={tmp_path}")
+    assert answer.code == 0, answer.err
+    [ready] = [line for line in answer.out.splitlines() if line.startswith("best on validation")]
+    assert f"fsl train {own} " in ready
+    assert manifest_of(tmp_path)["command"][0] == own
 
 
 @pytest.mark.parametrize(
@@ -196,7 +237,9 @@ def test_defects_and_refused_settings_fail_their_job_alone(fsl, quick, tmp_path,
     [
         (["seed=interval(0,1)"], "sweep=random"),
         (["hydra/launcher=joblib", "seed=0,1"], "fsl list launcher"),
-        (["sweep=nothing"], "Could not find 'sweep/nothing'"),
+        (["sweep=nothing"], "sweep=nothing: there is no such choice; there is grid, optuna, random"),
+        (["sweep=rando"], "did you mean random?"),
+        (["sweep.folder=/dev/null/x", "seed=0,1"], "/dev/null/x: cannot make a sweep folder there"),
         (["sweep._target_=os.system"], "see fsl list sweep"),
         (["sweep._target_=fewshot_runner.intervals.interval"], "not a class of fewshot_runner"),
         (["sweep._target_=fewshot_runner.methods.siamese.Siamese"], "not a Search"),

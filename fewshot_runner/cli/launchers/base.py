@@ -12,6 +12,8 @@ SECONDS_TO_SAVE = 60.0  # that a job which is stopped has for its checkpoint
 class Launcher(ABC):
     """Runs jobs; closing the iterator before its end stops those that run and leaves no process behind."""
 
+    elsewhere = False  # whether on machines that may have devices which this one has not
+
     @abstractmethod
     def run(self, jobs: Iterator[Job], folder: Path) -> Iterator[tuple[Job, Outcome]]:
         """Takes the next of `jobs` whenever there is room for it, and yields each with its outcome when it ends.

@@ -20,6 +20,8 @@ class Ray(Launcher):
     machine that lasts as long as the sweep. The output folder has to lie where all nodes see it, under the same name.
     """
 
+    elsewhere = True
+
     def __init__(self, *, jobs: int, num_cpus: float, num_gpus: float, init: Mapping[str, Any]) -> None:
         if jobs < 1:
             raise UserError(f"launcher.jobs={jobs}: give 1 or more")

@@ -20,6 +20,8 @@ class Slurm(Launcher):
     lie where all nodes see it.
     """
 
+    elsewhere = True
+
     def __init__(
         self, *, cluster: str, jobs: int, requeues: int, poll_seconds: float, parameters: Mapping[str, Any]
     ) -> None:

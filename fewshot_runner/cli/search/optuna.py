@@ -48,15 +48,13 @@ class Optuna(Search):
         distributions = {key: self._distribution(space[key]) for key in searched_keys(space, "sweep=optuna")}
         optuna = self.optuna
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        backend = optuna.storages.journal.JournalFileBackend(str(folder.absolute() / "optuna.journal"))
-        storage = optuna.storages.JournalStorage(backend)
-        self.study = optuna.create_study(
-            study_name=STUDY,
-            storage=storage,
-            direction="maximize",
-            pruner=self.pruner or optuna.pruners.NopPruner(),
-            load_if_exists=True,
-        )
+        self.study = self._study(folder.absolute() / "optuna.journal")
+        for trial in self._former():
+            if not are_alike(trial.distributions, distributions):
+                raise UserError(
+                    f"sweep.folder={folder}: this folder holds a search over other settings or choices "
+                    f"({', '.join(trial.distributions)}); give sweep.folder another name"
+                )
         for trial in self._former()[: self.trials]:  # done, failed or interrupted: what has to be done, the sweep knows
             yield self._proposal(trial, space)
         while (number := len(self._former())) < self.trials:
@@ -64,6 +62,22 @@ class Optuna(Search):
                 seed=(self.seed * 1_000_003 + number) % 2**32, n_startup_trials=self.startup_trials
             )
             yield self._proposal(self.study.ask(distributions), space)
+
+    def _study(self, journal: Path) -> Any:
+        optuna = self.optuna
+        try:
+            storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(journal)))
+            return optuna.create_study(
+                study_name=STUDY,
+                storage=storage,
+                direction="maximize",
+                pruner=self.pruner or optuna.pruners.NopPruner(),
+                load_if_exists=True,
+            )
+        except (AssertionError, ValueError, KeyError) as error:  # of a line that is cut off, or no journal at all
+            raise UserError(
+                f"{journal}: damaged ({error}); remove it to begin the search anew, in which finished runs count again"
+            ) from error
 
     def tell(self, proposal: Proposal, state: str, value: float | None) -> None:
         """A trial that ended early before and has come to its end now is told as another of the same settings."""
@@ -103,6 +117,14 @@ class Optuna(Search):
         if values.integer:
             return distributions.IntDistribution(int(values.low), int(values.high), log=values.log)
         return distributions.FloatDistribution(values.low, values.high, log=values.log)
+
+
+def are_alike(known: Mapping[str, Any], asked: Mapping[str, Any]) -> bool:
+    """Whether these are distributions of one search; the ends of an interval may have been moved."""
+    if known.keys() != asked.keys():
+        return False
+    pairs = [(known[key], asked[key]) for key in known]
+    return all(type(a) is type(b) and getattr(a, "choices", None) == getattr(b, "choices", None) for a, b in pairs)
 
 
 @dataclass(frozen=True)

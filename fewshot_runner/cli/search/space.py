@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hydra.core.override_parser.types import IntervalSweep, Override
+from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override
 
 from fewshot_runner.errors import UserError
 
@@ -40,19 +40,33 @@ Space = dict[str, Choice | Interval]
 
 
 def space_of(overrides: Sequence[Override]) -> Space:
-    """Key by key what is to be chosen; an override of one value is a choice of one. Later ones replace earlier."""
+    """Key by key what is to be chosen, in the order that Hydra heeds; an override of one value is a choice of one.
+
+    Of a key that is given more than once the last counts. Where that is a branch of keys, which Hydra merges into what
+    is there, the former ones stand for themselves before it, as deletions do.
+    """
+    last = {override.get_key_element(): number for number, override in enumerate(overrides)}
     space: Space = {}
-    for override in overrides:
+    for number, override in enumerate(overrides):
         key = override.get_key_element()
-        if isinstance(value := override.value(), IntervalSweep):
+        if override.is_delete():
+            space[override.input_line] = Choice(())
+        elif number < last[key]:
+            if is_merged(overrides[last[key]]) and not override.is_sweep_override():
+                space[override.input_line] = Choice(())
+        elif isinstance(value := override.value(), IntervalSweep):
             space[key] = interval_of(key, value)
         elif override.is_sweep_override():
             space[key] = Choice(tuple(override.sweep_string_iterator()))
-        elif override.is_delete():
-            space[override.input_line] = Choice(())
         else:
-            space[key] = Choice((override.get_value_element_as_str(),))
+            space[key] = Choice((override.input_line.partition("=")[2],))
     return space
+
+
+def is_merged(override: Override) -> bool:
+    """Whether it gives a branch of keys, or one of several."""
+    value = override.value()
+    return any(isinstance(each, dict) for each in (value.list if isinstance(value, ChoiceSweep) else [value]))
 
 
 def interval_of(key: str, sweep: IntervalSweep) -> Interval:
@@ -71,7 +85,7 @@ def interval_of(key: str, sweep: IntervalSweep) -> Interval:
 
 
 def given(settings: dict[str, str | None]) -> tuple[str, ...]:
-    """Overrides again; a key without a value is a deletion and stands for itself."""
+    """Overrides again; a key without a value stands for itself."""
     return tuple(key if value is None else f"{key}={value}" for key, value in settings.items())
 
 

@@ -3,6 +3,7 @@
 import argparse
 import csv
 import json
+import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -148,9 +149,20 @@ def _near(key: str, known: Sequence[str]) -> str:
     return hint if hint.startswith("; did") else "; fsl train --cfg job shows the names of settings"
 
 
+def plain(value: Any) -> Any:
+    """What JSON can hold: a config may have dates, and numbers that are none."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return list(map(plain, value))
+    if value is None or isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    return str(value)
+
+
 def print_flat(rows: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
     if as_json:
-        print(json.dumps(rows, indent=2))
+        print(json.dumps(plain(rows), indent=2))
         return
     writer = csv.DictWriter(sys.stdout, list(dict.fromkeys(column for row in rows for column in row)))
     writer.writeheader()

@@ -8,18 +8,14 @@ from rich.text import Text
 
 from fewshot_runner.report.cells import MANY_SETTINGS, MOST_COLUMNS, cells, run_text, settings_columns, spread_text
 from fewshot_runner.report.grid import grid
+from fewshot_runner.report.line import one_line
 from fewshot_runner.report.ranking import Ranking, Row
 from fewshot_runner.report.records import Record
 from fewshot_runner.report.results import interval_text
 from fewshot_runner.report.settings import SEED, differing, short, shown
 
-FURTHER = (
-    "to tell apart",
-    "seconds",
-    "p",
-    "± over seeds (s.d.)",
-    "seeds",
-)  # what a narrow table tells beneath its rows
+# What a narrow table tells beneath its rows, in this order; the last two only after the settings.
+FURTHER, LAST = ("to tell apart", "seconds", "p", "± over seeds (s.d.)", "seeds"), ("tasks", "p (Holm)")
 ALONE = "tests that nothing else was put to"
 LEGEND = (
     "±: half of a 95 % interval, over tasks unless it says over seeds. difference: to the run marked *, in points, "
@@ -83,23 +79,23 @@ def ranking_table(ranking: Ranking, *, width: int) -> Text:
         rows,
         width=width,
         right=[name for name in used if name not in ("state", "test", "to tell apart")],
-        beneath=[name for name in (MANY_SETTINGS, *FURTHER, *settings) if name in rows[0]],
+        beneath=[name for name in dict.fromkeys([MANY_SETTINGS, *FURTHER, *settings, *LAST]) if name in rows[0]],
         unnamed=[MANY_SETTINGS],
-        bold=[number for number, row in enumerate(ranking.rows) if row.is_reference],
+        styles={number: "bold" for number, row in enumerate(ranking.rows) if row.is_reference},
     )
-    note = footnote(ranking)
+    note = textwrap.fill(footnote(ranking) or "", width)
     return Text.assemble(heading(ranking, width=width), "\n", table, (f"{note}\n" if note else "", "dim"))
 
 
 def heading(ranking: Ranking, *, width: int) -> Text:
     """In one line where the terminal is wide enough."""
+    title = one_line(ranking.title)
     if ranking.forced:
-        return Text.assemble(
-            ("forced: ", "bold red"), (ranking.title, "bold"), ": their figures do not measure the same"
-        )
-    fits = cell_len(f"{ranking.title}  {ranking.details}") <= width
-    details = ranking.details if fits else textwrap.fill(ranking.details, width)
-    return Text.assemble((ranking.title, "bold"), "  " if fits else "\n", (details, "dim"))
+        return Text.assemble(("forced: ", "bold red"), (title, "bold"), ": their figures do not measure the same")
+    details = one_line(ranking.details)
+    fits = cell_len(f"{title}  {details}") <= width
+    details = details if fits else textwrap.fill(details, width)
+    return Text.assemble((title, "bold"), "  " if fits else "\n", (details, "dim"))
 
 
 def footnote(ranking: Ranking) -> str | None:
@@ -108,9 +104,13 @@ def footnote(ranking: Ranking) -> str | None:
         return "differences between different tests are unpaired, and part of each is that of the tests"
     if ranking.against_baseline and ranking.reference is None:
         return "the baseline has no result here, so there are no differences"
-    if len(ranking.rows) > 1 and any(row.figures is None for row in ranking.rows):
-        return "no difference where the figures of the single tasks are missing"
-    return None
+    if len(ranking.rows) < 2:
+        return None
+    counts = {row.n_tasks for row in ranking.rows}
+    notes = ["no difference where the figures of the single tasks are missing"] if None in counts else []
+    if len(counts - {None}) > 1:
+        notes.append("differences are on the tasks that both answered, the other figures on all that each did")
+    return "; ".join(notes) or None
 
 
 def state_table(records: Sequence[Record], *, width: int) -> Text:
@@ -121,7 +121,6 @@ def state_table(records: Sequence[Record], *, width: int) -> Text:
     for record in records:
         told = {short(name): shown(record.settings.get(name)) for name in names}
         status = {key: shown(record.status.get(key)) for key in ("step", "updated")}
-        reason = " ".join((record.reason or "").split())
-        rows.append({"run": record.name, "state": record.state, **told, **status, "reason": reason})
+        rows.append({"run": record.name, "state": record.state, **told, **status, "reason": record.reason or ""})
     table = grid(rows, width=width, right=["step"], beneath=["reason", *map(short, names)], unnamed=["reason"])
     return Text.assemble(("without results\n", "bold"), table)

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from fewshot_runner.report.line import as_markup
+
 if TYPE_CHECKING:
     from rich.tree import Tree
 
@@ -35,12 +37,11 @@ def _add(tree: "Tree", key: str, value: Any, choice: str | None = None) -> None:
 
 
 def _title(key: str, choice: str | None) -> str:
-    return f"[bold]{key}[/]" + (f" [green]{choice}[/]" if choice else "")
+    return f"[bold]{as_markup(str(key))}[/]" + (f" [green]{as_markup(str(choice))}[/]" if choice else "")
 
 
 def _plain(value: Any) -> str:
-    text = "-" if value in (None, "", {}, []) else str(value)
-    return text.replace("[", "\\[")
+    return "-" if value in (None, "", {}, []) else as_markup(str(value))
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

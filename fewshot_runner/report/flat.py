@@ -13,11 +13,14 @@ from fewshot_runner.report.settings import differing, short, shown
 def flat_rows(rankings: Sequence[Ranking], records: Sequence[Record]) -> list[dict[str, Any]]:
     """A row a run: folder, state, the settings that are not the same in all runs, and under the name of each test its
     figures and those of its experiment (all seeds).
+
+    In the order of the rankings, and behind them the runs that stand in none.
     """
     settings = differing([record.settings for record in records])
     names = column_names([test for ranking in rankings for test in ranking.tests])
     rows: dict[int, dict[str, Any]] = {}
-    for record in records:
+    ranked = [record for ranking in rankings for row in ranking.rows for record in row.group.records]
+    for record in [*ranked, *records]:  # a run that comes again keeps its place
         row: dict[str, Any] = {"run": str(record.run.path), "state": record.state}
         rows[id(record)] = row | {short(name): record.settings.get(name) for name in settings}
     for ranking in rankings:

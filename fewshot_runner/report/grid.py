@@ -3,10 +3,13 @@
 Where a table is wider than the terminal, some of its columns are told beneath their rows instead.
 """
 
+import textwrap
 from collections.abc import Mapping, Sequence
 
 from rich.cells import cell_len
 from rich.text import Text
+
+from fewshot_runner.report.line import one_line
 
 GAP = "   "
 INDENT = "    "
@@ -19,13 +22,15 @@ def grid(
     right: Sequence[str] = (),
     beneath: Sequence[str] = (),
     unnamed: Sequence[str] = (),
-    bold: Sequence[int] = (),
+    styles: Mapping[int, str] | None = None,
 ) -> Text:
-    """The rows under their keys, those of `right` flush right; `bold` are numbers of rows.
+    """The rows under their keys, each cell in one line, those of `right` flush right; `styles` are of rows, by number.
 
     `beneath` are the columns that may move beneath their rows, in the order in which they do; those of `unnamed` say
-    there by themselves what they are. Nothing else is broken, so a very narrow terminal breaks the lines itself.
+    there by themselves what they are. What stands beneath is broken where it is wider than the terminal; the rows are
+    not, so a very narrow terminal breaks them itself.
     """
+    rows = [{name: one_line(cell) for name, cell in row.items()} for row in rows]
     widths = {name: max(cell_len(name), *(cell_len(row[name]) for row in rows)) for name in rows[0]}
     moved = []
     for name in beneath:
@@ -38,7 +43,7 @@ def grid(
     for number, row in enumerate(rows):
         words = [row[name] if name in unnamed else f"{name}: {row[name]}" for name in moved if row[name]]
         lines = [_line(row, widths, right), *_broken("  ".join(words).split("  "), width)]
-        text.append("\n".join(lines) + "\n", style="bold" if number in bold else None)
+        text.append("\n".join(lines) + "\n", style=(styles or {}).get(number))
     return text
 
 
@@ -47,13 +52,14 @@ def _width(widths: Mapping[str, int]) -> int:
 
 
 def _broken(words: Sequence[str], width: int) -> list[str]:
-    """Indented lines of words, two spaces apart."""
+    """Indented lines of words, two spaces apart; a word, which may be a whole sentence, is broken if it has to be."""
     lines: list[str] = []
     for word in filter(None, words):
         if lines and cell_len(lines[-1]) + 2 + cell_len(word) <= width:
             lines[-1] += f"  {word}"
         else:
-            lines.append(INDENT + word)
+            room = max(width, 2 * len(INDENT))
+            lines += textwrap.wrap(word, room, initial_indent=INDENT, subsequent_indent=INDENT, break_on_hyphens=False)
     return lines
 
 

@@ -2,9 +2,12 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from fewshot_runner.report.records import Record
-from fewshot_runner.report.settings import SEED, compared
+from fewshot_runner.report.settings import CHOICES, SEED, compared
+
+DATA = f"{CHOICES}dataset"  # where data lie is not compared, so that this alone may tell which they are
 
 
 @dataclass(frozen=True)
@@ -41,10 +44,14 @@ def group_runs(records: Iterable[Record]) -> list[Group]:
     experiments: dict[frozenset[tuple[str, str]], list[Record]] = {}
     for record in records:
         settings = compared(record.settings)
-        settings.pop(SEED, None)
-        key = frozenset((name, repr(value)) for name, value in settings.items())
+        key = frozenset((name, repr(value)) for name, value in settings.items() if makes_an_experiment(name))
         experiments.setdefault(key, []).append(record)
     return [_group(runs) for alike in experiments.values() for runs in _by_images(alike)]
+
+
+def makes_an_experiment(name: str) -> bool:
+    """What else was chosen is told by the settings that it has brought."""
+    return name != SEED and (name == DATA or not name.startswith(CHOICES))
 
 
 def _by_images(records: Sequence[Record]) -> list[list[Record]]:
@@ -65,5 +72,11 @@ def _group(records: Sequence[Record]) -> Group:
     of_seed: dict[str, list[Record]] = {}
     for record in sorted(records, key=lambda record: bool(record.results)):  # the one that counts comes last
         of_seed.setdefault(repr(record.seed), []).append(record)
-    counting = sorted((runs[-1] for runs in of_seed.values()), key=lambda record: (str(type(record.seed)), record.seed))
+    counting = sorted((runs[-1] for runs in of_seed.values()), key=lambda record: _place_of(record.seed))
     return Group(counting, [record for runs in of_seed.values() for record in runs[:-1]])
+
+
+def _place_of(seed: Any) -> tuple[bool, float, str]:
+    """Numbers in their order, then all else."""
+    is_number = isinstance(seed, int | float)
+    return not is_number, seed if is_number else 0, repr(seed)

@@ -30,6 +30,8 @@ def with_needs(difference: Difference, *, tasks_are_fixed: bool) -> Difference:
         n_tasks = needed_tasks(difference.mean, over_tasks, rest=over_seeds)
     if n_tasks is None and n_seeds is None and seeds_vary:
         n_seeds = needed_seeds(difference.mean, over_seeds, rest=over_tasks)
+        if n_seeds is None and not tasks_are_fixed:
+            n_tasks, n_seeds = needed_both(difference.mean, over_tasks, over_seeds) or (None, None)
     return replace(
         difference,
         more_tasks=None if n_tasks is None else n_tasks - over_tasks.count,
@@ -53,6 +55,21 @@ def needed_seeds(mean: float, over_seeds: Spread, *, rest: Spread | None = None)
         return Spread(over_seeds.single / count, 2 * (count - 1))
 
     return _smallest(mean, at, rest, start=max(2, over_seeds.count), most=MOST_SEEDS)
+
+
+def needed_both(mean: float, over_tasks: Spread, over_seeds: Spread) -> tuple[int, int] | None:
+    """Numbers of tasks and of seeds at which the power is reached, where neither alone is enough.
+
+    A seed is a training and a task is soon answered: so there are as many tasks as it takes to come within a tenth of
+    the seeds that endless ones would need, or where even these are too many, as many as there can be.
+    """
+    room = (mean / NORMAL_SHIFT) ** 2  # for the variances over tasks and over seeds together
+    for n_tasks in (max(over_tasks.count, 1 + int(11 * over_tasks.single / room)), MOST_TASKS):
+        rest = Spread(over_tasks.single / n_tasks, n_tasks - 1)
+        n_seeds = needed_seeds(mean, over_seeds, rest=rest) if n_tasks <= MOST_TASKS else None
+        if n_seeds is not None:
+            return n_tasks, n_seeds
+    return None
 
 
 def _smallest(mean: float, at: Callable[[int], Spread], rest: Spread | None, *, start: int, most: int) -> int | None:

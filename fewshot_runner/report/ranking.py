@@ -122,12 +122,15 @@ def _larger(known: Mapping[str, Any] | None, result: Mapping[str, Any]) -> Mappi
 
 def _row(group: Group, test: Test, results: Sequence[Mapping[str, Any]]) -> Row:
     figures = _figures(group, results)
-    means = np.array([figure_of(result) for result in results], dtype=float)
-    row = Row(group, test, results, figures, float(means.mean()), results[0].get("ci95"))
     if len(results) == 1:
-        return row
-    over_tasks = None if figures is None else t_interval(figures.mean(axis=0, dtype=float))
-    return replace(row, ci95=over_tasks, sd_seeds=float(means.std(ddof=1)), ci95_seeds=t_interval(means))
+        [result] = results
+        return Row(group, test, results, figures, float(figure_of(result)), result.get("ci95"))
+    if figures is None:
+        means, over_tasks = np.array([figure_of(result) for result in results], dtype=float), None
+    else:  # of the same tasks, as some runs may have more of them
+        means, over_tasks = figures.mean(axis=1, dtype=float), t_interval(figures.mean(axis=0, dtype=float))
+    spread = {"sd_seeds": float(means.std(ddof=1)), "ci95_seeds": t_interval(means)}
+    return Row(group, test, results, figures, float(means.mean()), over_tasks, **spread)
 
 
 def _figures(group: Group, results: Sequence[Mapping[str, Any]]) -> np.ndarray | None:

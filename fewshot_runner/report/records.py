@@ -1,5 +1,6 @@
 """Run folders as a comparison knows them: read once, quickly, whatever state they are in."""
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +11,8 @@ from typing import Any
 import yaml
 
 from fewshot_runner.errors import UserError
-from fewshot_runner.report.results import figure_of, metric_of
+from fewshot_runner.report.line import one_line
+from fewshot_runner.report.results import figure_of
 from fewshot_runner.report.sections import parse_settings
 from fewshot_runner.runs import DONE, RunFolder
 
@@ -51,7 +53,7 @@ def find_records(paths: Sequence[Path]) -> tuple[list[Record], list[str]]:
         try:
             records.append(read_record(RunFolder(folder)))
         except UserError as error:
-            skipped.append(str(error))
+            skipped.append(one_line(str(error)))
     return sorted(records, key=lambda record: record.run.path.name), skipped
 
 
@@ -68,7 +70,7 @@ def find_folders(paths: Sequence[Path], skipped: list[str]) -> list[Path]:
                 with os.scandir(folder) as entries:
                     inside = {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
             except OSError as error:
-                skipped.append(f"{folder}: cannot be read ({error.strerror})")
+                skipped.append(one_line(f"{folder}: cannot be read ({error.strerror})"))
                 continue
             if {"config.yaml", "status.json"} & inside.keys():
                 found.setdefault(real, Path(folder))
@@ -83,7 +85,7 @@ def read_record(run: RunFolder) -> Record:
     status, summary = _read_status(run), run.read_summary()
     try:
         settings = parse_settings(run.config.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: no text, or a date such as 2026-13-45
         raise UserError(f"{run.config}: cannot be read ({error}); the run folder is damaged") from error
     if settings is None:
         raise UserError(f"{run.config}: holds no config; the run folder is damaged")
@@ -97,13 +99,22 @@ def _read_status(run: RunFolder) -> dict[str, Any]:
     status = run.read_status()
     if not isinstance(status.get("state"), str):
         raise UserError(f"{run.status}: says no state; the run folder is damaged, or another program's")
+    if not isinstance(status.get("reason"), str | None):
+        raise UserError(f"{run.status}: gives a reason that is no text; the run folder is damaged")
     return status
 
 
 def is_result(result: Any) -> bool:
-    """Whether a result has what every comparison needs."""
+    """Whether a result has what every comparison needs, and what it has besides is of the right kind."""
     try:
         named = all(isinstance(result[key], str) for key in ("name", "dataset", "split", "mode"))
-        return named and isinstance(figure_of(result), int | float) and isinstance(metric_of(result), str)
+        figures = is_number(figure_of(result)) and (result.get("ci95") is None or is_number(result["ci95"]))
+        texts = all(isinstance(result.get(key), str | None) for key in ("metric", "unit", "protocol", "images_hash"))
+        return named and figures and texts and isinstance(result.get("episodes"), int | None)
     except (KeyError, TypeError, AttributeError):
         return False
+
+
+def is_number(value: Any) -> bool:
+    """A finite one; JSON knows NaN, and Python takes true for 1."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

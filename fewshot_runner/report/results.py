@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.markup import escape
 from rich.table import Table
 
+from fewshot_runner.report.line import as_markup
 from fewshot_runner.runs import RunFolder
 
 COLOURS = {"above": "green", "inside": "default", "below": "red"}
@@ -23,7 +23,7 @@ def published_table(run: RunFolder) -> Table | None:
         return None
     results = {result["name"]: result for result in reversed(run.read_summary()["results"])}  # its own come first
     table = Table(
-        title=f"published: {escape(published['source'])}", title_justify="left", header_style="bold", box=SIMPLE_HEAD
+        title=f"published: {as_markup(published['source'])}", title_justify="left", header_style="bold", box=SIMPLE_HEAD
     )
     table.add_column("test", no_wrap=True)
     for name in ("published", "ours"):
@@ -33,7 +33,7 @@ def published_table(run: RunFolder) -> Table | None:
         if name in results:
             verdict = beside(figure, results[name])
             table.add_row(
-                escape(name), f"{100 * figure:.2f} %", f"[bold]{with_interval(results[name])}[/]",
+                as_markup(name), f"{100 * figure:.2f} %", f"[bold]{with_interval(results[name])}[/]",
                 f"[{COLOURS[verdict]}]{verdict}[/]",
             )  # fmt: skip
     return table if table.row_count else None
@@ -56,7 +56,7 @@ def metric_of(result: Mapping[str, Any]) -> str:
 
 def results_table(results: Sequence[Mapping[str, Any]], *, title: str) -> Table:
     """A row a result: no figure without its interval, the number of its tasks, and the seed that drew them."""
-    table = Table(title=title, title_justify="left", header_style="bold", box=SIMPLE_HEAD)
+    table = Table(title=as_markup(title), title_justify="left", header_style="bold", box=SIMPLE_HEAD)
     table.add_column("test", no_wrap=True)
     table.add_column("data", no_wrap=True)
     table.add_column("metric", no_wrap=True)
@@ -67,14 +67,14 @@ def results_table(results: Sequence[Mapping[str, Any]], *, title: str) -> Table:
         accuracy = metric_of(result) == "accuracy"
         count = result.get("tasks_count", result.get("episodes"))
         table.add_row(
-            escape(result["name"]),
-            escape(f"{result['dataset']} {result['split']}"),
-            metric_of(result),
+            as_markup(result["name"]),
+            as_markup(f"{result['dataset']} {result['split']}"),
+            as_markup(metric_of(result)),
             f"[bold]{with_interval(result)}[/]",
             f"{100 * (1 - result['accuracy']):.2f} %" if accuracy else "",
             f"{count:,} {result.get('unit', 'episodes')}",
             "fixed" if result["episode_seed"] is None else str(result["episode_seed"]),
-            mode_of(result),
+            as_markup(mode_of(result)),
         )
         for name, value in result.get("further", {}).items():
             table.add_row("", "", name, f"{value:.4f}", "", "", "", "")

@@ -3,37 +3,61 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
-from rich.markup import escape
-from rich.table import Table
+from rich.cells import cell_len
+from rich.text import Text
 
+from fewshot_runner.report.console import output
+from fewshot_runner.report.grid import grid
 from fewshot_runner.report.results import figure_of, metric_of, with_interval
 from fewshot_runner.runs import DONE, FAILED
 
+WHY_NOT = "why not"
+FURTHER = (WHY_NOT, "run", "seconds", "validation", "test")  # what a narrow table tells beneath its rows, in this order
 
-def sweep_table(jobs: Sequence[Mapping[str, Any]], *, swept: Sequence[str], title: str) -> Table:
-    """A row a job; `swept` are the keys that get a column. Jobs of different tests are ranked each among their own."""
-    table = Table(title=escape(title), title_justify="left", header_style="bold", box=SIMPLE_HEAD)
-    table.add_column("job", justify="right", no_wrap=True)
-    for key in swept:
-        table.add_column(escape(key), overflow="fold")
-    table.add_column("test", no_wrap=True)
-    for name in ("result", "validation", "seconds"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("run, or why not", overflow="fold")
-    for job in ranked(jobs):
-        settings = settings_of(job)
-        done, result = job["state"] == DONE, job.get("result")
-        table.add_row(
-            str(job["number"]),
-            *(escape(settings.get(key, "")) for key in swept),
-            escape(test_of(job)) if result else "",
-            f"[bold]{with_interval(result)}[/]" if result else "",
-            "" if job.get("validation") is None else f"{job['validation']:.4f}",
-            "" if job.get("seconds") is None else f"{job['seconds']:.0f}",
-            escape("/".join(job["run"].split("/")[-2:])) if done else failure(job),
-        )
-    return table
+
+def sweep_table(
+    jobs: Sequence[Mapping[str, Any]], *, swept: Sequence[str], title: str, width: int | None = None
+) -> Text:
+    """A row a job; `swept` are the keys that get a column. Jobs of different tests are ranked each among their own.
+
+    As wide as the output unless `width` is given.
+    """
+    width = output().width if width is None else width
+    keys = [key.lstrip("+") for key in swept]
+    jobs = ranked(jobs)
+    every = [{"job": str(job["number"]), **settings_of(job, keys), **cells(job)} for job in jobs]
+    head = Text.assemble((title, "bold"))
+    if not every:
+        return head
+    left_out = {name for name in every[0] if name not in keys and not any(row[name] for row in every)}
+    if len(tests := {row["test"] for row in every if row["test"]}) == 1:
+        [test] = tests
+        head.append("  " if cell_len(f"{title}  {test}") <= width else "\n").append(test, style="dim")
+        left_out.add("test")
+    rows = [{name: value for name, value in row.items() if name not in left_out} for row in every]
+    table = grid(
+        rows,
+        width=width,
+        right=["job", "result", "validation", "seconds"],
+        beneath=[name for name in (*FURTHER, *keys) if name in rows[0]],
+        unnamed=[WHY_NOT],
+        styles={number: colour for number, job in enumerate(jobs) if (colour := colour_of(job))},
+    )
+    return head.append("\n").append(table)
+
+
+def cells(job: Mapping[str, Any]) -> dict[str, str]:
+    """What stands behind the settings of a job."""
+    result, done = job.get("result"), job["state"] == DONE
+    reason = f": {job['reason'].splitlines()[0]}" if job.get("reason") else ""
+    return {
+        "test": test_of(job) if result else "",
+        "result": with_interval(result) if result else "",
+        "validation": "" if job.get("validation") is None else f"{job['validation']:.4f}",
+        "seconds": "" if job.get("seconds") is None else f"{job['seconds']:.0f}",
+        "run": "/".join(job["run"].split("/")[-2:]) if done else "",
+        WHY_NOT: "" if done else job["state"] + reason,
+    }
 
 
 def ranked(jobs: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -53,11 +77,10 @@ def test_of(job: Mapping[str, Any]) -> str:
     return f"{result['name']} {result['dataset']} {result['split']}{mode}{metric}"
 
 
-def settings_of(job: Mapping[str, Any]) -> dict[str, str]:
-    return dict(override.lstrip("+").partition("=")[::2] for override in job["overrides"])
+def settings_of(job: Mapping[str, Any], keys: Sequence[str]) -> dict[str, str]:
+    settings = dict(override.lstrip("+").partition("=")[::2] for override in job["overrides"])
+    return {key: settings.get(key, "") for key in keys}
 
 
-def failure(job: Mapping[str, Any]) -> str:
-    colour = "red" if job["state"] == FAILED else "yellow"
-    reason = f": {job['reason'].splitlines()[0]}" if job.get("reason") else ""
-    return f"[{colour}]{escape(job['state'] + reason)}[/]"
+def colour_of(job: Mapping[str, Any]) -> str | None:
+    return {DONE: None, FAILED: "red"}.get(job["state"], "yellow")

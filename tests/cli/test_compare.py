@@ -102,6 +102,59 @@ def test_rankings_are_sorted(fsl, outputs):
     assert order("--sort", "result") == ["000000", "000002"]
 
 
+@pytest.mark.parametrize("form", ["--json", "--csv"])
+def test_other_programs_get_the_rows_in_the_order_of_the_table(fsl, outputs, form):
+    def order(*words):
+        answer = fsl("compare", outputs, "--where", "test=5way1shot", form, *words)
+        listed = rows(answer) if form == "--json" else csv.DictReader(io.StringIO(answer.out))
+        return "".join(row["run"].split("-")[-2][-1] for row in listed)
+
+    assert order() == "023"  # an experiment after the other, seed by seed
+    assert order("--reverse") == "230"
+    assert order("--sort", "seconds") == "230"
+    assert order("--sort", "seconds", "--reverse") == "023"
+
+
+def test_json_holds_settings_of_any_kind(fsl, outputs):
+    [config] = outputs.glob("*/*0-abcdef/config.yaml")
+    more = "day: 2026-01-01\nlimit: .inf\nnested: [{2026-01-02: .nan, 5: x}]\n"
+    config.write_text(config.read_text() + more)
+
+    def refuse(word):
+        raise AssertionError(f"{word} is no JSON")
+
+    answer = fsl("compare", outputs, "--json")
+    assert answer.code == 0, answer.err
+    row = json.loads(answer.out, parse_constant=refuse)[0]
+    assert row["day"] == "2026-01-01"
+    assert row["limit"] == "inf"
+    assert row["nested"] == [{"2026-01-02": "nan", "5": "x"}]
+
+
+def test_a_skipped_folder_is_told_in_a_line(fsl, outputs):
+    [config] = outputs.glob("*/*0-abcdef/config.yaml")
+    config.write_text("a:\tb: [\n x")
+    answer = fsl("compare", outputs)
+    assert answer.code == 0
+    [line] = answer.err.splitlines()
+    assert line.startswith(f"skipped: {config}: ")
+
+
+@pytest.mark.parametrize(
+    "damage", [{"ci95": "x"}, {"accuracy": float("nan")}, {"accuracy": True}, {"accuracy": float("inf")}]
+)
+def test_a_damaged_result_does_not_spoil_the_others(fsl, outputs, damage):
+    [summary] = outputs.glob("*/*0-abcdef/summary.json")
+    content = json.loads(summary.read_text())
+    content["results"][0] |= damage
+    summary.write_text(json.dumps(content))
+    for form in ([], ["--json"]):
+        answer = fsl("compare", outputs, *form)
+        assert answer.code == 0, answer.err
+        assert answer.err.startswith(f"skipped: {summary}: ")
+        assert "000002" in answer.out
+
+
 def test_a_baseline_is_what_others_are_compared_with(fsl, outputs):
     answer = fsl("compare", outputs, "--baseline", "20260101-000002-abcdef", "--json")
     row = rows(answer)[0]
@@ -116,15 +169,15 @@ def test_forced_rankings_are_one_and_marked(fsl, outputs):
     forced = [
         row.get("squares classes 20way1shot forced") for row in rows(fsl("compare", outputs, "--force", "--json"))
     ]
-    assert forced == [True, None, True, True]
+    assert forced == [True, True, True, None]
 
 
 def test_failed_runs_stand_with_their_reason_in_every_form(fsl, outputs):
     assert "loss is nan" in fsl("compare", outputs).out
-    assert rows(fsl("compare", outputs, "--json"))[1]["reason"] == "loss is nan"
+    assert rows(fsl("compare", outputs, "--json"))[-1]["reason"] == "loss is nan"
     listed = list(csv.DictReader(io.StringIO(fsl("compare", outputs, "--csv").out)))
-    assert [line["state"] for line in listed] == ["done", "failed", "done", "done"]
-    assert listed[1]["reason"] == "loss is nan"
+    assert [line["state"] for line in listed] == ["done", "done", "done", "failed"]
+    assert listed[-1]["reason"] == "loss is nan"
 
 
 def test_comparing_imports_no_torch(outputs):

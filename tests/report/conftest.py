@@ -32,7 +32,7 @@ def config_of(method: str = "siamese", seed: int = 0, **method_settings: Any) ->
         "name": "",
         "output_dir": f"somewhere-{method}-{seed}",
         "dataset": {"root": f"/data/{seed}", "cache": f"/cache/{seed}", "source": {"root": f"/data/{seed}"}},
-        "method": {"optimizer": {"lr": 0.1, **method_settings}},
+        "method": {"learner": {"_target_": f"somewhere.{method}"}, "optimizer": {"lr": 0.1, **method_settings}},
     }
 
 

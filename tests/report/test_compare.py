@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import subprocess
 import sys
 
@@ -111,7 +112,7 @@ def test_trap_13_runs_that_differ_in_the_seed_are_one_row_with_both_spreads(make
     over_tasks = 2.009575 * FIGURES.std(ddof=1) / 50**0.5
     assert f"{100 * np.mean(means):.2f} ± {100 * over_tasks:.2f} %" in second
     assert "over seeds" not in first
-    row = rows_of(tmp_path)[0]
+    row = rows_of(tmp_path)[1]
     name = "squares classes 5way1shot"
     assert row[f"{name} seeds"] == 3
     assert row[f"{name} sd over seeds"] == pytest.approx(deviation)
@@ -125,7 +126,7 @@ def test_an_older_run_of_the_same_seed_keeps_its_figures_and_takes_no_part(make,
     table = table_of(tmp_path)
     assert "20260101-000001-abcdef (1 repeat)" in table
     assert "20260101-000000-abcdef" not in table
-    older, newer, _ = rows_of(tmp_path)
+    newer, _, older = rows_of(tmp_path)
     name = "squares classes 5way1shot"
     assert older[name] == pytest.approx(FIGURES.mean() - 0.1)
     assert f"{name} tasks" not in older
@@ -160,7 +161,7 @@ def test_forced_rankings_say_so(make, config, result, tmp_path):
     forced = table_of(tmp_path, forced=True)
     assert forced.startswith("forced: ")
     assert "unpaired" in forced
-    assert [row.get("squares images 5way1shot forced") for row in rows_of(tmp_path, forced=True)] == [None, True]
+    assert [row.get("squares images 5way1shot forced") for row in rows_of(tmp_path, forced=True)] == [True, None]
 
 
 def test_many_settings_share_a_column_and_only_what_differs_is_said_again(make, config, result, tmp_path):
@@ -248,6 +249,20 @@ def test_names_with_brackets_are_printed_as_they_are():
     assert "[1, 2]" in text_of(config_tree({"model": {"widths": [1, 2]}, "name": "[red]"}))
 
 
+def test_tables_of_rich_hold_no_commands_to_the_terminal():
+    """A class is called as its folder is, and a picture may have any name."""
+    odd = "a\x1b[31m\nb"
+    tables = [
+        prediction_table([{"image": odd, "ranking": [{"class": odd, "score": 0.75}, {"class": odd, "score": 0.25}]}]),
+        results_table([{**RESULT, "name": odd, "dataset": odd, "mode": odd}], title=odd),
+        config_tree({"model": {"widths": odd, "inner": {"a": odd}}, "name": odd, "choices": {"model": odd}}),
+    ]
+    for table in tables:
+        said = text_of(table)
+        assert "\x1b" not in said
+        assert said.count("a\\x1b[31m b") >= 3
+
+
 def test_the_config_is_a_tree_headed_by_its_choices(config):
     tree = text_of(config_tree(config()))
     assert "method siamese" in tree
@@ -264,6 +279,76 @@ def test_reports_are_made_without_torch():
         "assert 'torch' not in sys.modules and 'hydra' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_rows_without_a_table_stand_in_the_order_of_the_rankings(make, config, result, tmp_path):
+    """And behind them what stands in none: repeats, and runs without results."""
+    random = np.random.default_rng(1)
+    for seed, shift in ((1, 0.0), (0, 0.0), (1, 0.1)):  # the last is a repeat that counts
+        make(config(lr=0.1, seed=seed), results=[result(random.uniform(0, 0.5, 50) + shift)])
+    make(config(lr=0.2), state="failed", reason="x")
+    make(config(lr=0.3), results=[result(random.uniform(0.5, 1, 50))])
+    assert [row["run"][-8] for row in rows_of(tmp_path)] == ["4", "1", "2", "0", "3"]
+
+
+def test_the_tasks_that_a_difference_is_of_are_told_where_their_numbers_differ(make, config, result, tmp_path):
+    make(config(lr=0.1), results=[result(FIGURES)]), make(config(lr=0.2), results=[result(FIGURES - 0.1)])
+    assert "that both" not in table_of(tmp_path)
+    make(config(lr=0.3), results=[result(FIGURES[:20])])
+    assert "differences are on the tasks that both answered" in table_of(tmp_path)
+
+
+def test_what_would_tell_apart_may_be_both_more_tasks_and_more_seeds(make, config, result, tmp_path):
+    random = np.random.default_rng(7)
+    shared = random.normal(0.6, 0.08, 200)
+    for lr, shift in ((0.1, 0.0), (0.2, -0.0078)):
+        for seed, of_seed in enumerate((-0.04, 0.0, 0.04)):
+            values = shared + shift + of_seed + 0.14 * (lr == 0.2) * (random.permutation(200) - 99.5) / 115
+            make(config(lr=lr, seed=seed), results=[result(values)])
+    [line] = [line for line in ranked_lines(table_of(tmp_path)) if line.startswith("  ")]
+    assert re.search(r"\+[\d,]+ episodes and \+\d+ seeds \(\d+ each\)", line), line
+
+
+@pytest.mark.parametrize("width", [80, 300])
+def test_names_with_control_characters_are_one_clean_line(make, config, result, tmp_path, width):
+    """An escape sequence would colour the terminal, a newline would break a row in two."""
+    named = "a \x1b[31mred\ntwo\tlines \u202e"
+    for lr, name in ((0.1, named), (0.2, "plain")):
+        make({**config(lr=lr), "name": name}, results=[result(FIGURES - lr, dataset=named)])
+    make({**config(lr=0.3), "name": named}, state="failed", reason="it \x1b[2J\nbroke")
+    records, _ = find_records([tmp_path])
+    plain = comparison(rank(records), records, width=width).plain
+    assert all(line.isprintable() for line in plain.splitlines())
+    assert "a \\x1b[31mred two lines \\u202e" in " ".join(plain.split())
+    assert "it \\x1b[2J broke" in " ".join(plain.split())
+
+
+@pytest.mark.parametrize("width", [20, 40, 60, 80])
+def test_the_narrowest_terminal_gets_every_figure(make, config, result, tmp_path, width):
+    for k in range(2):
+        many = {f"a_rather_long_setting_{n}": n + k for n in range(4)}
+        make(config(**many), results=[result(FIGURES[: 50 - k] - k / 9)])
+    records, _ = find_records([tmp_path])
+    lines = comparison(rank(records), records, width=width).plain.splitlines()
+    told = "".join("".join(lines).split())  # a long name is broken where it has to be
+    for word in ("a_rather_long_setting_3=4", f"{100 * FIGURES.mean():.2f}±", "thetasksthatbothanswered"):
+        assert word in told
+    notes = [line for line in lines if line.startswith(("differences", "±:"))]
+    assert len(notes) == 2
+    assert all(len(line) <= width for line in notes)
+
+
+def test_eighty_columns_hold_an_experiment_with_seeds_and_repeats(make, config, result, tmp_path):
+    for lr, seeds in ((0.1, (0, 1, 2, 2, 2)), (0.2, (0,))):
+        for seed in seeds:
+            noise = np.random.default_rng(seed).uniform(-0.2, 0.2, 50)
+            make(config(lr=lr, seed=seed), results=[result((FIGURES - lr + noise)[: 50 - 10 * seed])])
+    records, _ = find_records([tmp_path])
+    lines = comparison(rank(records), records, width=80).plain.splitlines()
+    assert max(map(len, lines)) <= 80
+    told = " ".join(lines)
+    for name in ("accuracy", "difference", "p (Holm)", "tasks", "to tell apart"):
+        assert name in told
 
 
 @pytest.mark.parametrize("width", [80, 120])

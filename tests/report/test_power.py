@@ -64,6 +64,51 @@ def test_the_search_finds_the_first_count_that_is_enough(rest):
         assert needed_tasks(0.01, Spread(variance / 20, 19, 20, variance), rest=rest) == first
 
 
+def power_of(mean: float, over_tasks: Spread, over_seeds: Spread, n_tasks: float, n_seeds: float) -> float:
+    """Of a Welch-Satterthwaite test, by scipy.stats."""
+    tasks, seeds = over_tasks.single / n_tasks, over_seeds.single / n_seeds
+    variance = tasks + seeds
+    freedom = variance**2 / (tasks**2 / (n_tasks - 1) + seeds**2 / (2 * (n_seeds - 1)))
+    shift, critical = abs(mean) / variance**0.5, stats.t.ppf(0.975, freedom)
+    return stats.nct.sf(critical, freedom, shift) + stats.nct.cdf(-critical, freedom, shift)
+
+
+@pytest.mark.parametrize("deviation", [0.0386, 0.05, 0.02])
+def test_where_neither_more_tasks_nor_more_seeds_are_enough_both_are_told(deviation):
+    """Two methods, three seeds each, 200 episodes, 0.78 points apart: as a reviewer found them."""
+    mean, n_tasks, n_seeds = -0.0078, 200, 3
+    over_tasks = Spread(0.08**2 / n_tasks, n_tasks - 1, n_tasks, 0.08**2)
+    over_seeds = Spread(2 * deviation**2 / n_seeds, 2 * (n_seeds - 1), n_seeds, 2 * deviation**2)
+
+    def enough(tasks: float, seeds: float) -> bool:
+        return power_of(mean, over_tasks, over_seeds, tasks, seeds) >= 0.8
+
+    assert not enough(1e7, n_seeds)
+    assert not enough(n_tasks, 1000)
+    found = with_needs(Difference(mean, 0.1, 0.5, None, over_tasks, over_seeds), tasks_are_fixed=False)
+    tasks, seeds = n_tasks + found.more_tasks, n_seeds + found.more_seeds
+    assert enough(tasks, seeds)
+    assert not enough(tasks, seeds - 1)
+    fewest = next(count for count in range(2, 1001) if enough(1e7, count))
+    assert seeds <= 1.15 * fewest + 1  # trained networks are dear, tasks are cheap
+    assert tasks < 20_000
+    fixed = with_needs(Difference(mean, 0.1, 0.5, None, over_tasks, over_seeds), tasks_are_fixed=True)
+    assert (fixed.more_tasks, fixed.more_seeds) == (None, None)
+
+
+def test_so_many_seeds_that_all_tasks_there_could_be_are_needed_are_told():
+    """999 seeds would do with endless tasks, so a tenth more are out of reach, and the tasks have to be many."""
+    seed_variance = next(v for v in np.geomspace(1e-3, 1e-1, 2000) if 960 < (2.801585 / 0.005) ** 2 * v < 1000)
+    over_tasks = Spread(0.01 / 200, 199, 200, 0.01)
+    over_seeds = Spread(seed_variance / 3, 4, 3, seed_variance)
+    found = with_needs(Difference(0.005, 0.1, 0.5, None, over_tasks, over_seeds), tasks_are_fixed=False)
+    tasks, seeds = 200 + found.more_tasks, 3 + found.more_seeds
+    assert 960 < seeds <= 1000
+    assert power_of(0.005, over_tasks, over_seeds, tasks, seeds) >= 0.8
+    far = with_needs(Difference(0.004, 0.1, 0.5, None, over_tasks, over_seeds), tasks_are_fixed=False)
+    assert (far.more_tasks, far.more_seeds) == (None, None)
+
+
 def test_more_episodes_for_single_runs_and_more_seeds_where_seeds_vary_more():
     random = np.random.default_rng(2)
     first, second = random.normal(0.8, 0.1, (1, 100)), random.normal(0.79, 0.1, (1, 100))

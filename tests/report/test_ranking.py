@@ -73,6 +73,22 @@ def test_runs_with_more_episodes_are_compared_on_those_they_share(make, config, 
     assert difference.over_tasks.count == 30
 
 
+def test_seeds_with_unequal_episodes_are_averaged_over_those_that_all_have(make, config, result, records):
+    longer = np.concatenate([GOOD[:10], np.zeros(30)])
+    figures = [longer, GOOD[:10] + 0.02, GOOD[:10] - 0.01]
+    for seed, values in enumerate(figures):
+        make(config(seed=seed), results=[result(values)])
+    [ranking] = rank(records())
+    [row] = ranking.rows
+    means = [GOOD[:10].mean() + shift for shift in (0.0, 0.02, -0.01)]
+    assert row.n_tasks == 10
+    assert row.mean == pytest.approx(np.mean(means), abs=1e-6)
+    assert row.sd_seeds == pytest.approx(np.std(means, ddof=1), abs=1e-6)
+    assert row.ci95_seeds == pytest.approx(4.302653 * np.std(means, ddof=1) / 3**0.5, abs=1e-6)
+    by_task = np.mean([values[:10] for values in figures], axis=0)
+    assert row.ci95 == pytest.approx(2.262157 * by_task.std(ddof=1) / 10**0.5, abs=1e-6)
+
+
 def test_of_several_results_of_a_run_the_one_over_most_episodes_counts(make, result, records):
     make(results=[result(GOOD), result(FAIR[:10]), result(FAIR)])
     [ranking] = rank(records())
@@ -111,6 +127,40 @@ def test_trap_13_seeds_are_grouped_and_repeats_of_a_seed_are_not_counted_twice(m
     assert row.sd_seeds == pytest.approx(0.03 / 2**0.5)
     assert row.ci95_seeds == pytest.approx(12.706205 * 0.03 / 2)
     assert row.difference.over_seeds.freedom == 1
+
+
+def test_runs_that_differ_in_threads_alone_are_one_experiment(make, config, records):
+    """A parallel sweep writes how many each of its jobs has."""
+    make({**config(seed=0), "hardware": {"threads": "auto"}}), make({**config(seed=1), "hardware": {"threads": 1}})
+    [group] = group_runs(records())
+    assert group.seeds == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("seeds", "ordered"),
+    [([[1], ["a"]], [["a"], [1]]), (["b", 3, "a", 2.5, True], [True, 2.5, 3, "a", "b"])],
+)
+def test_seeds_of_any_kind_are_put_in_order(make, config, records, seeds, ordered):
+    for seed in seeds:
+        make({**config(), "seed": seed})
+    [group] = group_runs(records())
+    assert group.seeds == ordered
+
+
+def test_what_was_chosen_makes_no_other_experiment_where_all_settings_are_the_same(make, config, result, records):
+    """seed=0 episode=20way1shot episode.n_way=3, and seed=1 episode=5way1shot episode.n_way=3."""
+    for seed, episode in enumerate(("20way1shot", "5way1shot")):
+        run = {**config(seed=seed), "episode": {"n_way": 3}}
+        make({**run, "choices": {**run["choices"], "episode": episode}}, results=[result(FAIR)])
+    [group] = group_runs(records())
+    assert group.seeds == [0, 1]
+
+
+def test_data_of_another_choice_are_others_though_only_their_place_differs(make, config, records):
+    for name in ("mine", "yours"):
+        run = config()
+        make({**run, "choices": {**run["choices"], "dataset": name}, "dataset": {"source": {"root": f"/data/{name}"}}})
+    assert len(group_runs(records())) == 2
 
 
 @pytest.mark.parametrize("state", ["failed", "stopped", "running", "pruned"])

@@ -72,6 +72,54 @@ def test_results_that_say_too_little_are_damage(make, tmp_path, result):
     assert str(run.summary) in line
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"accuracy": float("nan")}, {"accuracy": float("inf")}, {"accuracy": True}, {"accuracy": None},
+        {"ci95": "x"}, {"ci95": float("nan")}, {"ci95": True}, {"episodes": "many"}, {"unit": 3}, {"protocol": []},
+        {"images_hash": ["a"]},
+    ],
+)  # fmt: skip
+def test_figures_that_are_none_are_damage(make, result, tmp_path, damage):
+    good = make(results=[result([0.5, 1.0])])
+    run = make(results=[{**result([0.5, 1.0]), **damage}])
+    records, [line] = find_records([tmp_path])
+    assert paths_of(records) == [good.path]
+    assert str(run.summary) in line
+
+
+@pytest.mark.parametrize("absent", ["ci95", "unit", "protocol", "episodes"])
+def test_results_of_another_age_may_lack_a_field(make, result, tmp_path, absent):
+    make(results=[{key: value for key, value in result([0.5, 1.0]).items() if key != absent}])
+    assert len(find_records([tmp_path])[0]) == 1
+
+
+def test_a_reason_that_is_no_text_is_damage(make, tmp_path):
+    run = make(state="failed", reason=5)
+    records, [line] = find_records([tmp_path])
+    assert records == []
+    assert str(run.status) in line
+
+
+def test_a_date_that_is_none_is_damage(make, tmp_path):
+    run = make()
+    run.config.write_text("name: 2026-13-45\n")
+    records, [line] = find_records([tmp_path])
+    assert records == []
+    assert str(run.config) in line
+
+
+def test_folders_that_are_skipped_are_told_in_a_line_each(make, tmp_path):
+    make().config.write_text("a:\tb: [\n x\n")
+    make().config.write_text("\x1b[31m: : x\n")
+    strange = tmp_path / "outputs" / "odd\x1b[31m\nname"
+    strange.mkdir()
+    (strange / "config.yaml").write_text("a: 1\n")
+    _, skipped = find_records([tmp_path])
+    assert len(skipped) == 3
+    assert all(line.isprintable() for line in skipped)
+
+
 def test_a_run_without_a_summary_has_no_results(make, tmp_path):
     make(state="running").summary.unlink()
     [record], _ = find_records([tmp_path])
@@ -118,6 +166,7 @@ def test_places_and_absent_keys_make_no_difference():
         "dataset.root": "/a",
         "dataset.source.root": "/a",
         "dataset.runs.lake.root": "/a",
+        "hardware.threads": 1,
         "lr": 1,
     }
     other = {"output_dir": "y", "dataset.root": "/b", "dataset.source.root": "/b", "trainer.clip_norm": None, "lr": 1}

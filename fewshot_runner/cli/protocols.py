@@ -8,8 +8,8 @@ import torch
 
 from fewshot_runner.cli.schema import TestConfig
 from fewshot_runner.data.dataset import Dataset
+from fewshot_runner.data.episode_limits import check_episode, check_imbalance
 from fewshot_runner.data.loader import Viewer
-from fewshot_runner.data.samplers import check_episode, check_imbalance
 from fewshot_runner.data.source import PARTS, FixedRuns
 from fewshot_runner.engine.protocols.base import Protocol
 from fewshot_runner.engine.protocols.closed_set import ClosedSet

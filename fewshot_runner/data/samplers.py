@@ -3,7 +3,6 @@
 Shapes: E episodes, N ways, K shots, S = N K support images, Q queries, P classes or pairs.
 """
 
-import math
 from abc import ABC, abstractmethod
 
 import numpy as np
@@ -11,46 +10,10 @@ import torch
 
 from fewshot_runner.data.batch import Batch, Episode
 from fewshot_runner.data.classes import ClassTable
+from fewshot_runner.data.draws import draw_distinct
+from fewshot_runner.data.episode_limits import check_episode, check_imbalance
 from fewshot_runner.errors import UserError
 from fewshot_runner.randomness import numpy_generator, uniforms
-
-MOST_QUERIES = 4  # of one class, in even shares, where queries are imbalanced
-
-__all__ = ["BatchSampler", "EpisodeSampler", "PKSampler", "PairSampler", "Sampler", "draw_distinct"]
-
-
-def draw_distinct(uniform: np.ndarray, population: np.ndarray) -> np.ndarray:
-    """Ordered draws without replacement from 0..population-1, for many rows at once.
-
-    uniform (..., k) numbers in [0, 1), population (...) with population >= k. Returns (..., k) int64 in which every
-    ordered selection is equally likely. This is the Fisher-Yates shuffle, cut off after k exchanges, with a table of
-    the positions that they touch instead of the whole population, so its cost does not depend on the population.
-    """
-    k = uniform.shape[-1]
-    step = np.arange(k)
-    target = step + (uniform * (population[..., None] - step)).astype(np.int64)  # (..., k): exchanged with `step`
-    target = target.reshape(math.prod(uniform.shape[:-1]), k)  # (R, k)
-    values = np.concatenate([np.broadcast_to(step, target.shape), target], axis=1)  # (R, 2 k): position p is value p
-    place = np.where(target < k, target, k + first_equal(target))  # (R, k): the column of `values` that is a target's
-    place += 2 * k * np.arange(len(place))[:, None]  # in the flat table
-    table = values.ravel()  # a view
-    drawn = np.empty((k, len(target)), dtype=np.int64)
-    for j, at in enumerate(np.ascontiguousarray(place.T)):
-        drawn[j] = table[at]
-        table[at] = values[:, j]
-    return np.ascontiguousarray(drawn.T).reshape(uniform.shape)
-
-
-def first_equal(values: np.ndarray) -> np.ndarray:
-    """(R, k) to the same shape: the first column of its row in which each value stands."""
-    order = values.argsort(axis=1, kind="stable")
-    in_order = np.take_along_axis(values, order, axis=1)
-    begins = np.ones(values.shape, dtype=bool)  # where a value differs from the one before
-    begins[:, 1:] = in_order[:, 1:] != in_order[:, :-1]
-    beginning = np.maximum.accumulate(np.where(begins, np.arange(values.shape[1]), 0), axis=1)
-    first = np.empty_like(order)
-    np.put_along_axis(first, order, np.take_along_axis(order, beginning, axis=1), axis=1)
-    return first
 
 
 class Sampler(ABC):
@@ -169,77 +132,6 @@ class EpisodeSampler(Sampler):
         return self.classes.group_offsets[group][:, None] + draw_distinct(of_classes, self.classes.group_sizes[group])
 
 
-def check_episode(
-    classes: ClassTable, *, n_way: int | str, n_shot: int, n_query: int, within_group: bool, part: str = "these classes"
-) -> int:
-    """The number of ways of such episodes, or `UserError` where the classes cannot fill one.
-
-    It looks at counts alone, so a run can refuse an impossible test before it trains.
-    """
-    for key, value in {"n_way": n_way, "n_shot": n_shot, "n_query": n_query}.items():
-        may_be_all = key == "n_way"
-        if not (may_be_all and value == "all") and (isinstance(value, str) or value < 1):
-            remedy = " or all" * may_be_all
-            if value == "all":
-                remedy = "; all is for the protocol closed_set" * (key == "n_shot")
-            raise UserError(f"{key}={value}: give a whole number of 1 or more{remedy}")
-    given = n_way
-    if n_way == "all":
-        if within_group:
-            raise UserError("n_way=all and within_group=true exclude each other: groups differ in size")
-        n_way = classes.n_classes
-    largest = int(classes.group_sizes.max(initial=0)) if within_group else classes.n_classes
-    where = "the largest group" if within_group else part
-    if largest < 2:
-        remedy = "add classes, or classify your images with fsl predict and a run that is trained"
-        if classes.n_classes > 1:
-            remedy = "set within_group=false, or add classes to a group"
-        raise UserError(
-            f"n_way={given}: {where} has only {largest} {'class' if largest == 1 else 'classes'}, and an episode needs "
-            f"at least 2 to tell apart; {remedy}"
-        )
-    if n_way < 2:
-        raise UserError(f"n_way={n_way}: an episode needs at least 2 classes to tell apart")
-    if n_way > largest:
-        raise UserError(f"n_way={n_way}: {where} has only {largest} classes; lower n_way to {largest} or less")
-    smallest = smallest_class(classes, n_way=n_way, within_group=within_group)
-    if classes.sizes[smallest] < n_shot + n_query:
-        raise UserError(
-            f"n_shot={n_shot}, n_query={n_query}: the class {classes.names[smallest]!r} has only "
-            f"{classes.sizes[smallest]} images where {n_shot + n_query} are needed; lower n_shot or n_query, "
-            "or add images to the class"
-        )
-    return int(n_way)
-
-
-def check_imbalance(
-    classes: ClassTable, *, n_way: int, n_shot: int, n_query: int, within_group: bool, imbalance: float, key: str = ""
-) -> int:
-    """The most queries that a class may have in imbalanced episodes; `key` goes before the names of the settings.
-
-    Raises `UserError` where that is less than two even shares: such queries would hardly be imbalanced.
-    """
-    if imbalance <= 0:
-        raise UserError(f"imbalance={imbalance}: give a number above 0, such as 2, or null for balanced queries")
-    smallest = smallest_class(classes, n_way=n_way, within_group=within_group)
-    spare = int(classes.sizes[smallest]) - n_shot
-    if spare < 2 * n_query:
-        lower = f"lower {key}n_query to {spare // 2} or less" if spare >= 2 else "add images to the class"
-        raise UserError(
-            f"imbalance={imbalance}, {key}n_query={n_query}: a class may have to answer twice as many, and "
-            f"{classes.names[smallest]!r} has only {spare} images besides its {n_shot} of support; {lower}"
-        )
-    return min(MOST_QUERIES * n_query, spare)
-
-
-def smallest_class(classes: ClassTable, *, n_way: int, within_group: bool) -> int:
-    """The number of the class with the fewest images among those that an episode may hold."""
-    drawable = np.arange(classes.n_classes)
-    if within_group:
-        drawable = drawable[classes.group_sizes[classes.class_groups] >= n_way]
-    return int(drawable[classes.sizes[drawable].argmin()])
-
-
 class PairSampler(Sampler):
     """Half of the pairs show one class in two different images, half show two classes.
 
@@ -266,9 +158,7 @@ class PairSampler(Sampler):
         if classes.n_classes < 2:
             raise UserError("pairs of different classes need at least 2 training classes")
         self.n_pairs = n_pairs
-        self.paired_classes = np.flatnonzero(classes.sizes >= 2)
-        if not len(self.paired_classes):
-            raise UserError("same-class pairs need a class of 2 images or more; every class has one image")
+        self.paired_classes = classes_of_pairs(classes)
         group_of = classes.class_groups
         self.grouped_classes = np.flatnonzero(classes.group_sizes[group_of] >= 2)
         if classes.n_groups == 1:
@@ -306,6 +196,14 @@ class PairSampler(Sampler):
         other_group = (random.random(count) * (table.n_classes - size)).astype(np.int64)
         other_group += np.where(other_group >= start, size, 0)
         return first, np.where(np.arange(count) < inside, other_in_group, other_group)
+
+
+def classes_of_pairs(classes: ClassTable) -> np.ndarray:
+    """The numbers of the classes of 2 images or more; `UserError` where there are none: nothing could be learned."""
+    paired = np.flatnonzero(classes.sizes >= 2)
+    if not len(paired):
+        raise UserError("same-class pairs need a class of 2 images or more; every class has one image")
+    return paired
 
 
 class PKSampler(Sampler):
@@ -346,6 +244,7 @@ class PKSampler(Sampler):
                 f"method.sampler.n_classes={n_classes}: there are only {classes.n_classes} training classes; "
                 f"lower method.sampler.n_classes to {classes.n_classes} or less"
             )
+        classes_of_pairs(classes)
         self.n_classes = n_classes
         self.n_images = n_images
         self.n_groups = min(n_groups, classes.n_groups)
@@ -391,20 +290,25 @@ class PKSampler(Sampler):
 
 
 class BatchSampler(Sampler):
-    """Every image once an epoch in shuffled order; an epoch's last batch takes what is left."""
+    """Every image once an epoch in shuffled order; an epoch's last batch takes what is left.
+
+    A single image that is left joins the batch before: batch norm cannot train on one value.
+    """
 
     def __init__(self, classes: ClassTable, *, batch_size: int, seed: int, stream: str = "train") -> None:
         super().__init__(classes, seed=seed, stream=stream)
         if batch_size < 1:
             raise UserError(f"batch_size={batch_size}: give a whole number of 1 or more")
         self.batch_size = batch_size
-        self.n_batches = -(-len(classes.members) // batch_size)
+        n_full, n_left = divmod(len(classes.members), batch_size)
+        self.n_batches = max(1, n_full + (n_left > 1))
         self.labels = classes.image_labels
         self._kept: tuple[int, np.ndarray] | None = None
 
     def __getitem__(self, k: int) -> Batch:
         epoch, position = divmod(k, self.n_batches)
-        chosen = self._order(epoch)[position * self.batch_size : (position + 1) * self.batch_size]
+        is_last = position == self.n_batches - 1
+        chosen = self._order(epoch)[position * self.batch_size : None if is_last else (position + 1) * self.batch_size]
         return self._batch(self.labels[chosen], self.classes.members[chosen])
 
     def _order(self, epoch: int) -> np.ndarray:

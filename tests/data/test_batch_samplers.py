@@ -15,6 +15,7 @@ from fewshot_runner.data.samplers import (
     PKSampler,
 )
 from fewshot_runner.errors import UserError
+from fewshot_runner.randomness import numpy_generator
 
 
 @pytest.mark.parametrize(("share", "in_group"), [(0.5, 8), (0.0, 0), (1.0, 16), (0.25, 4)])
@@ -66,6 +67,17 @@ def test_pairs_are_drawn_evenly_over_classes_and_partners():
 def test_without_groups_all_pairs_of_classes_are_equally_likely():
     table = make_table({"": [2, 2, 2, 2]})
     batch = PairSampler(table, n_pairs=8000, negatives_in_group=0.3, seed=0)[0]
+    pairs = batch.labels[batch.pairs]
+    counts = dict.fromkeys(permutations(range(4), 2), 0)
+    for pair in map(tuple, pairs[pairs[:, 0] != pairs[:, 1]].tolist()):
+        counts[pair] += 1
+    assert sum(counts.values()) == 4000
+    assert stats.chisquare(list(counts.values())).pvalue > 1e-4
+
+
+def test_any_two_classes_may_make_a_negative_pair():
+    table = make_table({"a": [2, 2, 2], "b": [2]})
+    batch = PairSampler(table, n_pairs=8000, negatives_in_group=None, seed=0)[0]
     pairs = batch.labels[batch.pairs]
     counts = dict.fromkeys(permutations(range(4), 2), 0)
     for pair in map(tuple, pairs[pairs[:, 0] != pairs[:, 1]].tolist()):
@@ -164,11 +176,19 @@ def test_impossible_batches_of_classes_are_refused(options, message):
         PKSampler(TABLE, **options, seed=0)
 
 
-@pytest.mark.parametrize("batch_size", [1, 7, 50, 1000])
+@pytest.mark.parametrize("n_pairs", [None, 20])
+def test_classes_of_one_image_each_are_refused(n_pairs):
+    """Every loss on such batches would be 0, without a word. One class of two images is enough."""
+    with pytest.raises(UserError, match="same-class pairs need a class of 2 images or more; every class has one image"):
+        PKSampler(make_table({"a": [1, 1], "b": [1]}), n_classes=2, n_images=2, n_pairs=n_pairs, seed=0)
+    PKSampler(make_table({"a": [1, 1], "b": [2]}), n_classes=2, n_images=2, n_pairs=n_pairs, seed=0)
+
+
+@pytest.mark.parametrize("batch_size", [1, 8, 50, 1000])
 def test_every_image_comes_once_an_epoch_in_another_order_each(batch_size):
     table = make_table({"a": [5, 6], "b": [39]})
     sampler = BatchSampler(table, batch_size=batch_size, seed=0)
-    n_batches = {1: 50, 7: 8, 50: 1, 1000: 1}[batch_size]
+    n_batches = {1: 50, 8: 7, 50: 1, 1000: 1}[batch_size]
     epochs = []
     for epoch in range(3):
         batches = [sampler[k] for k in range(epoch * n_batches, (epoch + 1) * n_batches)]
@@ -177,6 +197,32 @@ def test_every_image_comes_once_an_epoch_in_another_order_each(batch_size):
         assert sorted(epochs[-1]) == list(range(50))
     assert epochs[0] != epochs[1] != epochs[2] != epochs[0]
     assert sorted(epochs[0]) != epochs[0]
+
+
+@pytest.mark.parametrize(
+    ("n_images", "batch_size", "sizes"),
+    [(9, 4, [4, 5]), (9, 8, [9]), (10, 4, [4, 4, 2]), (8, 4, [4, 4]), (3, 2, [3]), (2, 1, [1, 1]), (1, 4, [1])],
+)
+def test_a_single_image_left_over_joins_the_batch_before_it(n_images, batch_size, sizes):
+    """Batch norm on maps of one value cannot train on it."""
+    table = make_table({"": [n_images]})
+    sampler = BatchSampler(table, batch_size=batch_size, seed=0)
+    for epoch in range(3):
+        batches = [sampler[epoch * len(sizes) + number] for number in range(len(sizes))]
+        assert [len(batch.images) for batch in batches] == sizes
+        images = torch.cat([batch.images for batch in batches])
+        assert sorted(images.tolist()) == list(range(n_images))
+        assert torch.cat([batch.labels for batch in batches]).tolist() == [0] * n_images
+
+
+@pytest.mark.parametrize(("n_images", "batch_size"), [(51, 7), (50, 8), (50, 1), (50, 50), (50, 64), (49, 10)])
+def test_batches_are_slices_of_a_shuffled_epoch(n_images, batch_size):
+    sampler = BatchSampler(make_table({"": [n_images]}), batch_size=batch_size, seed=3)
+    for epoch in range(2):
+        order = numpy_generator(3, "train", epoch).permutation(n_images).tolist()
+        slices = [order[at : at + batch_size] for at in range(0, n_images, batch_size)]
+        batches = [sampler[epoch * len(slices) + number] for number in range(len(slices))]
+        assert [batch.images.tolist() for batch in batches] == slices
 
 
 def test_a_batch_of_nothing_is_refused():

@@ -6,7 +6,6 @@ Wherever a label is checked, the class is looked up in the table by the image's 
 import os
 import subprocess
 import sys
-from itertools import permutations
 from pathlib import Path
 
 import numpy as np
@@ -24,64 +23,8 @@ from fewshot_runner.data.samplers import (
     EpisodeSampler,
     PairSampler,
     PKSampler,
-    check_episode,
-    draw_distinct,
 )
 from fewshot_runner.errors import UserError
-
-# --- draws without replacement
-
-
-@settings(max_examples=400, deadline=None)
-@given(st.data())
-def test_distinct_draws_equal_a_shuffle_of_the_whole_population(data):
-    k = data.draw(st.integers(0, 8))
-    population = data.draw(st.integers(max(k, 1), 40))
-    below_one = st.floats(0, 1, exclude_max=True)
-    uniform = data.draw(st.lists(below_one, min_size=k, max_size=k))
-    array = list(range(population))
-    for j in range(k):  # Fisher and Yates, as in Knuth's algorithm P
-        other = j + int(uniform[j] * (population - j))
-        array[j], array[other] = array[other], array[j]
-    drawn = draw_distinct(np.array([uniform]), np.array([population]))
-    assert drawn.dtype == np.int64
-    assert drawn.tolist() == [array[:k]]
-
-
-def test_rows_have_populations_of_their_own():
-    population = np.random.default_rng(1).integers(5, 60, size=(300, 4))
-    uniform = np.random.default_rng(2).random((300, 4, 5))
-    drawn = draw_distinct(uniform, population)
-    for row in np.ndindex(300, 4):
-        assert drawn[row].tolist() == draw_distinct(uniform[row][None], population[row][None])[0].tolist()
-        assert len(set(drawn[row].tolist())) == 5
-        assert 0 <= drawn[row].min() <= drawn[row].max() < population[row]
-
-
-@pytest.mark.parametrize(("population", "k"), [(5, 1), (4, 4), (5, 3)])
-def test_every_ordered_selection_is_equally_likely(population, k):
-    rows = 60_000
-    drawn = draw_distinct(np.random.default_rng(3).random((rows, k)), np.full(rows, population))
-    counts = dict.fromkeys(permutations(range(population), k), 0)
-    for selection in map(tuple, drawn.tolist()):
-        counts[selection] += 1
-    assert stats.chisquare(list(counts.values())).pvalue > 1e-4
-
-
-def test_the_largest_uniform_below_one_stays_inside_any_population():
-    population = np.array([1, 2, 3, 964, 32_460, 2**31 + 1, 2**52 - 1])
-    uniform = np.full((len(population), 1), np.nextafter(1.0, 0.0))
-    assert draw_distinct(uniform, population)[:, 0].tolist() == (population - 1).tolist()
-
-
-def test_the_population_costs_nothing():
-    """A list of a million billion could not be held."""
-    drawn = draw_distinct(np.random.default_rng(4).random((2, 6)), np.array([10**15, 10**15]))
-    assert len(set(drawn.ravel().tolist())) == 12
-    assert drawn.max() < 10**15
-
-
-# --- episodes
 
 
 def check_tasks(episode: Episode, table: ClassTable, *, n_way: int, n_shot: int, n_query: int) -> list[list[int]]:
@@ -256,48 +199,9 @@ def test_all_ways_take_every_class_in_another_order_each_time():
     assert len(set(map(tuple, behind))) == 50
 
 
-@pytest.mark.parametrize(
-    ("shape", "message"),
-    [
-        ({"n_way": 15}, "n_way=15: val has only 14 classes; lower n_way to 14 or less"),
-        ({"n_way": 8, "within_group": True}, "n_way=8: the largest group has only 7 classes; lower n_way to 7"),
-        ({"n_way": 1}, "n_way=1: an episode needs at least 2 classes"),
-        ({"n_way": 0}, "n_way=0: give a whole number of 1 or more or all"),
-        ({"n_way": "some"}, "n_way=some: give a whole number of 1 or more or all"),
-        ({"n_way": "all", "within_group": True}, "n_way=all and within_group=true exclude each other"),
-        ({"n_shot": 0}, "n_shot=0: give a whole number of 1 or more$"),
-        ({"n_shot": "all"}, "n_shot=all: give a whole number of 1 or more; all is for the protocol closed_set$"),
-        ({"n_query": -1}, "n_query=-1: give a whole number of 1 or more$"),
-        ({"n_shot": 5, "n_query": 4}, "n_shot=5, n_query=4: the class 'b/1' has only 8 images where 9 are needed"),
-    ],
-)
-def test_an_impossible_episode_is_refused_with_its_remedy(shape, message):
-    table = make_table({"a": [9] * 5, "b": [11, 8, 10, 9, 12, 9, 9], "c": [9, 9]})
-    asked = {"n_way": 5, "n_shot": 1, "n_query": 2, "within_group": False, **shape}
-    with pytest.raises(UserError, match=message):
-        check_episode(table, **asked, part="val")
-    with pytest.raises(UserError, match=message.replace("val", "these classes")):
-        EpisodeSampler(table, **asked, seed=0)
-
-
-def test_the_largest_possible_episode_is_accepted():
-    assert check_episode(TABLE, n_way=14, n_shot=4, n_query=5, within_group=False) == 14
-    assert check_episode(TABLE, n_way="all", n_shot=8, n_query=1, within_group=False) == 14
-    assert check_episode(TABLE, n_way=7, n_shot=8, n_query=1, within_group=True) == 7
-
-
 def test_an_item_without_episodes_is_refused():
     with pytest.raises(UserError, match="episodes=0: give a whole number of 1 or more"):
         EpisodeSampler(TABLE, n_way=2, n_shot=1, n_query=1, episodes=0, seed=0)
-
-
-# --- pairs
-
-
-# --- P classes, K images each
-
-
-# --- plain batches
 
 
 def counts_of(episodes: Episode, n_way: int) -> np.ndarray:
@@ -359,22 +263,3 @@ def test_imbalance_without_spare_images_is_refused(options: dict, message: str) 
     table = make_table({"Few": [14, 20, 30, 12]})
     with pytest.raises(UserError, match=message):
         EpisodeSampler(table, **{"n_way": 3, "n_shot": 2, "n_query": 5, "seed": 0, **options})
-
-
-@pytest.mark.parametrize(
-    ("n_way", "within_group"), [(5, False), (2, False), (1, False), ("all", False), (5, True), (2, True)]
-)
-def test_where_no_number_of_ways_would_do_none_is_advised(n_way, within_group):
-    one_class = make_table({"Greek": [6]})
-    with pytest.raises(UserError) as refusal:
-        check_episode(one_class, n_way=n_way, n_shot=1, n_query=1, within_group=within_group, part="the val part of x")
-    said = str(refusal.value)
-    where = "the largest group" if within_group else "the val part of x"
-    assert said.startswith(f"n_way={n_way}: {where} has only 1 class, and an episode needs at least 2")
-    assert "fsl predict" in said
-    assert "lower" not in said
-
-
-def test_groups_of_one_class_each_are_no_groups_to_draw_from():
-    with pytest.raises(UserError, match=r"the largest group has only 1 class.*set within_group=false"):
-        check_episode(make_table({"Greek": [6], "Latin": [6]}), n_way=2, n_shot=1, n_query=1, within_group=True)

@@ -56,17 +56,18 @@ class Builder:
     def _check_components(self) -> None:
         """Every `_target_` and its keys, without making any: a misspelt optimiser is refused before images are read."""
         method = self.config.method
-        for key, described, supplied in (
+        components = [
             ("model", self.config.model, ["facts"]),
             ("method.learner", method["learner"], ["facts", "backbone"]),
             ("method.sampler", method["sampler"], ["classes", "seed", "stream"]),
             ("method.optimizer", method["optimizer"], ["params"]),
             ("method.schedule", method["schedule"], []),
-            ("method.momentum", method.get("momentum"), []),
-        ):
-            if described is not None or key != "method.momentum":
-                target, arguments = target_of(described, key, self.trusted)
-                checked(target, arguments, key=key, supplied=supplied)
+        ]
+        if (momentum := method.get("momentum")) is not None:
+            components.append(("method.momentum", momentum, []))
+        for key, described, supplied in components:
+            target, arguments = target_of(described, key, self.trusted)
+            checked(target, arguments, key=key, supplied=supplied)
         if self.config.published is not None:
             checked(PublishedConfig, self.config.published, key="published")
         dataset = self._dataset_config()
@@ -80,15 +81,19 @@ class Builder:
     def _dataset_config(self) -> dict[str, Any]:
         """What `Dataset` takes: without `runs`, which one protocol reads, and the short names of the source's keys.
 
-        A short name (`dataset.root` for `dataset.source.root`) counts as one only while the source follows it.
+        A short name is `dataset.root` for `dataset.source.root`. Raises `UserError` where the source does not follow
+        it: two values would stand for one thing.
         """
         described = self.config.dataset
         source = source if isinstance(source := described.get("source"), Mapping) else {}
-        return {
-            key: value
-            for key, value in described.items()
-            if key != "runs" and not (key in source and source[key] in (value, _absolute(value)))
-        }
+        short = set(source) - set(inspect.signature(Dataset).parameters)
+        for key in described.keys() & short:
+            if source[key] not in (described[key], _absolute(described[key])):
+                raise UserError(
+                    f"dataset.source.{key}={source[key]}: dataset.{key}={described[key]} says otherwise, and the "
+                    f"source follows it; set dataset.{key}={source[key]}"
+                )
+        return {key: value for key, value in described.items() if key != "runs" and key not in short}
 
     def _make(self, described: Any, key: str, **supplied: Any) -> Any:
         """Builds what `described` names; of `supplied`, what the constructor asks for is passed on."""
@@ -203,6 +208,12 @@ class Builder:
             raise UserError(
                 "trainer.cache_features=true: features stay the same only while the backbone is frozen; "
                 "set model.frozen=true, or trainer.cache_features=false"
+            )
+        if dataset.split.rotations:
+            raise UserError(
+                f"trainer.cache_features=true: every image has its features once, and of dataset.split="
+                f"{dataset.split.name} each is turned into four; choose another dataset.split, or set "
+                "trainer.cache_features=false"
             )
         if dataset.augment is not None or dataset.crop is not None or dataset.symmetries != "none":
             raise UserError(

@@ -16,7 +16,7 @@ from torch.nn import functional
 from fewshot_runner.data.batch import Episode
 from fewshot_runner.methods.adaptation import check_inner_loop, resolved
 from fewshot_runner.methods.base import EmbeddingMethod
-from fewshot_runner.models.precision import full_precision
+from fewshot_runner.models.precision import finest, full_precision
 
 
 class Anil(EmbeddingMethod):
@@ -47,9 +47,10 @@ class Anil(EmbeddingMethod):
             return functional.cross_entropy(logits.flatten(0, 1), batch.query_labels.flatten())
 
     def score(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Tensor:
+        dtype = finest(query)  # long embeddings make each step multiply what the one before has rounded
         with full_precision(query):
-            head = self.fit_head(support, support_labels, n_way, steps=self.test_steps)
-            return resolved(query @ head.mT)  # (E, Q, N)
+            head = self.fit_head(support.to(dtype), support_labels, n_way, steps=self.test_steps)
+            return resolved(query.to(dtype) @ head.mT).to(query.dtype)  # (E, Q, N)
 
     def fit_head(self, support: Tensor, support_labels: Tensor, n_way: int, *, steps: int) -> Tensor:
         """Features (E, S, D) and labels (E, S) to the weights (E, N, D) after `steps` of gradient descent from 0."""

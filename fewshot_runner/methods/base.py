@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fewshot_runner.data.batch import Batch, Episode
 from fewshot_runner.errors import UserError
 from fewshot_runner.models.batch_norm import normalised_by
-from fewshot_runner.models.precision import full_precision
+from fewshot_runner.models.precision import finest, full_precision
 
 
 class Method(nn.Module, ABC):
@@ -22,7 +22,7 @@ class Method(nn.Module, ABC):
 
     `bn_mode`, one of `BN_MODES`, is a mode as `training` is one, set by the evaluator: whose statistics batch norm
     uses in `classify`. "running": those of training. "support": those of the support images. "transductive": those
-    of images that include the episode's queries as a whole.
+    of images that include the episode's queries as a whole. Frozen batch norm keeps to its own (see batch_norm.py).
     """
 
     learns_from: tuple[type, ...] = (Episode, Batch)  # what the sampler has to draw
@@ -111,8 +111,13 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 
 def class_means(support: Tensor, support_labels: Tensor, n_way: int) -> Tensor:
-    """(E, S, ...) with labels (E, S) to the mean of each class, (E, N, ...); shots may differ between classes."""
-    membership = nn.functional.one_hot(support_labels, n_way).to(support.dtype)  # (E, S, N)
-    share = membership / membership.sum(dim=1, keepdim=True)  # (E, S, N), each column sums to 1
+    """(E, S, ...) with labels (E, S) to the mean of each class, (E, N, ...); shots may differ between classes.
+
+    Summed in float64, so that equal embeddings have themselves as their mean, however many they are: rounded, the sums
+    of 3 and of 5 would decide what is a tie.
+    """
+    membership = nn.functional.one_hot(support_labels, n_way).to(finest(support))  # (E, S, N)
     with full_precision(support):
-        return (share.transpose(1, 2) @ support.flatten(2)).unflatten(2, support.shape[2:])  # (E, N, ...)
+        sums = membership.mT @ support.flatten(2).to(membership.dtype)  # (E, N, D)
+    means = sums / membership.sum(dim=1)[..., None]
+    return means.to(support.dtype).unflatten(2, support.shape[2:])  # (E, N, ...)

@@ -16,36 +16,23 @@ from torch.nn import functional
 
 from fewshot_runner.data.batch import Batch
 from fewshot_runner.errors import UserError
-from fewshot_runner.methods.base import EmbeddingMethod
-from fewshot_runner.methods.distances import all_distances, check_distance, nearest_support, paired_distances
+from fewshot_runner.methods.distances import all_distances, paired_distances
 from fewshot_runner.methods.losses import weighted_mean
+from fewshot_runner.methods.metric import MetricMethod
 from fewshot_runner.methods.mining import positives_and_negatives
 
 
-class Contrastive(EmbeddingMethod):
+class Contrastive(MetricMethod):
     """`embedding`: features of a linear layer after the backbone; 0 for none. `distance`: "l2" or "cosine".
 
     `margin`: the distance from which on a pair of different classes costs nothing.
     """
 
-    learns_from = (Batch,)
-
     def __init__(self, backbone: nn.Module, *, embedding: int = 0, distance: str = "l2", margin: float = 1.0) -> None:
-        super().__init__()
-        if embedding < 0:
-            raise UserError(f"method.learner.embedding={embedding}: give 0 (no linear layer) or a number of features")
+        super().__init__(backbone, embedding=embedding, distance=distance)
         if margin <= 0:
             raise UserError(f"method.learner.margin={margin}: give a number above 0")
-        self.backbone = backbone
-        self.embedding = nn.Linear(backbone.out_features, embedding) if embedding else nn.Identity()
-        self.distance = check_distance(distance)
         self.margin = margin
-
-    def embed(self, images: Tensor) -> Tensor:
-        return self.embedding(self.backbone(images)).float()  # (B, D)
-
-    def score(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Tensor:
-        return nearest_support(support, support_labels, query, n_way, self.distance)  # (E, Q, N)
 
     def loss(self, batch: Batch) -> Tensor:
         features, labels = self.embed(batch.images), batch.labels

@@ -20,7 +20,7 @@ from fewshot_runner.errors import UserError
 from fewshot_runner.methods.base import EmbeddingMethod, class_means
 from fewshot_runner.methods.losses import one_shot_loss, weighted_mean
 from fewshot_runner.models.pair_heads import DifferenceMlp, SignedL1, WeightedL1
-
+from fewshot_runner.models.precision import finest
 
 MEANS = ("logits", "probabilities")
 
@@ -74,10 +74,9 @@ class Siamese(EmbeddingMethod):
 
     def score(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Tensor:
         same = self.head.all_pairs(support, query)  # (E, S, Q)
-        if (
-            self.mean_of == "probabilities"
-        ):  # its logarithm, so that the softmax is over the means; in float64 none is 0
-            mean = class_means(same.double().sigmoid(), support_labels, n_way).log().to(same.dtype)
+        if self.mean_of == "probabilities":  # its logarithm, so that a softmax is over the means
+            probabilities = same.to(finest(same)).sigmoid()  # in float32 those of -104 and below would all be 0
+            mean = class_means(probabilities, support_labels, n_way).log().to(same.dtype)
         else:
             mean = class_means(same, support_labels, n_way)
         return mean.transpose(1, 2)  # (E, N, Q) -> (E, Q, N)

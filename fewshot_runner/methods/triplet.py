@@ -17,19 +17,17 @@ from torch.nn import functional
 
 from fewshot_runner.data.batch import Batch
 from fewshot_runner.errors import UserError
-from fewshot_runner.methods.base import EmbeddingMethod
-from fewshot_runner.methods.distances import all_distances, check_distance, nearest_support
+from fewshot_runner.methods.distances import all_distances
+from fewshot_runner.methods.metric import MetricMethod
 from fewshot_runner.methods.mining import MINING, Triplets
 
 
-class Triplet(EmbeddingMethod):
+class Triplet(MetricMethod):
     """`embedding`: features of a linear layer after the backbone; 0 for none. `distance`: "cosine" or "l2".
 
     `margin`: by how much a negative must be farther than a positive; None for the soft margin, log(1 + exp(x)) in
     place of max(0, margin + x). `mining`: "random", "batch_all", "batch_hard" or "semi_hard".
     """
-
-    learns_from = (Batch,)
 
     def __init__(
         self,
@@ -40,24 +38,13 @@ class Triplet(EmbeddingMethod):
         margin: float | None = 0.2,
         mining: str = "semi_hard",
     ) -> None:
-        super().__init__()
-        if embedding < 0:
-            raise UserError(f"method.learner.embedding={embedding}: give 0 (no linear layer) or a number of features")
+        super().__init__(backbone, embedding=embedding, distance=distance)
         if margin is not None and margin <= 0:
             raise UserError(f"method.learner.margin={margin}: give a number above 0, or null for the soft margin")
         if mining not in MINING:
             raise UserError(f"method.learner.mining={mining}: choose {', '.join(MINING)}")
-        self.backbone = backbone
-        self.embedding = nn.Linear(backbone.out_features, embedding) if embedding else nn.Identity()
-        self.distance = check_distance(distance)
         self.margin = margin
         self.mining = mining
-
-    def embed(self, images: Tensor) -> Tensor:
-        return self.embedding(self.backbone(images)).float()  # (B, D)
-
-    def score(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Tensor:
-        return nearest_support(support, support_labels, query, n_way, self.distance)  # (E, Q, N)
 
     def loss(self, batch: Batch) -> Tensor:
         features = self.embed(batch.images)

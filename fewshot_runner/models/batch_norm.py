@@ -3,6 +3,10 @@
 Which images a network may be normalised by decides what an evaluation measures (Bronskill et al. 2020,
 https://arxiv.org/abs/2003.03284): the running statistics of training, those of the support images, or those of an
 episode with all its queries, which is transductive.
+
+A frozen batch norm keeps to the statistics it came with in every one of these modes, as it does in training: what the
+rest of the network has learned rests on them. A backbone that is frozen as a whole so answers alike in each mode; it is
+normalised by other images where it is not frozen, and just not trained (trainer.max_steps=0).
 """
 
 from collections.abc import Callable, Iterator
@@ -14,14 +18,23 @@ from torch.nn.modules.batchnorm import _BatchNorm
 BN_MODES = ("running", "support", "transductive")
 
 
+def learning_norms(module: nn.Module) -> list[_BatchNorm]:
+    """The batch norms that are not frozen. One that has no weights of its own is taken not to be.
+
+    Modes do not tell them: in evaluation they are the same for all.
+    """
+    layers = [layer for layer in module.modules() if isinstance(layer, _BatchNorm)]
+    return [layer for layer in layers if layer.weight is None or layer.weight.requires_grad]
+
+
 @contextmanager
 def normalised_by(module: nn.Module, forward: Callable[[], Tensor]) -> Iterator[Tensor]:
     """Runs `forward`, which passes images through `module`, and yields what it returns.
 
-    Each batch norm normalises those images by their own mean and (biased) variance, as in training, and keeps to
-    these for whatever passes until the end of the block. Afterwards it has its running statistics back.
+    Each batch norm that is not frozen normalises those images by their own mean and (biased) variance, as in training,
+    and keeps to these for whatever passes until the end of the block. Afterwards it has its running statistics back.
     """
-    layers = [layer for layer in module.modules() if isinstance(layer, _BatchNorm)]
+    layers = learning_norms(module)
     kept = [(layer.running_mean, layer.running_var, layer.training) for layer in layers]
     hooks = [layer.register_forward_pre_hook(_take_statistics) for layer in layers]
     try:

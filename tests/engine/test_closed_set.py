@@ -134,6 +134,7 @@ def test_few_shot_supports_are_different_training_images_and_no_queries(world, n
     assert (episodes.query % 8 >= 5).all()
     assert (episodes.support // 8 == episodes.support_labels).all()
     assert (episodes.query // 8 == episodes.query_labels).all()
+    assert {tuple(sorted(row)) for row in episodes.query.tolist()} == {tuple(i for i in range(96) if i % 8 >= 5)}
     assert all(len(set(row)) == 12 * n_shot for row in episodes.support.tolist())
     assert len(episodes.support.unique()) == 60  # every training image has its turn
     pieces = torch.cat([protocol.draw(7, 300).support, protocol.draw(0, 7).support])
@@ -148,6 +149,22 @@ def test_with_few_shots_even_a_trained_head_is_shown_the_support(world, hardware
     assert (evaluation.unit, len(evaluation.values), evaluation.confusion) == ("episodes", 6, None)
     described = evaluation.protocol
     assert (described["n_shot"], described["episodes"], described["episode_seed"]) == (2, 6, 0)
+
+
+class OneClass(Head):
+    """Whatever the support, it answers one class."""
+
+    def score(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Tensor:
+        return torch.eye(n_way)[3].expand(*query.shape[:2], n_way)
+
+
+def test_the_interval_of_few_shots_is_that_of_the_support(world, hardware: Hardware) -> None:
+    """It is nothing where the support changes nothing, though other test images would change the figure."""
+    few = by_image(world, range(5, 8), classes=[3, 4, 7])
+    evaluation = evaluate(OneClass(), closed_set(world, n_shot=2, queries=few), hardware=hardware)
+    assert evaluation.mean == pytest.approx(1 / 3)
+    assert evaluation.ci95 == pytest.approx(0.0, abs=1e-12)
+    assert evaluate(OneClass(), closed_set(world, n_shot=2), hardware=hardware).mean == pytest.approx(1 / 12)
 
 
 @pytest.mark.parametrize("n_shot", ["all", 2])

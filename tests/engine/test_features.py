@@ -1,14 +1,20 @@
 """Features of a frozen backbone in the place of images."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
 
+from fewshot_runner.cli.build import Builder
+from fewshot_runner.cli.compose import compose
 from fewshot_runner.data.loader import TrainingLoader
 from fewshot_runner.data.samplers import BatchSampler
 from fewshot_runner.engine import features as module
 from fewshot_runner.engine.device import Hardware
 from fewshot_runner.engine.features import FeatureViewer
+from fewshot_runner.errors import UserError
 from fewshot_runner.models.conv4 import Conv4
 from fewshot_runner.models.precomputed import Precomputed
 from tests.engine.conftest import FACTS
@@ -95,3 +101,31 @@ def test_training_and_pictures(world, hardware: Hardware) -> None:
     whole = Precomputed(network.network.eval())
     with torch.no_grad():
         torch.testing.assert_close(whole(batch.images), whole(world.viewer(index)))
+
+
+@pytest.mark.parametrize("rotations", [False, True])
+def test_turned_images_have_no_features_of_their_own(tmp_path: Path, rotations: bool) -> None:
+    """Where every class stands for four, there are indices beyond those of the images."""
+    characters = [f"++dataset.source.{key}={count}" for key, count in
+                  (("alphabets", 6), ("characters", 6), ("drawers", 8))]  # fmt: skip
+    builder = Builder(
+        compose([
+            "method=finetune", "dataset=glyphs", *characters, f"dataset.cache={tmp_path}", "dataset.augment=null",
+            "dataset.symmetries=none", "dataset.tests=null", "trainer.cache_features=true", "hardware.device=cpu",
+            "episode.n_query=2",
+        ])
+    )  # fmt: skip
+    builder.dataset.split = replace(builder.dataset.split, rotations=rotations)
+    build = builder.method
+
+    def frozen(facts):
+        method = build(facts)
+        method.backbone.requires_grad_(False)
+        return method
+
+    builder.method = frozen
+    if rotations:
+        with pytest.raises(UserError, match=r"trainer\.cache_features=true: .*dataset\.split"):
+            builder.experiment()
+    else:
+        assert builder.experiment().items[0].images.dim() == 2

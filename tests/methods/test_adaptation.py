@@ -20,7 +20,11 @@ from fewshot_runner.methods.adaptation import (
     resolved,
     uncached_autocast,
 )
+from fewshot_runner.methods.base import Method
+from fewshot_runner.methods.maml import Maml
+from fewshot_runner.methods.reptile import Reptile
 from fewshot_runner.models.conv4_strided import Conv4Strided
+from fewshot_runner.models.pretrained import Pretrained
 
 N, LR, STEPS = 3, 0.1, 4
 
@@ -214,6 +218,43 @@ def test_batch_statistics_concern_batch_norm_alone() -> None:
     with batch_statistics(network):
         assert [part.training for part in network] == [True, False, True]
     assert [part.training for part in network] == [False, False, True]
+
+
+def test_batch_statistics_leave_out_what_is_frozen() -> None:
+    network = nn.Sequential(nn.BatchNorm2d(1), nn.BatchNorm2d(1)).eval()
+    network[0].requires_grad_(False)
+    with batch_statistics(network):
+        assert [part.training for part in network] == [False, True]
+
+
+def half_frozen() -> Pretrained:
+    """The first block keeps its running statistics, which are not those of the images; the second trains."""
+    facts = Facts(image_shape=(1, 8, 8), n_classes=9, n_way=N)
+    return Pretrained(facts, backbone(), name="toy", frozen=True, thaw=["blocks.1"])
+
+
+@pytest.mark.parametrize("bn_mode", ["running", "support", "transductive"])
+@pytest.mark.parametrize("learner", [Maml, Reptile])
+def test_a_frozen_batch_norm_normalises_alike_in_training_and_in_classify(learner: type[Method], bn_mode: str) -> None:
+    network = half_frozen()
+    frozen, learning = (block[1] for block in network.network.blocks)
+    kept = copy.deepcopy(frozen).eval()
+    learned = learning.running_mean.clone()
+    seen, modes = [], []
+    frozen.register_forward_hook(lambda layer, inputs, output: seen.append((inputs[0].detach(), output.detach())))
+    learning.register_forward_hook(lambda layer, inputs, output: modes.append(layer.training))
+    method = learner(network, inner_steps=2, test_steps=2)
+    method.bn_mode = bn_mode
+    method.train().backward(episode(n_episodes=3))
+    assert all(modes)
+    with torch.no_grad():
+        method.classify(episode())
+        assert len(seen) >= 3 * 2 + 2 * (2 + 1)
+        for maps, output in seen:
+            torch.testing.assert_close(output, kept(maps))
+    for name, buffer in frozen.named_buffers():
+        assert torch.equal(buffer, kept.get_buffer(name)), name
+    assert not torch.equal(learning.running_mean, learned)
 
 
 @pytest.mark.parametrize("enabled", [True, False])

@@ -237,9 +237,13 @@ class OnePicture(Viewer):
         return self.picture.repeat(len(index), 1, 1, 1)
 
 
-def test_trap_01_the_same_picture_everywhere_scores_one_in_n(experiment: Experiment) -> None:
-    """Whatever the weights are: nothing tells the classes apart, so every answer is a tie."""
+@pytest.mark.parametrize("shots", ["equal", "unequal"])
+def test_trap_01_the_same_picture_everywhere_scores_one_in_n(experiment: Experiment, shots: str) -> None:
+    """Whatever the weights are: nothing tells the classes apart but how many images they have."""
     validation = experiment.validation
+    if shots == "unequal":
+        draw = validation.draw
+        validation.draw = lambda start, stop: unequal(draw(start, stop))
     picture = validation.viewer(validation.draw(0, 1).support[0, :1])  # (1, C, H, W)
     validation.viewer = OnePicture(validation.viewer, picture)
     evaluation = evaluate(experiment.method, validation, hardware=experiment.hardware)

@@ -147,3 +147,17 @@ def test_distances_are_exact_where_the_network_is_not(distance: str) -> None:
 def test_an_unknown_distance_is_refused_by_name() -> None:
     with pytest.raises(UserError, match=r"method\.learner\.distance=manhattan: choose cosine or l2"):
         check_distance("manhattan")
+
+
+@pytest.mark.parametrize("centre", [0.0, 1.5, -100.0])
+def test_close_points_far_from_the_origin_keep_their_distances(centre: float) -> None:
+    """Embeddings that end in ReLU or batch norm have such means; squares of them would swallow the differences."""
+    random = torch.Generator().manual_seed(0)
+    spread = 1e-3 * max(1.0, abs(centre))
+    first, second = (centre + spread * torch.randn(2, count, 64, generator=random) for count in (7, 9))
+    apart = all_distances(first, second, "l2")
+    for e in range(2):
+        for a in range(7):
+            for b in range(9):
+                expected = (first[e, a].double() - second[e, b].double()).square().sum().sqrt()
+                assert apart[e, a, b].item() == pytest.approx(expected.item(), rel=1e-3)

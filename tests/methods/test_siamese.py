@@ -93,6 +93,39 @@ def test_score_is_the_mean_logit_over_a_classs_examples(hidden: int, labels: lis
                 assert logits[e, q, n].item() == pytest.approx(sum(each) / len(each), rel=1e-4)
 
 
+def test_score_is_the_mean_probability_where_that_is_asked_for() -> None:
+    """Logits 10 and -1 against 3 and 3: their mean is the higher, their mean probability the lower."""
+    method = Siamese(Identity(), mean_of="probabilities")
+    logits = torch.tensor([[[10.0, -400.0], [-1.0, -350.0], [3.0, -300.0], [3.0, -250.0]]])  # (E, S, Q)
+    method.head.all_pairs = lambda support, query: logits
+    labels = torch.tensor([[0, 0, 1, 1]])
+    scores = method.score(torch.zeros(1, 4, D), labels, torch.zeros(1, 2, D), 2)  # (E, Q, N)
+
+    def probability(logit: float) -> float:
+        return 1 / (1 + math.exp(-logit))
+
+    means = [(probability(10) + probability(-1)) / 2, probability(3)]
+    assert scores[0, 0].exp().tolist() == pytest.approx(means, rel=1e-6)
+    assert scores[0, 0].argmax() == 1
+    assert scores[0, 1].tolist() == pytest.approx([-350 - math.log(2), -250 - math.log(2)], rel=1e-6)
+
+
+def test_an_unknown_mean_is_refused() -> None:
+    with pytest.raises(UserError, match="mean_of=median: choose logits or probabilities"):
+        Siamese(Identity(), mean_of="median")
+
+
+def test_chosen_negatives_count_as_they_were_chosen() -> None:
+    """A sampler's share of negatives within a group is the share of the loss that they have."""
+    method = learner()
+    images = torch.randn(12, D, generator=torch.Generator().manual_seed(3))
+    labels, groups = torch.arange(12), torch.tensor([0] * 6 + [1] * 6)
+    chosen = [(0, 1), (2, 3), (4, 5), (0, 6)]  # three within a group, one across
+    loss = method.loss(Batch(images, labels, groups, pairs=torch.tensor(chosen)))
+    expected = sum(surprise(slow_logit(method, images[i], images[j]), False) for i, j in chosen) / 4
+    assert loss.item() == pytest.approx(expected, rel=1e-4)
+
+
 @pytest.mark.parametrize("hidden", [0, 7])
 def test_a_head_says_of_all_pairs_what_it_says_of_each(hidden: int) -> None:
     random = torch.Generator().manual_seed(0)

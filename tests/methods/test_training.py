@@ -13,6 +13,7 @@ from fewshot_runner.engine.evaluate import evaluate
 from fewshot_runner.engine.experiment import Experiment
 from fewshot_runner.engine.fit import fit
 from fewshot_runner.engine.stopping import StopRequest
+from fewshot_runner.errors import UserError
 
 METHODS = sorted(path.stem for path in (conf_dir() / "method").glob("*.yaml"))
 SHORT = ("trainer.max_steps=7", "trainer.val_every=2", "trainer.checkpoint_every=3", "trainer.log_every=2",
@@ -112,3 +113,12 @@ def test_trap_07_test_images_are_viewed_only_by_the_tests(
     assert sorted(parts) == ["train", "val"]
     assert experiment.tests()
     assert "test" in parts[2:]
+
+
+def test_a_momentum_is_checked_where_there_is_one(build: Build) -> None:
+    """Before any image is read, as every component."""
+    assert build("siamese", "+method.momentum=null").config.method["momentum"] is None
+    constant = "+method.momentum._target_=fewshot_runner.engine.schedule.Constant"
+    assert build("siamese", constant).config.method["momentum"]
+    with pytest.raises(UserError, match=r"method\.momentum\.typo=1: there is no such key"):
+        build("siamese", constant, "+method.momentum.typo=1")

@@ -9,9 +9,11 @@ from torch import Tensor, nn
 
 from fewshot_runner.data.batch import Episode
 from fewshot_runner.facts import Facts
+from fewshot_runner.methods.anil import Anil
 from fewshot_runner.methods.prototypical import Prototypical
-from fewshot_runner.models.batch_norm import normalised_by
+from fewshot_runner.models.batch_norm import learning_norms, normalised_by
 from fewshot_runner.models.conv4 import Conv4
+from fewshot_runner.models.pretrained import Pretrained
 from fewshot_runner.models.siamese_cnn import SiameseCnn
 
 SIZE = 16
@@ -191,3 +193,63 @@ def test_without_batch_norm_no_mode_changes_anything() -> None:
     for bn_mode in ("support", "transductive"):
         method.bn_mode = bn_mode
         torch.testing.assert_close(method.classify(task), expected)
+
+
+def two_stages() -> nn.Sequential:
+    """With running statistics that are nobody's."""
+    torch.manual_seed(0)
+    stages = [nn.Sequential(nn.Conv2d(inputs, 6, 3), nn.BatchNorm2d(6), nn.ReLU()) for inputs in (1, 6)]
+    network = nn.Sequential(*stages, nn.AdaptiveAvgPool2d(2), nn.Flatten())
+    for layer in norms(network):
+        layer.running_mean.uniform_(1, 2)
+        layer.running_var.uniform_(4, 9)
+    return network
+
+
+def pretrained(*, thaw: tuple[str, ...]) -> Pretrained:
+    facts = Facts(image_shape=(1, SIZE, SIZE), n_classes=3, n_way=3)
+    return Pretrained(facts, two_stages(), name="toy", frozen=True, thaw=thaw)
+
+
+def test_learning_norms_are_those_whose_weights_are_not_frozen() -> None:
+    """The mode says nothing: an evaluator sets it for every layer."""
+    network = two_stages()
+    for mode in (True, False):
+        assert learning_norms(network.train(mode)) == norms(network)
+    network[0].requires_grad_(False)
+    assert learning_norms(network) == norms(network)[1:]
+    weightless = nn.BatchNorm2d(6, affine=False)
+    assert learning_norms(weightless) == [weightless]
+
+
+@pytest.mark.parametrize("learner", [Prototypical, Anil])
+@pytest.mark.parametrize("bn_mode", ["running", "support", "transductive"])
+@torch.no_grad()
+def test_frozen_batch_norm_keeps_its_statistics_in_every_mode(learner: type, bn_mode: str) -> None:
+    """A thawed layer after it does not."""
+    backbone = pretrained(thaw=("1",))
+    seen, kept = [], copy.deepcopy(norms(backbone.eval()))
+    for layer in norms(backbone):
+        layer.register_forward_hook(lambda layer, inputs, output: seen.append((layer, inputs[0], output)))
+    method = learner(backbone).eval()
+    method.bn_mode = bn_mode
+    method.classify(episode())
+    frozen, learning = norms(backbone)
+    same = {frozen: [], learning: []}
+    for layer, maps, output in seen:
+        twin = kept[norms(backbone).index(layer)]
+        same[layer].append(torch.allclose(twin(maps), output, atol=1e-5))
+    assert all(same[frozen])
+    assert all(same[learning]) == (bn_mode == "running")
+
+
+@torch.no_grad()
+def test_no_mode_changes_the_answers_of_a_wholly_frozen_backbone() -> None:
+    backbone = pretrained(thaw=())
+    method = Prototypical(backbone).eval()
+    expected = method.classify(episode())
+    for bn_mode in ("support", "transductive"):
+        method.bn_mode = bn_mode
+        torch.testing.assert_close(method.classify(episode()), expected)
+    backbone.requires_grad_(True)
+    assert not torch.allclose(method.classify(episode()), expected, atol=1e-3)

@@ -48,7 +48,7 @@ class Evaluation:
 
     @property
     def ci95(self) -> float | None:
-        """Half the width of the 95 % interval of the mean over tasks."""
+        """Half the width of the 95 % interval of the mean over tasks, for what differs from task to task alone."""
         return interval(self.values)
 
     def means(self) -> dict[str, float]:

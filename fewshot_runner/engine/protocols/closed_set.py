@@ -12,8 +12,8 @@ from torch.nn import functional
 
 from fewshot_runner.data.batch import Episode
 from fewshot_runner.data.classes import ClassTable
+from fewshot_runner.data.draws import draw_distinct
 from fewshot_runner.data.loader import Viewer
-from fewshot_runner.data.samplers import draw_distinct
 from fewshot_runner.engine.answers import Between, answer, recognise_all
 from fewshot_runner.engine.metrics import query_accuracy
 from fewshot_runner.engine.protocols.base import Evaluation
@@ -28,7 +28,9 @@ class ClosedSet(EpisodeProtocol):
 
     With `n_shot` "all" a method with a trained head answers with it, and any other takes all training images as
     support: each query is a task. With a number of shots, every episode draws a support set of that many training
-    images a class, trained head or not.
+    images a class, trained head or not. The queries are the same images in every episode, so the interval of the mean
+    tells how far chance in the support moves it. What other test images would change is not in it, and it shrinks with
+    the number of episodes however few images `queries` has; with `n_shot` "all" it is over the images.
     """
 
     def __init__(

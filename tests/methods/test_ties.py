@@ -1,0 +1,83 @@
+"""Where one embedding is all that there is, every query is a tie of all classes, and no rounding error decides it.
+
+Shapes: N ways, K shots, D features.
+"""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fewshot_runner.engine.metrics import query_accuracy
+from fewshot_runner.facts import Facts
+from fewshot_runner.methods.anil import Anil
+from fewshot_runner.methods.base import EmbeddingMethod, class_means
+from fewshot_runner.methods.contrastive import Contrastive
+from fewshot_runner.methods.finetune import Finetune
+from fewshot_runner.methods.prototypical import Prototypical
+from fewshot_runner.methods.siamese import Siamese
+from fewshot_runner.methods.triplet import Triplet
+
+FACTS = Facts(image_shape=(1, 4, 4), n_classes=3, n_way=3)
+
+
+class Backbone(nn.Module):
+    def __init__(self, out_features: int) -> None:
+        super().__init__()
+        self.out_features = out_features
+
+
+BY_SUPPORT: dict[str, Callable[[Backbone], EmbeddingMethod]] = {
+    "prototypical": Prototypical,
+    "prototypical cosine": lambda backbone: Prototypical(backbone, distance="cosine"),
+    "finetune": lambda backbone: Finetune(FACTS, backbone),
+    "siamese": Siamese,
+    "siamese signed": lambda backbone: Siamese(backbone, signed=True),
+    "siamese hidden": lambda backbone: Siamese(backbone, hidden=16),
+    "siamese probabilities": lambda backbone: Siamese(backbone, mean_of="probabilities"),
+    "contrastive": Contrastive,
+    "triplet": Triplet,
+}
+
+
+def earned(method: EmbeddingMethod, features: Tensor, labels: Tensor, n_way: int) -> Tensor:
+    """What each of three queries a class earns where all images have the same `features` (D,)."""
+    with torch.no_grad():
+        support, query = (features.repeat(1, count, 1) for count in (len(labels), 3 * n_way))
+        logits = method.score(support, labels[None], query, n_way)
+    assert logits.dtype == features.dtype
+    return query_accuracy(logits, torch.arange(n_way).repeat(3)[None])
+
+
+@pytest.mark.parametrize("name", BY_SUPPORT)
+@pytest.mark.parametrize("width", [64, 250, 1280])
+def test_trap_01_shots_of_any_number_are_a_tie(name: str, width: int) -> None:
+    torch.manual_seed(0)
+    method = BY_SUPPORT[name](Backbone(width)).eval()
+    for n_way in (2, 3, 5, 20):
+        for n_shot in (1, 3, 5, 7):
+            labels = torch.cat([torch.arange(n_way).repeat_interleave(n_shot), torch.tensor([0, 0, 1])])
+            answers = earned(method, torch.randn(width).relu(), labels, n_way)
+            torch.testing.assert_close(answers, torch.full_like(answers, 1 / n_way), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("width", [64, 256, 1280])
+def test_trap_01_steps_on_equal_shots_are_a_tie(width: int) -> None:
+    """At this length of embedding, the default rate makes what rounding adds a hundred times as large a step."""
+    torch.manual_seed(0)
+    for n_way in (2, 3, 5, 20):
+        for n_shot in (1, 3, 5, 7):
+            labels = torch.arange(n_way).repeat_interleave(n_shot)
+            answers = earned(Anil(Backbone(width)), torch.randn(width).relu(), labels, n_way)
+            torch.testing.assert_close(answers, torch.full_like(answers, 1 / n_way), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("n_images", [1, 2, 3, 5, 7, 11, 1000])
+def test_the_mean_of_equal_embeddings_is_that_embedding(n_images: int) -> None:
+    """To the bit, and beside a class of another size."""
+    torch.manual_seed(0)
+    features = torch.randn(40) * torch.logspace(-6, 6, 40)
+    labels = torch.tensor([[0] * n_images + [1] * 4])
+    means = class_means(features.repeat(1, n_images + 4, 1), labels, 2)
+    assert torch.equal(means, features.repeat(1, 2, 1))

@@ -1,4 +1,4 @@
-"""A sweep of 20 jobs of ten steps and a short test: against 20 commands."""
+"""A sweep of 20 jobs of ten steps and a short test, one after the other or two at a time: against 20 commands."""
 
 import subprocess
 import tempfile
@@ -9,6 +9,7 @@ from benchmarks.commands import FSL
 from benchmarks.measuring import Bench, Contestant, Figure, race, speedup
 
 JOBS = 20
+PARALLEL = "fsl, launcher=parallel"
 SETTINGS = (
     "method=prototypical_episodic", "model=conv4", "dataset=glyphs", "dataset.tests=null", "method.sampler.n_way=5",
     "method.sampler.n_query=15", "trainer.max_steps=10", "trainer.val_every=10", "trainer.val_episodes=10",
@@ -21,9 +22,12 @@ def figures(bench: Bench) -> Iterator[Figure]:
     settings = [*SETTINGS, f"hardware.threads={bench.threads}"]
     with tempfile.TemporaryDirectory(prefix="fsl-bench-") as folder:
 
-        def sweep(units: int) -> None:
+        def sweep(units: int, *more: str) -> None:
             seeds = ",".join(map(str, range(units)))
-            trained("-m", *settings, f"seed={seeds}", f"output_dir={fresh(folder)}")
+            trained("-m", *settings, *more, f"seed={seeds}", f"output_dir={fresh(folder)}")
+
+        def side_by_side(units: int) -> None:
+            sweep(units, "launcher=parallel", "launcher.workers=2", "hardware.threads=auto")
 
         def one_by_one(units: int) -> None:
             place = fresh(folder)
@@ -31,10 +35,12 @@ def figures(bench: Bench) -> Iterator[Figure]:
                 trained(*settings, f"seed={seed}", f"output_dir={place}")
 
         trained(*settings, f"output_dir={fresh(folder)}")  # the characters are drawn once
-        samples = race(
-            {"fsl": Contestant(sweep, jobs), f"{jobs} commands": Contestant(one_by_one, jobs)}, rounds=1, warm_up=False
+        contestants = {"fsl": sweep, PARALLEL: side_by_side, f"{jobs} commands": one_by_one}
+        samples = race({name: Contestant(run, jobs) for name, run in contestants.items()}, rounds=1, warm_up=False)
+    for ours in ("fsl", PARALLEL):
+        yield speedup(
+            "a job of a sweep", samples, against=f"{jobs} commands", ours=ours, target=5.0, note=f"{jobs} jobs"
         )
-    yield speedup("a job of a sweep", samples, against=f"{jobs} commands", target=5.0, note=f"{jobs} jobs")
 
 
 def trained(*words: str) -> None:

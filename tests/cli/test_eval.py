@@ -184,7 +184,7 @@ def test_trap_09_eval_refuses_lake_for_a_run_trained_under_vinyals(refused, omni
         (["episode.n_way=99"], ["n_way=99", "only 8 classes"]),
         (["eval.episodes=0"], ["eval.episodes=0"]),
         (["eval.protocol=runs"], ["eval.protocol=runs"]),
-        (["dataset=nope"], ["dataset/nope"]),
+        (["dataset=nope"], ["dataset=nope: there is no such choice", "omniglot"]),
     ],
 )
 def test_eval_refuses_what_makes_no_sense(refused, copied, words, names):

@@ -117,19 +117,20 @@ def run_hydra(config_name: str, program: str, arguments: list[str], task: Callab
 
     Sweeps are not for this function: see `fewshot_runner.cli.multirun`.
     """
-    if any(argument.upper() == "HYDRA.MODE=MULTIRUN" for argument in arguments):  # it would leave a folder behind
-        raise UserError("hydra.mode=MULTIRUN: give -m instead, as in fsl train -m seed=0,1,2")
+    for argument in arguments:
+        if argument.lstrip("+").startswith("hydra.mode="):  # Hydra's own sweeps would leave a folder behind
+            raise UserError(f"{argument}: give -m instead, as in fsl train -m seed=0,1,2")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here instead of being printed
-    composed: list[tuple[DictConfig, DictConfig]] = []
+    kept: list[tuple[DictConfig, DictConfig]] = []
 
     @hydra_main(config_path=str(conf_dir()), config_name=config_name, version_base=VERSION_BASE)
     def keep(config: DictConfig) -> None:  # what is raised in here, Hydra prints
-        composed.append((config, HydraConfig.get()))
+        kept.append((config, HydraConfig.get()))
 
     sys.argv = [program, *arguments]
     with hydra_errors(), no_search_for_garbage():
         keep()
-        settled = [(plain(config, hydra.runtime.choices), hydra) for config, hydra in composed]
+        settled = [(plain(config, hydra.runtime.choices), hydra) for config, hydra in kept]
     for config, hydra in settled:
         task(config, list(hydra.overrides.task))
 

@@ -25,7 +25,7 @@ from fewshot_runner.errors import RunFailed, UserError
 from fewshot_runner.report.console import output
 from fewshot_runner.report.results import with_interval
 from fewshot_runner.report.sweep import sweep_table, test_of
-from fewshot_runner.runs import DONE, FAILED, PRUNED, RUNNING, STOPPED
+from fewshot_runner.runs import DONE, FAILED, PRUNED, RUNNING, STOPPED, RunFolder
 
 
 class SweepFailed(RunFailed):
@@ -55,6 +55,7 @@ class Sweep:
         self.manifest = manifest
         self.config_dir = config_dir
         self.compose = Composer(config_dir)
+        self.done: dict[str, RunFolder] = {}  # by fingerprint
         self.open: dict[str, list[tuple[Entry, Proposal]]] = {}  # by fingerprint: under way, and their doubles
         self.traces: list[str] = []
         self.total: int | None = None
@@ -98,13 +99,22 @@ class Sweep:
             config = self.compose(proposal.overrides)
             self._check_monitor(config["trainer"]["monitor"])
             job = Job(proposal.number, proposal.overrides, config, fingerprint(config), proposal.watch)
-            if find_run(job)[0] is None and not self.launcher.elsewhere:
+            if self._found(job)[0] is None and not self.launcher.elsewhere:
                 check(config)
         except UserError as error:
             entry = self.manifest.plan(proposal.number, proposal.overrides, None)
             entry["reason"] = str(error)
             return proposal, entry, None
         return proposal, self.manifest.plan(proposal.number, proposal.overrides, job.fingerprint), job
+
+    def _found(self, job: Job) -> tuple[RunFolder | None, str | None]:
+        """What there is of a job, as `find_run` finds it; a run that is done stays so, and is looked for once."""
+        if job.fingerprint not in self.done:
+            found, state = find_run(job)
+            if found is None or state != DONE:
+                return found, state
+            self.done[job.fingerprint] = found
+        return self.done[job.fingerprint], DONE
 
     def _check_monitor(self, monitor: str) -> None:
         """Raises `UserError` where a search that learns from validation figures would be told of two kinds of them."""
@@ -123,7 +133,7 @@ class Sweep:
             elif job.fingerprint in self.open:
                 self.open[job.fingerprint].append((entry, proposal))
             else:
-                found, state = find_run(job)
+                found, state = self._found(job)
                 behind = found is not None and job.watch is not None and falls_behind(found, job.watch)
                 if state == DONE or (state == PRUNED and behind):
                     reason = None if state == DONE else found.read_status().get("reason")
@@ -177,7 +187,7 @@ class Sweep:
         if self.search.adaptive:
             raise UserError("--dry-run: this search proposes nothing before it has results; leave --dry-run out")
         for _, entry, job in self._planned():
-            found, state = find_run(job) if job else (None, FAILED)
+            found, state = self._found(job) if job else (None, FAILED)
             entry["state"] = {None: PENDING, DONE: DONE, FAILED: FAILED}.get(state, "to be resumed")
             if found is not None and state == DONE:
                 entry["run"] = str(found.path)

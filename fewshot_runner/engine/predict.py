@@ -21,7 +21,7 @@ from fewshot_runner.engine.device import Hardware
 from fewshot_runner.errors import UserError
 from fewshot_runner.methods.base import Classifier, Method, evaluating
 
-PICTURES_AT_ONCE = 64
+PIXELS_AT_ONCE = 64 * 224**2  # 64 photographs, or thousands of drawings: a method may adapt itself for each lot anew
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,8 @@ def recognise(
 def views(pictures: Sequence[Path], eye: Eye) -> Iterator[torch.Tensor]:
     """The pictures as the network sees them, (B, C, H, W), some at a time."""
     opened = readable(lambda picture: decode(picture, str(picture)), pictures)
-    while chunk := list(islice(opened, PICTURES_AT_ONCE)):
+    _, height, width = eye.image_shape
+    while chunk := list(islice(opened, max(1, PIXELS_AT_ONCE // (height * width)))):
         yield eye(chunk)
 
 

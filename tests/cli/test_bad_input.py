@@ -59,6 +59,7 @@ WRONG_VALUES = {
     "trainer.max_steps=${nowhere}": ["trainer.max_steps", "nowhere"],
     "name=a,b": ["name=a,b", "quote"],
     "hydra.mode=MULTIRUN": ["hydra.mode=MULTIRUN", "-m"],
+    "++hydra.mode='MULTIRUN'": ["hydra.mode", "-m"],
 }
 UNKNOWN_MEMBERS = {
     "method=siamez": ["method=siamez: there is no such choice", "siamese"],

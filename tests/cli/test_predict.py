@@ -118,7 +118,7 @@ def test_predict_is_not_swayed_by_the_other_pictures(fsl, trained, pictures):
 def test_pictures_are_taken_some_at_a_time_to_the_same_end(fsl, trained, pictures, monkeypatch, method):
     words = ["predict", trained(method), pictures / "queries", "--support", pictures / "support", "--json"]
     at_once = json.loads(fsl(*words).out)
-    monkeypatch.setattr("fewshot_runner.engine.predict.PICTURES_AT_ONCE", 2)
+    monkeypatch.setattr("fewshot_runner.engine.predict.PIXELS_AT_ONCE", 2 * 16 * 16)
     by_twos = json.loads(fsl(*words).out)
     assert [each["image"] for each in by_twos] == [each["image"] for each in at_once]
     for one, other in zip(at_once, by_twos, strict=True):
@@ -127,7 +127,7 @@ def test_pictures_are_taken_some_at_a_time_to_the_same_end(fsl, trained, picture
 
 
 def test_all_pictures_that_cannot_be_read_are_named_at_once(refused, trained, pictures, monkeypatch):
-    monkeypatch.setattr("fewshot_runner.engine.predict.PICTURES_AT_ONCE", 2)
+    monkeypatch.setattr("fewshot_runner.engine.predict.PIXELS_AT_ONCE", 2 * 16 * 16)
     for number in range(4, 12):
         (pictures / "queries" / f"{number}.png").write_bytes(b"no picture")
     said = refused("predict", trained(), pictures / "queries", "--support", pictures / "support")

@@ -1,8 +1,11 @@
 """The run folder: the one place that knows the names of its files."""
 
 import json
+import platform
 import secrets
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,10 @@ from fewshot_runner.errors import UserError
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 SECTIONS = ("choices", "dataset", "model", "method", "episode", "hardware", "trainer", "eval")  # of every run's config
 RUNNING, DONE, STOPPED, PRUNED, FAILED = "running", "done", "stopped", "pruned", "failed"
+
+
+class Busy(UserError):
+    """Another process is at work on the run."""
 
 
 def _inside(name: str) -> property:
@@ -69,6 +76,35 @@ class RunFolder:
             raise UserError(f"{path}: not a run folder ({' and '.join(missing)} not found){hint}")
         return run
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keeps other processes from working in the same folder; raises `Busy` where one does."""
+        from filelock import FileLock, Timeout  # late: most of a thousand runs are done
+
+        lock = FileLock(self.lock, timeout=0)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise Busy(f"{self.path}: another process is at work on this run") from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def is_abandoned(self, status: dict[str, Any]) -> bool:
+        """Whether `status` says of a run of this machine that it is running, and its process is gone: killed, or by a
+        power cut.
+        """
+        if status.get("state") != RUNNING or status.get("host") != platform.node():
+            return False
+        try:
+            if self.lock.exists():
+                with self.held():
+                    pass
+        except (Busy, OSError):  # the latter in a folder of somebody else's, where nothing can be told
+            return False
+        return True
+
     def sweep(self) -> None:
         """Removes what a kill in the middle of a save has left. Call it while nobody else is at work on the run."""
         for half_written in self.path.rglob(".*.tmp"):
@@ -115,7 +151,10 @@ class RunFolder:
             started = self.read_status()["started"]
         except (UserError, KeyError):
             started = now
-        status = {"state": state, "step": step, "seconds": round(seconds, 1), "started": started, "updated": now}
+        status = {
+            "state": state, "step": step, "seconds": round(seconds, 1), "started": started, "updated": now,
+            "host": platform.node(),
+        }  # fmt: skip
         if reason is not None:
             status["reason"] = reason
         atomic.write_json(self.status, status)

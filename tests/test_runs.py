@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import platform
 import secrets
 import subprocess
 import sys
@@ -95,7 +96,14 @@ def test_status_keeps_its_start_and_gains_a_reason(run, monkeypatch):
     clock = iter(["start", "end"])
     monkeypatch.setattr(time, "strftime", lambda _: next(clock))
     run.write_status(RUNNING, step=0, seconds=0.04)
-    assert run.read_status() == {"state": "running", "step": 0, "seconds": 0.0, "started": "start", "updated": "start"}
+    assert run.read_status() == {
+        "state": "running",
+        "step": 0,
+        "seconds": 0.0,
+        "started": "start",
+        "updated": "start",
+        "host": platform.node(),
+    }
     run.write_status(FAILED, step=7, seconds=12.34, reason="the loss is not finite")
     assert run.read_status() == {
         "state": "failed",
@@ -103,6 +111,7 @@ def test_status_keeps_its_start_and_gains_a_reason(run, monkeypatch):
         "seconds": 12.3,
         "started": "start",
         "updated": "end",
+        "host": platform.node(),
         "reason": "the loss is not finite",
     }
 

@@ -6,7 +6,7 @@ from PIL import Image
 
 from fewshot_runner import atomic
 from fewshot_runner.cli.evaluation import evaluation_config
-from fewshot_runner.cli.session import build, held
+from fewshot_runner.cli.session import build
 from fewshot_runner.cli.trained import load_trained
 from fewshot_runner.engine.analysis import analyse
 from fewshot_runner.engine.log import Narrator
@@ -19,7 +19,7 @@ def analyse_run(run: RunFolder) -> None:
     """Leaves the analysis of the best weights in the run folder. Raises `UserError`."""
     config = evaluation_config(run.read_config(), [])
     trained = load_trained(run, hardware=config["hardware"])
-    with held(run), StopRequest() as stop:
+    with run.held(), StopRequest() as stop:
         builder = build(config, Narrator(), stop)
         analysis = analyse(trained.method, builder.tests(), hardware=builder.hardware, between=stop.check)
         folder = run.analysis

@@ -8,7 +8,7 @@ from typing import Any
 from fewshot_runner.cli.build import Builder
 from fewshot_runner.cli.compose import overlay
 from fewshot_runner.cli.protocols import HEEDED, OF_KNOWN_CLASSES
-from fewshot_runner.cli.session import build, held
+from fewshot_runner.cli.session import build
 from fewshot_runner.cli.trained import load_trained
 from fewshot_runner.data.dataset import Dataset
 from fewshot_runner.engine.evaluate import evaluate
@@ -28,7 +28,7 @@ def evaluate_run(run: RunFolder, overrides: list[str]) -> list[dict[str, Any]]:
     saved = run.read_config()
     config = evaluation_config(saved, overrides)
     trained = load_trained(run, hardware=config["hardware"])
-    with held(run), StopRequest() as stop:
+    with run.held(), StopRequest() as stop:
         builder = build(config, Narrator(), stop)
         stamp = builder.stamp()
         refuse_trained_classes(builder, stamp, trained.checkpoint, {**saved, "hardware": config["hardware"]})

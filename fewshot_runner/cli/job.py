@@ -17,7 +17,7 @@ from typing import Any
 from fewshot_runner.engine.stopping import Pruned, Watch, merit
 from fewshot_runner.errors import RunFailed, UserError
 from fewshot_runner.report.config import WITHOUT_EFFECT, flatten
-from fewshot_runner.runs import DONE, FAILED, PRUNED, STOPPED, RunFolder
+from fewshot_runner.runs import DONE, FAILED, PRUNED, STOPPED, Busy, RunFolder
 
 # What changes no result, or its last bits alone: two configs that differ here are the same job.
 IMMATERIAL = (*WITHOUT_EFFECT, "choices", "name", "hardware.threads")
@@ -134,13 +134,13 @@ def _finished(job: Job) -> RunFolder:
     while True:
         run, state = find_run(job)
         if run is None:
-            return session.start(dict(job.config), list(job.overrides), watch=job.watch)
+            return session.start(dict(job.config), list(job.overrides), watch=job.watch, brief=True)
         if state == DONE:
             return run
         try:
-            session.resume(run, watch=job.watch)
+            session.resume(run, watch=job.watch, brief=True)
             return run
-        except session.Busy:  # to ask beforehand would not help: another may come in between
+        except Busy:  # to ask beforehand would not help: another may come in between
             time.sleep(SECONDS_BETWEEN_LOOKS)
 
 

@@ -1,12 +1,9 @@
 """A training session on the command line: what it prepares, says and leaves behind."""
 
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from PIL import Image
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
@@ -20,7 +17,6 @@ from fewshot_runner.engine.pictures import episode_picture
 from fewshot_runner.engine.protocols.episodes import EpisodeProtocol
 from fewshot_runner.engine.stopping import StopRequest, Watch
 from fewshot_runner.engine.train import train
-from fewshot_runner.errors import UserError
 from fewshot_runner.report.config import WITHOUT_EFFECT, config_tree, flatten
 from fewshot_runner.report.console import output
 from fewshot_runner.report.results import published_table, result_table
@@ -33,23 +29,22 @@ PLACES = (
 )  # fmt: skip
 
 
-class Busy(UserError):
-    """Another process is at work on the run."""
-
-
-def start(config: dict[str, Any], overrides: list[str], *, watch: Watch | None = None) -> RunFolder:
+def start(
+    config: dict[str, Any], overrides: list[str], *, watch: Watch | None = None, brief: bool = False
+) -> RunFolder:
     """A new run. The run folder is claimed last, once nothing that the user gave can be refused any more.
 
-    `watch`, of a search, may give it up after a validation.
+    `watch`, of a search, may give it up after a validation. With `brief`, as in a sweep, its config is told to its log
+    alone.
     """
-    narrator = Narrator()
+    narrator = Narrator(brief=brief)
     with StopRequest() as stop:
         builder = build(config, narrator, stop)
         experiment = builder.experiment()
         stop.check()
         choices = config["choices"]
         run = RunFolder.claim(Path(config["output_dir"]), f"{choices['dataset']}-{choices['method']}")
-        with held(run):
+        with run.held():
             atomic.write_json(run.environment, describe_environment(seed=builder.config.seed))
             atomic.write_text(run.overrides, to_yaml(overrides))
             run.write_status(RUNNING, step=0, seconds=0.0)
@@ -58,10 +53,10 @@ def start(config: dict[str, Any], overrides: list[str], *, watch: Watch | None =
     return run
 
 
-def resume(run: RunFolder, *, watch: Watch | None = None) -> None:
-    """Goes on from the last checkpoint of `run`; `watch` as in `start`. Raises `Busy`."""
-    narrator = Narrator()
-    with held(run), StopRequest() as stop:
+def resume(run: RunFolder, *, watch: Watch | None = None, brief: bool = False) -> None:
+    """Goes on from the last checkpoint of `run`; the options are those of `start`. Raises `Busy`."""
+    narrator = Narrator(brief=brief)
+    with run.held(), StopRequest() as stop:
         config = run.read_config()
         if run.read_status().get("state") == DONE:
             narrator.say(f"{run.path} is done already")
@@ -85,7 +80,7 @@ def _train(
         if not key.startswith(PLACES) and not key.endswith("_target_")
     }
     with narrator.keeping(run.log):
-        narrator.say(config_tree(config))
+        narrator.say(config_tree(config), is_detail=True)
         narrator.say(experiment.describe())
         train(experiment, run, narrator, stop, settings=settings, watch=watch)
     report(run)
@@ -136,17 +131,3 @@ def build(config: dict[str, Any], narrator: Narrator, stop: StopRequest) -> Buil
         builder = Builder(config, say_progress=say_progress)
         assert builder.dataset  # made when it is first asked for: now, while the bar shows
         return builder
-
-
-@contextmanager
-def held(run: RunFolder) -> Iterator[None]:
-    """Keeps other processes from training in the same folder; raises `Busy` where one does."""
-    lock = FileLock(run.lock, timeout=0)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise Busy(f"{run.path}: another process is at work on this run") from error
-    try:
-        yield
-    finally:
-        lock.release()

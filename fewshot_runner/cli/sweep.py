@@ -141,6 +141,8 @@ class Sweep:
                     continue
                 self.open[job.fingerprint] = [(entry, proposal)]
                 self.manifest.begin(entry, RUNNING)
+                if sys.stderr.isatty():  # the head of what it shows of itself
+                    print(f"{self._place(entry)} {self._swept(entry)}", file=sys.stderr, flush=True)
                 yield job
 
     def _end(self, entry: Entry, proposal: Proposal, outcome: Outcome, verb: str | None = None) -> None:
@@ -149,10 +151,13 @@ class Sweep:
             self.search.tell(proposal, outcome.state, objective(entry))
         if outcome.trace:
             self.traces.append(f"job {entry['number']}\n{outcome.trace}")
-        count = f"{entry['number'] + 1}" + (f"/{self.total}" if self.total else "")
         figure = with_interval(entry["result"]) if entry.get("result") else entry.get("reason", "").split("\n")[0]
         where = f"  {outcome.run}" if outcome.run else ""
-        print(f"[{count}] {verb or outcome.state}  {self._swept(entry)}  {figure}{where}", file=sys.stderr, flush=True)
+        said = f"{self._place(entry)} {verb or outcome.state}  {self._swept(entry)}  {figure}{where}"
+        print(said, file=sys.stderr, flush=True)
+
+    def _place(self, entry: Entry) -> str:
+        return f"[{entry['number'] + 1}/{self.total}]" if self.total else f"[{entry['number'] + 1}]"
 
     def _swept(self, entry: Entry) -> str:
         """The settings in which the jobs differ, as on the command line."""

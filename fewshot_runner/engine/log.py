@@ -23,9 +23,13 @@ WIDTH_ELSEWHERE = 140  # of lines that no terminal shows
 
 
 class Narrator:
-    """Says things to people: on standard error, and in the run's log once there is one."""
+    """Says things to people: on standard error, and in the run's log once there is one.
 
-    def __init__(self, console: Console | None = None) -> None:
+    With `brief`, details go to the log alone.
+    """
+
+    def __init__(self, console: Console | None = None, *, brief: bool = False) -> None:
+        self.brief = brief
         if console is None:
             console = Console(stderr=True, highlight=False, soft_wrap=True)
             if not console.is_terminal:
@@ -49,12 +53,13 @@ class Narrator:
             finally:
                 self.file = None
 
-    def say(self, what: RenderableType) -> None:
+    def say(self, what: RenderableType, *, is_detail: bool = False) -> None:
         is_line = isinstance(what, str)
         if is_line:  # a path with brackets is no markup
             what = escape(what)
-        for console in filter(None, (self.console, self.file)):
-            console.print(what, soft_wrap=is_line)  # a line stays one; of a tree, what is too wide would be cut off
+        console = None if is_detail and self.brief else self.console
+        for each in filter(None, (console, self.file)):
+            each.print(what, soft_wrap=is_line)  # a line stays one; of a tree, what is too wide would be cut off
 
 
 class TrainingLog:

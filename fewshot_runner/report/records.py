@@ -17,6 +17,7 @@ from fewshot_runner.report.sections import parse_settings
 from fewshot_runner.runs import DONE, RunFolder
 
 EXPORT = "export"  # a folder inside a run that holds a copy of its config
+KILLED = "killed"  # the state of a run that says it is running, and whose process is gone
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,8 @@ def _read_status(run: RunFolder) -> dict[str, Any]:
         raise UserError(f"{run.status}: says no state; the run folder is damaged, or another program's")
     if not isinstance(status.get("reason"), str | None):
         raise UserError(f"{run.status}: gives a reason that is no text; the run folder is damaged")
+    if run.is_abandoned(status):
+        return {**status, "state": KILLED, "reason": f"its process is gone; fsl resume {run.path}"}
     return status
 
 

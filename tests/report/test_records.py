@@ -1,6 +1,7 @@
 """Finding and reading run folders of any age and condition."""
 
 import json
+import platform
 
 import numpy as np
 import pytest
@@ -208,3 +209,22 @@ def test_tasks_are_read_in_any_form_that_numpy_writes_and_damage_is_none(tmp_pat
     np.save(tmp_path / "tasks.npy", np.ones((2, 2), dtype=np.float32))
     assert read_tasks(tmp_path / "tasks.npy") is None
     assert read_tasks(tmp_path / "nowhere.npy") is None
+
+
+def test_a_run_whose_process_is_gone_is_told_from_one_that_runs(make, tmp_path):
+    """Killed, it had no time to say so; of another machine, and of an older run, nothing can be known."""
+    here = platform.node()
+    gone, left, at_work, elsewhere = (make(state="running", host=host) for host in (here, here, here, "node-7"))
+    older, done = make(state="running"), make(host=here)
+    with left.held():
+        pass
+    with at_work.held():
+        records, _ = find_records([tmp_path])
+    states = {record.run.path: record.state for record in records}
+    assert [states[run.path] for run in (gone, left, at_work, elsewhere, older, done)] == [
+        "killed", "killed", "running", "running", "running", "done"
+    ]  # fmt: skip
+    reasons = {record.run.path: record.reason for record in records}
+    assert f"fsl resume {gone.path}" in reasons[gone.path]
+    assert reasons[at_work.path] is None
+    assert not gone.lock.exists()  # a comparison writes nothing

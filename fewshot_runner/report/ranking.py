@@ -143,7 +143,7 @@ def _figures(group: Group, results: Sequence[Mapping[str, Any]]) -> np.ndarray |
             return None  # not the tasks of this result
         rows.append(values)
     shared = min(map(len, rows))
-    return np.stack([values[:shared] for values in rows])
+    return rows[0][None] if len(rows) == 1 else np.stack([values[:shared] for values in rows])
 
 
 def _ranked(tests: Sequence[Test], rows: Iterable[Row], baseline: Record | None, *, forced: bool = False) -> Ranking:

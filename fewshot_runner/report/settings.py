@@ -34,7 +34,7 @@ def differing(all_settings: Iterable[Mapping[str, Any]]) -> list[str]:
     """
     all_settings = list(all_settings)
     names = list(dict.fromkeys(name for each in all_settings for name in each if is_compared(name)))
-    different = [name for name in names if len({str(each.get(name)) for each in all_settings}) > 1]
+    different = [name for name in names if _varies([each.get(name) for each in all_settings])]
     choices = {f"{short(name)}.": name for name in different if name.startswith(CHOICES)}
 
     def is_told(name: str) -> bool:
@@ -48,6 +48,12 @@ def differing(all_settings: Iterable[Mapping[str, Any]]) -> list[str]:
 
     told = list(choices.values())
     return told + [name for name in different if name not in told and not is_told(name)]
+
+
+def _varies(values: Sequence[Any]) -> bool:
+    """Whether they read differently; most are one object, as what configs have in common is parsed once."""
+    first = values[0]
+    return any(value is not first and str(value) != str(first) for value in values)
 
 
 def short(name: str) -> str:

@@ -19,9 +19,11 @@ def analyse_run(run: RunFolder) -> None:
     """Leaves the analysis of the best weights in the run folder. Raises `UserError`."""
     config = evaluation_config(run.read_config(), [])
     trained = load_trained(run, hardware=config["hardware"])
+    narrator = Narrator()
     with run.held(), StopRequest() as stop:
-        builder = build(config, Narrator(), stop)
-        analysis = analyse(trained.method, builder.tests(), hardware=builder.hardware, between=stop.check)
+        builder = build(config, narrator, stop)
+        with narrator.doing(f"analyse {run.name}"):
+            analysis = analyse(trained.method, builder.tests(), hardware=builder.hardware, between=stop.check)
         folder = run.analysis
         folder.mkdir(exist_ok=True)
         for old in folder.glob("*.png"):

@@ -28,15 +28,17 @@ def evaluate_run(run: RunFolder, overrides: list[str]) -> list[dict[str, Any]]:
     saved = run.read_config()
     config = evaluation_config(saved, overrides)
     trained = load_trained(run, hardware=config["hardware"])
+    narrator = Narrator()
     with run.held(), StopRequest() as stop:
-        builder = build(config, Narrator(), stop)
+        builder = build(config, narrator, stop)
         stamp = builder.stamp()
         refuse_trained_classes(builder, stamp, trained.checkpoint, {**saved, "hardware": config["hardware"]})
         stamp |= shown_otherwise(config, saved)
         builder.plan.check_method(trained.method)
         results = []
         for name, protocol in builder.tests().items():
-            evaluation = evaluate(trained.method, protocol, hardware=builder.hardware, between=stop.check)
+            with narrator.doing(f"test {name}"):
+                evaluation = evaluate(trained.method, protocol, hardware=builder.hardware, between=stop.check)
             results.append(keep_result(evaluation, name, run, stamp=stamp, step=trained.checkpoint["step"]))
         summary = run.read_summary()
         run.write_summary({**summary, "results": merge(summary["results"], results)})

@@ -5,7 +5,7 @@ import os
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -61,6 +61,12 @@ class Narrator:
         for each in filter(None, (console, self.file)):
             each.print(what, soft_wrap=is_line)  # a line stays one; of a tree, what is too wide would be cut off
 
+    @contextmanager
+    def doing(self, what: str) -> Iterator[None]:
+        """Shows on a terminal what takes a while."""
+        with self.console.status(escape(what)) if self.console.is_terminal else nullcontext():
+            yield
+
 
 class TrainingLog:
     """The figures of the steps. `start` is the step from which the run goes on; what was logged after it is dropped."""
@@ -73,7 +79,7 @@ class TrainingLog:
         self.max_steps = max_steps
         self.began = self.last_line = time.perf_counter()
         self.progress = Progress(
-            TextColumn("[bold]train"),
+            TextColumn("[bold]{task.description}"),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
             TextColumn("{task.fields[figures]}"),
@@ -105,6 +111,10 @@ class TrainingLog:
     def validation(self, step: int, figures: dict[str, float]) -> None:
         self._write(step, "val", figures)
         self._show(step, {f"val {name}": value for name, value in figures.items()}, tell=step == self.max_steps)
+
+    def testing(self, name: str) -> None:
+        """The training is over, and a test begins."""
+        self.progress.update(self.bar, description=f"test {escape(name)}")
 
     def flush(self) -> None:
         """All logged so far is on disk: called before each checkpoint, which never knows more than the log."""

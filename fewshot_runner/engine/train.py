@@ -89,6 +89,7 @@ def _train(
         tests = experiment.tests()
         results = []
         for name, protocol in tests.items():
+            log.testing(name)
             evaluation = evaluate(method, protocol, hardware=hardware, between=stop.check)
             results.append(keep_result(evaluation, name, run, stamp=experiment.stamp, step=best["step"]))
             board.confusion(name, evaluation, experiment.classes, step=best["step"])

@@ -25,3 +25,11 @@ def test_a_brief_narrator_tells_details_to_the_log_alone(tmp_path):
             narrator.say("the method")
         assert log.read_text() == "the config\nthe method\n"
         assert written.getvalue() == ("the method\n" if brief else "the config\nthe method\n")
+
+
+def test_what_takes_a_while_is_shown_on_a_terminal_alone():
+    for is_terminal in (False, True):
+        written = io.StringIO()
+        with Narrator(Console(file=written, force_terminal=is_terminal)).doing("test 5way[1]shot"):
+            pass
+        assert ("test 5way[1]shot" in written.getvalue()) is is_terminal

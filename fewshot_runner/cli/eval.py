@@ -29,5 +29,6 @@ def run(arguments: list[str]) -> None:
     from fewshot_runner.report.results import results_table
 
     results = evaluate_run(folder, overrides)
-    output().print(results_table(results, title=folder.name))
+    console = output()
+    console.print(results_table(results, title=folder.name, width=console.width), soft_wrap=True)
     print(f"run: {folder.path}")

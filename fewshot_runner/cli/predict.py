@@ -57,4 +57,6 @@ def run(arguments: list[str]) -> None:
         from fewshot_runner.report.console import output
         from fewshot_runner.report.predictions import prediction_table
 
-        output().print(prediction_table([prediction.as_dict() for prediction in predictions]))
+        console = output()
+        rows = [prediction.as_dict() for prediction in predictions]
+        console.print(prediction_table(rows, width=console.width), soft_wrap=True)

@@ -103,9 +103,9 @@ def show(config: dict[str, Any]) -> None:
 def report(run: RunFolder) -> None:
     """The results on standard output; the last line says where they lie."""
     console = output()
-    console.print(result_table(run))
-    if (published := published_table(run)) is not None:
-        console.print(published)
+    console.print(result_table(run, width=console.width), soft_wrap=True)
+    if (published := published_table(run, width=console.width)) is not None:
+        console.print(published, soft_wrap=True)
     of_known_classes = run.read_config()["eval"]["protocol"] == "closed_set"
     examples = "" if of_known_classes else "--support DIR "
     print(f"next: fsl predict {run.path} {examples}IMAGE...   fsl compare {run.path.parent}   fsl tb {run.path}")

@@ -14,8 +14,9 @@ from fewshot_runner.report.records import Record
 from fewshot_runner.report.results import interval_text
 from fewshot_runner.report.settings import SEED, differing, short, shown
 
-# What a narrow table tells beneath its rows, in this order; the last two only after the settings.
-FURTHER, LAST = ("to tell apart", "seconds", "p", "± over seeds (s.d.)", "seeds"), ("tasks", "p (Holm)")
+# What a narrow table tells beneath its rows, in this order; the last only after the settings.
+FURTHER = ("to tell apart", "seconds", "p", "± over seeds (s.d.)", "seeds", "p (Holm)")
+LAST = ("tasks",)
 ALONE = "tests that nothing else was put to"
 LEGEND = (
     "±: half of a 95 % interval, over tasks unless it says over seeds. difference: to the run marked *, in points, "

@@ -32,11 +32,10 @@ def grid(
     """
     rows = [{name: one_line(cell) for name, cell in row.items()} for row in rows]
     widths = {name: max(cell_len(name), *(cell_len(row[name]) for row in rows)) for name in rows[0]}
-    moved = []
     for name in beneath:
         if _width(widths) > width:
             del widths[name]
-            moved.append(name)
+    moved = [name for name in rows[0] if name not in widths]
     text = Text(no_wrap=True, overflow="ignore")
     text.append(_line({name: name for name in widths}, widths, right) + "\n", style="bold")
     text.append("─" * _width(widths) + "\n", style="dim")

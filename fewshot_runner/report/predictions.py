@@ -3,21 +3,17 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
+from rich.text import Text
 
-from fewshot_runner.report.line import as_markup
+from fewshot_runner.report.grid import grid
 
 
-def prediction_table(predictions: Sequence[Mapping[str, Any]]) -> Table:
-    """A row a picture: the best class with its score, then the runners-up."""
-    table = Table(header_style="bold", box=SIMPLE_HEAD)
-    table.add_column("image", overflow="fold")
-    for rank in range(max(len(prediction["ranking"]) for prediction in predictions)):
-        table.add_column(f"{rank + 1}." if rank else "prediction")
+def prediction_table(predictions: Sequence[Mapping[str, Any]], *, width: int) -> Text:
+    """A row a picture: the best class with its score, then the runners-up, beneath it where there is no room."""
+    ranks = range(max(len(prediction["ranking"]) for prediction in predictions))
+    names = ["prediction", *(f"{rank + 1}." for rank in ranks[1:])]
+    rows = []
     for prediction in predictions:
-        best, *others = (f"{as_markup(entry['class'])} {100 * entry['score']:.1f} %" for entry in prediction["ranking"])
-        table.add_row(
-            as_markup(prediction["image"]), f"[bold green]{best}[/]", *(f"[dim]{other}[/]" for other in others)
-        )
-    return table
+        answers = [f"{entry['class']} {100 * entry['score']:.1f} %" for entry in prediction["ranking"]]
+        rows.append({"image": prediction["image"], **dict(zip(names, answers, strict=True))})
+    return grid(rows, width=width, beneath=[*names[:0:-1], names[0]])

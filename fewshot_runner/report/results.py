@@ -1,42 +1,44 @@
-"""The result table of one run, from its summary."""
+"""The tables of one run, from its summary: its results, and what others have published beside them."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
+from rich.text import Text
 
-from fewshot_runner.report.line import as_markup
+from fewshot_runner.report.grid import grid
+from fewshot_runner.report.line import one_line
 from fewshot_runner.runs import RunFolder
 
-COLOURS = {"above": "green", "inside": "default", "below": "red"}
+FIXED = "fixed"  # tasks that no seed has drawn
+COLOURS = {"above": "green", "inside": "", "below": "red"}
 
 
-def result_table(run: RunFolder) -> Table:
-    return results_table(run.read_summary()["results"], title=run.name)
+def result_table(run: RunFolder, *, width: int) -> Text:
+    return results_table(run.read_summary()["results"], title=run.name, width=width)
 
 
-def published_table(run: RunFolder) -> Table | None:
+def published_table(run: RunFolder, *, width: int) -> Text | None:
     """Published figures beside the run's own, or None where its config names none of its tests."""
     published = run.read_config().get("published")
     if not published:
         return None
     results = {result["name"]: result for result in reversed(run.read_summary()["results"])}  # its own come first
-    table = Table(
-        title=f"published: {as_markup(published['source'])}", title_justify="left", header_style="bold", box=SIMPLE_HEAD
-    )
-    table.add_column("test", no_wrap=True)
-    for name in ("published", "ours"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("ours lies", no_wrap=True)
-    for name, figure in published["figures"].items():
-        if name in results:
-            verdict = beside(figure, results[name])
-            table.add_row(
-                as_markup(name), f"{100 * figure:.2f} %", f"[bold]{with_interval(results[name])}[/]",
-                f"[{COLOURS[verdict]}]{verdict}[/]",
-            )  # fmt: skip
-    return table if table.row_count else None
+    rows = [
+        {
+            "test": name,
+            "published": f"{100 * figure:.2f} %",
+            "ours": with_interval(results[name]),
+            "ours lies": beside(figure, results[name]),
+        }
+        for name, figure in published["figures"].items()
+        if name in results
+    ]
+    if not rows:
+        return None
+    styles = {number: COLOURS[row["ours lies"]] for number, row in enumerate(rows)}
+    table = grid(rows, width=width, right=["published", "ours"], beneath=["ours lies"], styles=styles)
+    return Text.assemble((textwrap.fill(one_line(f"published: {published['source']}"), width), "bold"), "\n", table)
 
 
 def beside(published: float, result: Mapping[str, Any]) -> str:
@@ -54,31 +56,45 @@ def metric_of(result: Mapping[str, Any]) -> str:
     return result.get("metric", "accuracy")
 
 
-def results_table(results: Sequence[Mapping[str, Any]], *, title: str) -> Table:
-    """A row a result: no figure without its interval, the number of its tasks, and the seed that drew them."""
-    table = Table(title=as_markup(title), title_justify="left", header_style="bold", box=SIMPLE_HEAD)
-    table.add_column("test", no_wrap=True)
-    table.add_column("data", no_wrap=True)
-    table.add_column("metric", no_wrap=True)
-    for name in ("figure", "error", "tasks", "seed"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("mode", no_wrap=True)
-    for result in results:
-        accuracy = metric_of(result) == "accuracy"
-        count = result.get("tasks_count", result.get("episodes"))
-        table.add_row(
-            as_markup(result["name"]),
-            as_markup(f"{result['dataset']} {result['split']}"),
-            as_markup(metric_of(result)),
-            f"[bold]{with_interval(result)}[/]",
-            f"{100 * (1 - result['accuracy']):.2f} %" if accuracy else "",
-            f"{count:,} {result.get('unit', 'episodes')}",
-            "fixed" if result["episode_seed"] is None else str(result["episode_seed"]),
-            as_markup(mode_of(result)),
-        )
-        for name, value in result.get("further", {}).items():
-            table.add_row("", "", name, f"{value:.4f}", "", "", "", "")
-    return table
+def results_table(results: Sequence[Mapping[str, Any]], *, title: str, width: int) -> Text:
+    """A row a result: no figure without its interval, the number of its tasks, and the seed that drew them.
+
+    What is the same for all of them stands above the table, or as a metric at the head of the figures.
+    """
+    told = [result_cells(result) for result in results]
+    rows: list[dict[str, str]] = []
+    for result, row in zip(results, told, strict=True):
+        further = result.get("further", {}).items()
+        rows += [row, *({"metric": name, "figure": f"{value:.4f}"} for name, value in further)]
+    common = {name: told[0][name] for name in ("data", "mode", "drawn") if len({row[name] for row in told}) == 1}
+    if drawn := common.get("drawn"):
+        common["drawn"] = "fixed tasks" if drawn == FIXED else f"tasks drawn {drawn}"
+    metrics = {row["metric"] for row in rows}
+    figure = metrics.pop() if len(metrics) == 1 else "figure"
+    hidden = {*common, *(["metric"] if figure != "figure" else [])}
+    names = [name for name in told[0] if name not in hidden and any(row[name] for row in told)]
+    table = grid(
+        [{figure if name == "figure" else name: row.get(name, "") for name in names} for row in rows],
+        width=width,
+        right=[figure, "error", "tasks"],
+        beneath=[name for name in ("mode", "data", "drawn", "error") if name in names],
+    )
+    heading = textwrap.fill(one_line(", ".join(common.values())), width)
+    return Text.assemble((one_line(title), "bold"), "\n", (f"{heading}\n" if heading else "", "dim"), table)
+
+
+def result_cells(result: Mapping[str, Any]) -> dict[str, str]:
+    count = result.get("tasks_count", result.get("episodes"))
+    return {
+        "test": result["name"],
+        "data": f"{result['dataset']} {result['split']}",
+        "metric": metric_of(result),
+        "figure": with_interval(result),
+        "error": f"{100 * (1 - result['accuracy']):.2f} %" if metric_of(result) == "accuracy" else "",
+        "tasks": f"{count:,} {result.get('unit', 'episodes')}",
+        "drawn": FIXED if result["episode_seed"] is None else f"by seed {result['episode_seed']}",
+        "mode": mode_of(result),
+    }
 
 
 def mode_of(result: Mapping[str, Any]) -> str:

@@ -11,8 +11,8 @@ from fewshot_runner.report.grid import grid
 from fewshot_runner.report.results import figure_of, metric_of, with_interval
 from fewshot_runner.runs import DONE, FAILED
 
-WHY_NOT = "why not"
-FURTHER = (WHY_NOT, "run", "seconds", "validation", "test")  # what a narrow table tells beneath its rows, in this order
+STATE = "state"  # of a job that is not done, and why
+FURTHER = (STATE, "run", "seconds", "validation", "test")  # what a narrow table tells beneath its rows, in this order
 
 
 def sweep_table(
@@ -40,7 +40,7 @@ def sweep_table(
         width=width,
         right=["job", "result", "validation", "seconds"],
         beneath=[name for name in (*FURTHER, *keys) if name in rows[0]],
-        unnamed=[WHY_NOT],
+        unnamed=[STATE],
         styles={number: colour for number, job in enumerate(jobs) if (colour := colour_of(job))},
     )
     return head.append("\n").append(table)
@@ -56,7 +56,7 @@ def cells(job: Mapping[str, Any]) -> dict[str, str]:
         "validation": "" if job.get("validation") is None else f"{job['validation']:.4f}",
         "seconds": "" if job.get("seconds") is None else f"{job['seconds']:.0f}",
         "run": "/".join(job["run"].split("/")[-2:]) if done else "",
-        WHY_NOT: "" if done else job["state"] + reason,
+        STATE: "" if done else job["state"] + reason,
     }
 
 

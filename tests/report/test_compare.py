@@ -215,12 +215,13 @@ def test_flat_rows_are_json_and_csv(make, config, result, tmp_path):
 
 def test_a_result_stands_with_interval_episodes_and_seed():
     table = text_of(
-        results_table([RESULT, {**RESULT, "name": "lake_runs", "ci95": None, "episode_seed": None}], title="t")
+        results_table(
+            [RESULT, {**RESULT, "name": "lake_runs", "ci95": None, "episode_seed": None}], title="t", width=99
+        )
     )
     [first] = [line for line in table.splitlines() if "5way1shot" in line]
     assert first.split() == [
-        "5way1shot", "squares", "classes", "accuracy", "97.31", "±", "0.08", "%", "2.69", "%", "10,000", "episodes",
-        "3", "inductive",
+        "5way1shot", "97.31", "±", "0.08", "%", "2.69", "%", "10,000", "episodes", "by", "seed", "3",
     ]  # fmt: skip
     [second] = [line for line in table.splitlines() if "lake_runs" in line]
     assert "±" not in second
@@ -234,15 +235,24 @@ def test_an_interval_is_a_half_width_in_percent():
 
 def test_predictions_name_the_best_and_the_runners_up():
     ranking = [{"class": "cat", "score": 0.75}, {"class": "dog", "score": 0.25}]
-    table = text_of(prediction_table([{"image": "a.png", "ranking": ranking}]))
+    table = text_of(prediction_table([{"image": "a.png", "ranking": ranking}], width=99))
     assert "a.png" in table
     assert "cat 75.0 %" in table
     assert "dog 25.0 %" in table
 
 
+def test_no_prediction_is_cut_off_where_the_terminal_is_narrow():
+    ranking = [{"class": f"a-rather-long-class-{k}", "score": 0.25} for k in range(4)]
+    table = text_of(prediction_table([{"image": "some/where/picture.png", "ranking": ranking}], width=60))
+    lines = table.splitlines()
+    assert lines[2].split() == ["some/where/picture.png", "a-rather-long-class-0", "25.0", "%"]
+    assert all(f"{k + 1}.: a-rather-long-class-{k} 25.0 %" in table for k in range(1, 4))
+    assert max(map(len, lines)) <= 60
+
+
 def test_names_with_brackets_are_printed_as_they_are():
     ranking = [{"class": "[red]cat", "score": 0.75}, {"class": "x[/]", "score": 0.25}]
-    table = text_of(prediction_table([{"image": "[bold].png", "ranking": ranking}]))
+    table = text_of(prediction_table([{"image": "[bold].png", "ranking": ranking}], width=99))
     assert "[bold].png" in table
     assert "[red]cat 75.0 %" in table
     assert "x[/] 25.0 %" in table
@@ -253,8 +263,10 @@ def test_tables_of_rich_hold_no_commands_to_the_terminal():
     """A class is called as its folder is, and a picture may have any name."""
     odd = "a\x1b[31m\nb"
     tables = [
-        prediction_table([{"image": odd, "ranking": [{"class": odd, "score": 0.75}, {"class": odd, "score": 0.25}]}]),
-        results_table([{**RESULT, "name": odd, "dataset": odd, "mode": odd}], title=odd),
+        prediction_table(
+            [{"image": odd, "ranking": [{"class": odd, "score": 0.75}, {"class": odd, "score": 0.25}]}], width=99
+        ),
+        results_table([{**RESULT, "name": odd, "dataset": odd, "mode": odd}], title=odd, width=99),
         config_tree({"model": {"widths": odd, "inner": {"a": odd}}, "name": odd, "choices": {"model": odd}}),
     ]
     for table in tables:

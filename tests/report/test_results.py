@@ -58,7 +58,7 @@ def make(tmp_path):
 def test_published_figures_stand_beside_the_runs_own(make) -> None:
     foreign = {**RESULT, "dataset": "others", "accuracy": 0.5}  # evaluated later, on other data
     published = {"source": "somebody [2015]", "figures": {"5way1shot": 0.98, "retrieval": 0.64, "verification": 0.9}}
-    table = published_table(make([RESULT, RETRIEVAL, foreign], published))
+    table = published_table(make([RESULT, RETRIEVAL, foreign], published), width=180)
     assert row(table, "5way1shot") == ["5way1shot", "98.00", "%", "97.31", "±", "0.08", "%", "below"]
     assert row(table, "retrieval") == ["retrieval", "64.00", "%", "64.70", "±", "2.10", "%", "inside"]
     assert not [line for line in lines(table) if line[0] == "verification"]
@@ -67,28 +67,58 @@ def test_published_figures_stand_beside_the_runs_own(make) -> None:
 
 @pytest.mark.parametrize("published", [None, {"source": "somebody", "figures": {"verification": 0.9}}])
 def test_without_a_figure_of_theirs_there_is_no_table(make, published) -> None:
-    assert published_table(make([RESULT], published)) is None
+    assert published_table(make([RESULT], published), width=180) is None
 
 
 def test_a_figure_that_is_no_accuracy_has_no_error() -> None:
-    table = results_table([RESULT, RETRIEVAL], title="t")
+    table = results_table([RESULT, RETRIEVAL], title="t", width=180)
     assert row(table, "5way1shot")[3:] == ["accuracy", "97.31", "±", "0.08", "%", "2.69", "%", "10,000", "episodes",
-                                          "3", "inductive"]  # fmt: skip
-    assert row(table, "retrieval")[3:] == ["map_at_5", "64.70", "±", "2.10", "%", "200", "probes", "fixed", "inductive"]
+                                          "by", "seed", "3"]  # fmt: skip
+    assert row(table, "retrieval")[3:] == ["map_at_5", "64.70", "±", "2.10", "%", "200", "probes", "fixed"]
     assert row(table, "recall_at_1") == ["recall_at_1", "0.5500"]
     assert row(table, "threshold") == ["threshold", "-0.2500"]
     assert with_interval(RETRIEVAL) == "64.70 ± 2.10 %"
 
 
+def test_what_all_results_have_in_common_is_said_once_and_above() -> None:
+    table = lines(results_table([RESULT, {**RESULT, "name": "20way1shot"}], title="t", width=180))
+    assert table[:2] == [["t"], ["squares", "classes,", "inductive,", "tasks", "drawn", "by", "seed", "3"]]
+    assert table[2] == ["test", "accuracy", "error", "tasks"]
+    assert lines(results_table([RETRIEVAL], title="t", width=180))[1][-2:] == ["fixed", "tasks"]
+
+
+@pytest.mark.parametrize("width", [40, 60, 80])
+def test_no_figure_is_cut_off_where_the_terminal_is_narrow(make, width: int) -> None:
+    odd = {**RESULT, "name": "transductive", "mode": "transductive", "bn_mode": "transductive", "dataset": "others"}
+    folder = make([RESULT, RETRIEVAL, odd], {"source": "somebody " * 9, "figures": {"5way1shot": 0.98}})
+    for table in (
+        results_table([RESULT, RETRIEVAL, odd], title="t", width=width),
+        published_table(folder, width=width),
+    ):
+        console = Console(width=width)
+        with console.capture() as capture:
+            console.print(table, soft_wrap=True)
+        said = " ".join(capture.get().split())
+        assert "97.31 ± 0.08 %" in said
+        assert "…" not in said
+        assert max(map(len, capture.get().splitlines())) <= max(width, 66)  # a row of figures is not broken
+    narrow = lines(results_table([RESULT, odd], title="t", width=40))
+    assert ["mode:", "transductive"] in narrow
+
+
 @pytest.mark.parametrize(
     ("changes", "mode"),
     [
-        ({"bn_mode": "support"}, ["inductive,", "bn", "support"]),
-        ({"bn_mode": "transductive", "mode": "transductive"}, ["transductive"]),
-        ({"bn_mode": "transductive", "mode": "transductive", "imbalance": 2.0}, ["transductive,", "imbalanced"]),
-        ({"imbalance": None}, ["inductive"]),
-        ({"shown": "centre=true mean=[0.5]"}, ["inductive,", "shown", "centre=true", "mean=[0.5]"]),
+        ({"bn_mode": "support"}, "inductive, bn support"),
+        ({"bn_mode": "transductive", "mode": "transductive"}, "transductive"),
+        ({"bn_mode": "transductive", "mode": "transductive", "imbalance": 2.0}, "transductive, imbalanced"),
+        ({"imbalance": None}, "inductive"),
+        ({"shown": "centre=true mean=[0.5]"}, "inductive, shown centre=true mean=[0.5]"),
     ],
 )
-def test_the_mode_says_what_was_seen(changes: dict, mode: list[str]) -> None:
-    assert row(results_table([{**RESULT, **changes}], title="t"), "5way1shot")[-len(mode) - 1 :] == ["3", *mode]
+def test_the_mode_says_what_was_seen(changes: dict, mode: str) -> None:
+    alone = lines(results_table([{**RESULT, **changes}], title="t", width=180))
+    assert " ".join(alone[1]) == f"squares classes, {mode}, tasks drawn by seed 3"
+    other = {**RESULT, "name": "other", "mode": "something else"}
+    beside_another = results_table([{**RESULT, **changes}, other], title="t", width=180)
+    assert " ".join(row(beside_another, "5way1shot")).endswith(f"episodes {mode}")

@@ -101,7 +101,7 @@ def test_one_test_stands_in_the_title_and_several_have_a_column():
 
 def test_what_waits_says_so_and_columns_without_anything_are_left_out():
     lines = lines_of([failed(0, None, "pending"), failed(1, "behind\nthe others", "pruned")], 180)
-    assert lines[1].split() == ["job", *SWEPT, "why", "not"]
+    assert lines[1].split() == ["job", *SWEPT, "state"]
     assert lines[3].split() == ["0", NAMES[0], RATES[0], "pending"]
     assert lines[4].split()[3:] == ["pruned:", "behind"]
     assert lines_of([], 80) == ["method-lr-67772a01"]

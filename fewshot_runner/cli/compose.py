@@ -14,8 +14,10 @@ import yaml
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra import main as hydra_main
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException, OverrideParseException
@@ -47,9 +49,8 @@ def compose(overrides: Sequence[str] = (), *, config_dir: Path | None = None) ->
 def composed(overrides: Sequence[str], *, config_dir: Path | None = None) -> DictConfig:
     """The same before anything is resolved, with `sweep`, `launcher` and what is Hydra's own."""
     GlobalHydra.instance().clear()
-    places = [] if config_dir is None else [f"hydra.searchpath=[file://{config_dir.absolute()}]"]
     with hydra_errors(), initialize_config_dir(str(conf_dir()), version_base=VERSION_BASE):
-        return hydra_compose("train", overrides=[*overrides, *places], return_hydra_config=True)
+        return hydra_compose("train", overrides=[*overrides, *search_path(config_dir)], return_hydra_config=True)
 
 
 class Composer:
@@ -63,7 +64,7 @@ class Composer:
         self._bases: dict[tuple[str, ...], DictConfig] = {}
 
     def __call__(self, overrides: Sequence[str]) -> dict[str, Any]:
-        read = parsed(overrides)
+        read = parsed(overrides, config_dir=self.config_dir)
         groups = [override for override in read if self._chooses(override)]
         values = [override for override in read if override not in groups]
         if all(is_plain(override) for override in values):
@@ -93,12 +94,28 @@ def is_plain(override: Override) -> bool:
     return override.type is OverrideType.CHANGE and override.package is None and not override.is_hydra_override()
 
 
-def parsed(overrides: Sequence[str]) -> list[Override]:
+def parsed(overrides: Sequence[str], *, config_dir: Path | None = None) -> list[Override]:
     """Overrides as Hydra reads them; raises `UserError`."""
     GlobalHydra.instance().clear()
     with hydra_errors(), initialize_config_dir(str(conf_dir()), version_base=VERSION_BASE):
-        loader = GlobalHydra.instance().config_loader()  # which glob(*) asks what there is
+        loader = Members(GlobalHydra.instance().config_loader(), config_dir)
         return OverridesParser.create(config_loader=loader).parse_overrides(list(overrides))
+
+
+class Members:
+    """What glob(*) asks which members a group has: Hydra's own loader would leave those of `config_dir` out."""
+
+    def __init__(self, loader: ConfigLoader, config_dir: Path | None) -> None:
+        self.loader = loader
+        self.places = search_path(config_dir)
+
+    def get_group_options(self, group: str, results_filter: ObjectType | None = ObjectType.CONFIG) -> list[str]:
+        return self.loader.get_group_options(group, results_filter, config_name="train", overrides=self.places)
+
+
+def search_path(config_dir: Path | None) -> list[str]:
+    """The override that has Hydra look for configs in `config_dir` as well."""
+    return [] if config_dir is None else [f"hydra.searchpath=[file://{config_dir.absolute()}]"]
 
 
 @contextmanager

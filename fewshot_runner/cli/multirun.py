@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from omegaconf import OmegaConf
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, OmegaConf
 
 from fewshot_runner.cli.compose import composed, hydra_errors, parsed
 from fewshot_runner.cli.launchers.base import Launcher
@@ -32,14 +33,14 @@ SAME_SEARCH = ("folder", "trials", "params")
 def run(overrides: Sequence[str], *, config_dir: Path | None, dry_run: bool) -> None:
     """Runs what is missing of a sweep and prints its table. Raises `SweepFailed` or `SweepStopped`."""
     refuse_hydras_own(overrides)
-    read = parsed(overrides)
-    plain = [override.input_line for override in read if not override.is_sweep_override()]
     with hydra_errors():
-        config = composed(plain, config_dir=config_dir)
+        read = parsed(overrides, config_dir=config_dir)
+        config = config_of_all(read, config_dir=config_dir)
         described, placed = (OmegaConf.to_container(config[group], resolve=True) for group in ITS_OWN)
         output_dir = Path(config.output_dir)
-    params = [f"{key}={value}" for key, value in (described.pop("params", None) or {}).items()]
-    space = space_of([*parsed(params), *(o for o in read if group_of(o.key_or_group) not in ITS_OWN)])
+        params = [f"{key}={value}" for key, value in (described.pop("params", None) or {}).items()]
+        of_jobs = [override for override in read if group_of(override.key_or_group) not in ITS_OWN]
+        space = space_of([*parsed(params, config_dir=config_dir), *of_jobs])
     folder = described.pop("folder", None)
     folder = Path(folder) if folder else output_dir / "sweeps" / sweep_name(space, described)
     sweep = Sweep(
@@ -62,6 +63,34 @@ def refuse_hydras_own(overrides: Sequence[str]) -> None:
                              ("hydra.sweeper", "sweep"), ("hydra.sweep", "sweep")):  # fmt: skip
             if override.startswith((f"{hydras}=", f"{hydras}.")):
                 raise UserError(f"{override}: sweeps of fsl have groups of their own; see fsl list {ours}")
+
+
+def config_of_all(read: Sequence[Override], *, config_dir: Path | None) -> DictConfig:
+    """What the jobs have in common, as the sweep itself and where it leaves its results.
+
+    It is that of the first list of values with which all can be composed, as a key may be there in some members of a
+    swept group alone, and a value may be refused, which is then its own job's affair. Raises `UserError`.
+    """
+    values: dict[int, list[str]] = {}
+    for number, override in enumerate(read):
+        if override.is_sweep_override() and group_of(override.key_or_group) in ITS_OWN:
+            raise UserError(f"{override.input_line}: belongs to the sweep as a whole; give one value")
+        if override.is_interval_sweep():
+            values[number] = []
+        elif override.is_sweep_override():
+            values[number] = [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+            if not values[number]:
+                raise UserError(f"{override.input_line}: matches no choice; fsl list shows what there is")
+        else:
+            values[number] = [override.input_line]
+    refused = None
+    for turn in range(max([1, *map(len, values.values())])):
+        words = [each[min(turn, len(each) - 1)] for each in values.values() if each]
+        try:
+            return composed(words, config_dir=config_dir)
+        except UserError as error:
+            refused = refused or error
+    raise refused
 
 
 def group_of(key: str) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fewshot_runner.cli.job import Job, Outcome
+from fewshot_runner.runs import FAILED, STOPPED
 
 SECONDS_TO_SAVE = 60.0  # that a job which is stopped has for its checkpoint
 
@@ -20,3 +21,8 @@ class Launcher(ABC):
 
         A job's outcome has been dealt with before the next is taken. `folder` is the sweep's.
         """
+
+
+def seen_from_here(outcome: Outcome) -> Outcome:
+    """The outcome of a job in a process of its own: who stops that alone does not stop the sweep."""
+    return Outcome(FAILED, outcome.run, outcome.reason) if outcome.state == STOPPED else outcome

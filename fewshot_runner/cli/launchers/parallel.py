@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 from fewshot_runner.cli.job import Job, Outcome, perform
-from fewshot_runner.cli.launchers.base import SECONDS_TO_SAVE, Launcher
+from fewshot_runner.cli.launchers.base import SECONDS_TO_SAVE, Launcher, seen_from_here
 from fewshot_runner.cores import available_cores
 from fewshot_runner.errors import UserError
 from fewshot_runner.runs import FAILED
@@ -21,7 +21,7 @@ class Parallel(Launcher):
     """`workers` jobs at a time, each with `threads` threads; "auto": a worker a core, the cores shared out evenly.
 
     Threads that a job's own config gives stand. A worker whose parent is gone saves its run and ends; one that is
-    killed fails its job alone.
+    stopped or killed by itself fails its job alone.
     """
 
     def __init__(self, *, workers: int | str, threads: int | str) -> None:
@@ -73,7 +73,7 @@ class Worker:
     def outcome(self) -> Outcome:
         """How the job ended; waits for it."""
         try:
-            return self.connection.recv()
+            return seen_from_here(self.connection.recv())
         except (EOFError, OSError):
             self.process.join()
             code = self.process.exitcode or 0

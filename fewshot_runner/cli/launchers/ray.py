@@ -8,9 +8,9 @@ from typing import Any
 
 from fewshot_runner.cli.extras import imported
 from fewshot_runner.cli.job import Job, Outcome, perform
-from fewshot_runner.cli.launchers.base import SECONDS_TO_SAVE, Launcher
+from fewshot_runner.cli.launchers.base import SECONDS_TO_SAVE, Launcher, seen_from_here
 from fewshot_runner.errors import UserError
-from fewshot_runner.runs import FAILED, STOPPED
+from fewshot_runner.runs import FAILED
 
 
 class Ray(Launcher):
@@ -65,12 +65,9 @@ class Ray(Launcher):
 
     def _outcome(self, reference: Any) -> Outcome:
         try:
-            outcome = self.ray.get(reference)
+            return seen_from_here(self.ray.get(reference))
         except Exception as error:  # Ray's own, of a worker that died
             return Outcome(FAILED, reason=f"{type(error).__name__}: {str(error).strip().splitlines()[0]}")
-        if outcome.state == STOPPED:  # on its node alone: the sweep goes on
-            return Outcome(FAILED, outcome.run, outcome.reason)
-        return outcome
 
 
 def _perform(job: Job, folder: Path) -> Outcome:

@@ -7,9 +7,9 @@ from typing import Any
 
 from fewshot_runner.cli.extras import imported
 from fewshot_runner.cli.job import Job, Outcome, perform
-from fewshot_runner.cli.launchers.base import Launcher
+from fewshot_runner.cli.launchers.base import Launcher, seen_from_here
 from fewshot_runner.errors import UserError
-from fewshot_runner.runs import FAILED, STOPPED
+from fewshot_runner.runs import FAILED
 
 
 class Slurm(Launcher):
@@ -69,13 +69,10 @@ class Slurm(Launcher):
 
     def _outcome(self, submitted: Any) -> Outcome:
         try:
-            outcome = submitted.result()
+            return seen_from_here(submitted.result())
         except Exception as error:  # submitit's own, of a job that timed out, was cancelled or never came back
             reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
             return Outcome(FAILED, reason=f"Slurm job {submitted.job_id}: {reason}")
-        if outcome.state == STOPPED:  # on its node alone: the sweep goes on
-            return Outcome(FAILED, outcome.run, f"Slurm job {submitted.job_id}: {outcome.reason}")
-        return outcome
 
 
 class Task:

@@ -96,21 +96,35 @@ def rank(
     tests: dict[str, Test] = {}
     rows: dict[str, list[Row]] = {}
     for group in groups:
-        results: dict[str, dict[int, Mapping[str, Any]]] = {}  # by test and run
-        for number, record in enumerate(group.records):
+        answers: dict[str, dict[int, tuple[Record, Mapping[str, Any]]]] = {}  # by test and run
+        for record in (*group.repeats, *group.records):  # of a seed, the run that counts comes last
             for result in filter(wanted, record.results):
                 test = test_of(result)
                 tests.setdefault(test.key, test)
-                of_runs = results.setdefault(test.key, {})
-                of_runs[number] = _larger(of_runs.get(number), result)
-        for key, of_runs in results.items():
-            records_here = [group.records[number] for number in of_runs]
-            part = replace(group, records=records_here)
-            rows.setdefault(key, []).append(_row(part, tests[key], list(of_runs.values())))
+                of_runs = answers.setdefault(test.key, {})
+                known = of_runs.get(id(record), (record, None))[1]
+                of_runs[id(record)] = record, _larger(known, result)
+        for key, of_runs in answers.items():
+            part, results = _of_test(group, of_runs)
+            rows.setdefault(key, []).append(_row(part, tests[key], results))
     if forced:
         every = [row for key in tests for row in rows[key]]
         return [_ranked(list(tests.values()), every, baseline, forced=len(tests) > 1)] if every else []
     return [_ranked([test], rows[key], baseline) for key, test in tests.items()]
+
+
+def _of_test(
+    group: Group, answers: Mapping[int, tuple[Record, Mapping[str, Any]]]
+) -> tuple[Group, list[Mapping[str, Any]]]:
+    """Of each seed the newest run that was put to a test, and their results; `answers` by run, the newest last.
+
+    The newest of all may have been put to fewer tests than one before it.
+    """
+    newest = {repr(record.seed): (record, result) for record, result in answers.values()}
+    records, results = zip(*(newest[repr(seed)] for seed in group.seeds if repr(seed) in newest), strict=True)
+    others = [record for record in group.repeats if all(record is not each for each in records)]
+    repeats = [record for record in others if id(record) in answers or not record.results]
+    return replace(group, records=records, repeats=repeats), list(results)
 
 
 def _larger(known: Mapping[str, Any] | None, result: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -129,6 +129,18 @@ def test_trap_13_seeds_are_grouped_and_repeats_of_a_seed_are_not_counted_twice(m
     assert row.difference.over_seeds.freedom == 1
 
 
+def test_what_the_newest_run_of_a_seed_was_not_asked_an_older_one_answers(make, config, result, records):
+    """As after fsl eval of the older one, or where only the number of pairs differs, which makes another test."""
+    old = make(config(seed=0), results=[result(FAIR), result(GOOD, n_way=20, name="20way1shot")])
+    new, other = make(config(seed=0), results=[result(GOOD)]), make(config(seed=1), results=[result(GOOD)])
+    common, further = rank(records())
+    assert [record.run.path for record in common.rows[0].group.records] == [new.path, other.path]
+    assert [record.run.path for record in common.rows[0].group.repeats] == [old.path]
+    assert [record.run.path for record in further.rows[0].group.records] == [old.path]
+    assert list(further.rows[0].group.repeats) == []
+    assert further.rows[0].mean == pytest.approx(GOOD.mean())
+
+
 def test_runs_that_differ_in_threads_alone_are_one_experiment(make, config, records):
     """A parallel sweep writes how many each of its jobs has."""
     make({**config(seed=0), "hardware": {"threads": "auto"}}), make({**config(seed=1), "hardware": {"threads": 1}})

@@ -89,6 +89,19 @@ def test_trap_13_intervals_over_seeds_cover_the_truth_and_those_over_episodes_al
     assert fooled / trials > 0.4  # a single pair of runs, tested over episodes alone
 
 
+@pytest.mark.parametrize("seeds", [(1, 2), (3, 1), (2, 2)])
+def test_what_does_not_differ_is_told_apart_no_more_often_than_the_level_allows(seeds):
+    """One run against several: how far it would vary with its seed is known from the other side alone."""
+    random = np.random.default_rng(1)
+    trials = 1000
+    found = 0
+    for _ in range(trials):
+        hardness = random.normal(0, 1, 300)
+        sides = [hardness + random.normal(0, 0.2, (n, 1)) + random.normal(0, 1, (n, 300)) for n in seeds]
+        found += paired_difference(*sides).told_apart
+    assert found / trials < 0.07
+
+
 def test_holm_by_hand():
     assert holm([0.01, 0.04, None, 0.03]) == pytest.approx([0.03, 0.06, None, 0.06], nan_ok=True)
     assert holm([0.5, 0.9]) == [1.0, 1.0]

@@ -48,7 +48,8 @@ def analyse(records: list[Record]) -> None:
             analyse_run(record.run)
         except UserError as error:
             print(f"not analysed: {record.run.path}: {error}", file=sys.stderr)
-        except (KeyError, TypeError, RuntimeError) as error:  # of a run that another version of fsl has made
+        except (KeyError, IndexError, TypeError, ValueError, RuntimeError, OSError) as error:
+            # of a run that another version of fsl has made, or one in somebody else's folder
             print(f"not analysed: {record.run.path}: {type(error).__name__}: {error}", file=sys.stderr)
 
 

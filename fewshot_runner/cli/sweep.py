@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -66,7 +67,8 @@ class Sweep:
         with signals_raised() as came:
             try:
                 with closing(self.launcher.run(self._jobs(), self.manifest.folder)) as running:
-                    for job, outcome in running:
+                    for job, ended in running:
+                        outcome = ended if ended.run else with_run(job, ended)
                         for entry, proposal in self.open.pop(job.fingerprint):
                             self._end(entry, proposal, outcome)
                         if outcome.state == STOPPED:
@@ -197,6 +199,17 @@ class Sweep:
             if found is not None and state == DONE:
                 entry["run"] = str(found.path)
         output().print(sweep_table(self.manifest.jobs, swept=swept_keys(self.space), title=self.manifest.folder.name))
+
+
+def with_run(job: Job, outcome: Outcome) -> Outcome:
+    """The outcome with the run that there is of the job: who was killed could not name it, nor say how it ended."""
+    run = find_run(job)[0]
+    if run is None:
+        return outcome
+    status = run.read_status()
+    if run.is_abandoned(status):
+        run.write_status(FAILED, step=status["step"], seconds=status["seconds"], reason=outcome.reason)
+    return replace(outcome, run=run.path)
 
 
 def check(config: Mapping[str, Any]) -> None:

@@ -10,7 +10,6 @@ and figure of any run.
 
 import shutil
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -39,6 +38,7 @@ LAYOUT = {
         "validation and test figure": ["Multiline", [r"(accuracy|map_at_\d+)/(val|test)"]],
     }
 }
+OF_TESTS = ".test"  # how the file of events ends that tests are told in
 EXAMPLE_EPISODES = 3
 PROJECTED_CLASSES, PROJECTED_IMAGES = 20, 300  # few classes with many images each: what clusters there are is seen
 THUMBNAIL = 48  # pixels: TensorBoard lays all of them out in one picture of at most 8192
@@ -52,6 +52,8 @@ class TensorBoard:
         first = 0 if resumed_after is None else resumed_after + 1
         # Also at the start, as TensorBoard takes only the second such mark for a restart.
         self.writer = SummaryWriter(run.tensorboard, purge_step=first, max_queue=1000)
+        self.folder = run.tensorboard
+        self.tests: SummaryWriter | None = None
 
     def scalar(self, tag: str, value: float, step: int) -> None:
         self.writer.add_scalar(tag, value, step)
@@ -62,19 +64,27 @@ class TensorBoard:
         for summary in (start, custom_scalars(LAYOUT)):
             self.writer.file_writer.add_summary(summary)
 
+    def begin_tests(self) -> None:
+        """What is told of tests has a file of its own, which takes the place of that of a session before: the step is
+        that of the best weights, where a purge of later steps leaves it standing.
+        """
+        for old in (*self.folder.glob(f"*{OF_TESTS}"), *self.folder.glob("projector_config.pbtxt")):
+            old.unlink()
+        self.tests = SummaryWriter(self.folder, filename_suffix=OF_TESTS, max_queue=1000)
+
     def finish(self, results: list[dict[str, Any]], *, step: int) -> None:
         """The first result is the run's figure in the HPARAMS tab."""
         for result in results:
-            self.writer.add_scalar(f"test/{result['name']}", result[result["metric"]], step)
+            self.tests.add_scalar(f"test/{result['name']}", result[result["metric"]], step)
         metric = results[0]["metric"]
-        self.writer.add_scalar(f"{metric}/test", results[0][metric], step)
-        self.writer.file_writer.add_summary(self._end)
+        self.tests.add_scalar(f"{metric}/test", results[0][metric], step)
+        self.tests.file_writer.add_summary(self._end)
 
     def confusion(self, name: str, evaluation: Evaluation, classes: Sequence[str], *, step: int) -> None:
         """How often images of one class were taken for another, where the protocol counts that."""
         if evaluation.confusion is not None:
             picture = confusion_picture(evaluation.confusion, classes)
-            self.writer.add_image(f"confusion/{name}", picture, step, dataformats="HWC")
+            self.tests.add_image(f"confusion/{name}", picture, step, dataformats="HWC")
 
     def examples(self, method: Method, protocol: Protocol, hardware: Hardware, *, step: int) -> None:
         """A few test episodes with right and wrong answers framed, and the embeddings of test images."""
@@ -86,13 +96,13 @@ class TensorBoard:
                     break
                 episode = drawn.map(protocol.viewer.pictures).to(hardware.device)
                 picture = episode_picture(episode, method.classify(episode).argmax(-1))
-                self.writer.add_image(f"episodes/{number}", picture, step, dataformats="HWC")
+                self.tests.add_image(f"episodes/{number}", picture, step, dataformats="HWC")
             if isinstance(method, EmbeddingMethod) and isinstance(protocol, Episodes):
                 table = protocol.sampler.classes
                 chosen = projected(table)
                 index = torch.from_numpy(table.members[chosen])
-                shutil.rmtree(Path(self.writer.log_dir) / f"{step:05d}", ignore_errors=True)  # of a session before
-                self.writer.add_embedding(
+                shutil.rmtree(self.folder / f"{step:05d}", ignore_errors=True)  # of a session before
+                self.tests.add_embedding(
                     embed_all(method, protocol.viewer, index).flatten(1).float().cpu(),
                     metadata=[table.names[label] for label in table.image_labels[chosen]],
                     label_img=thumbnails(protocol.viewer.pictures(index)),
@@ -105,6 +115,8 @@ class TensorBoard:
 
     def close(self) -> None:
         self.writer.close()
+        if self.tests is not None:
+            self.tests.close()
 
 
 def projected(table: ClassTable) -> np.ndarray:

@@ -17,7 +17,7 @@ from fewshot_runner.engine.log import Narrator, TrainingLog
 from fewshot_runner.engine.protocols.base import Evaluation
 from fewshot_runner.engine.stopping import Pruned, Stopped, StopRequest, Watch
 from fewshot_runner.engine.tensorboard import TensorBoard
-from fewshot_runner.errors import UserError
+from fewshot_runner.errors import RunFailed, UserError
 from fewshot_runner.runs import DONE, FAILED, PRUNED, RUNNING, STOPPED, RunFolder
 
 
@@ -45,10 +45,13 @@ def train(
         write_summary(experiment, run, clock, best_step=experiment.stopping.best_step, results=[])
         run.write_status(PRUNED, step=experiment.progress.step, seconds=clock.seconds, reason=str(error))
         raise
-    except UserError:  # a run that cannot go on as things stand is as it was
+    except UserError as error:  # a run that cannot go on as things stand is as it was
+        if run.read_status()["state"] == RUNNING:
+            run.write_status(STOPPED, step=experiment.progress.step, seconds=clock.seconds, reason=str(error))
         raise
     except Exception as error:
-        run.write_status(FAILED, step=experiment.progress.step, seconds=clock.seconds, reason=str(error))
+        reason = str(error) if isinstance(error, RunFailed) else f"{type(error).__name__}: {error}"
+        run.write_status(FAILED, step=experiment.progress.step, seconds=clock.seconds, reason=reason)
         raise
     run.write_status(DONE, step=experiment.progress.step, seconds=clock.seconds)
 
@@ -76,9 +79,9 @@ def _train(
         run.write_status(RUNNING, step=experiment.progress.step, seconds=clock.seconds)
         return evaluate(method, experiment.validation, hardware=hardware).means()
 
-    run.write_status(RUNNING, step=progress.step, seconds=clock.seconds)
     board = TensorBoard(run, resumed_after=progress.step if run.tensorboard.exists() else None)
     with TrainingLog(run, narrator, board, start=progress.step, max_steps=experiment.trainer.max_steps) as log:
+        run.write_status(RUNNING, step=progress.step, seconds=clock.seconds)
         board.hyperparameters(settings)
         fit(experiment, validate, checkpoints, log, stop, watch)
         best, damaged = checkpoints.load_best(hardware.device)
@@ -88,6 +91,7 @@ def _train(
         method.load_state_dict(best["method"])
         tests = experiment.tests()
         results = []
+        board.begin_tests()
         for name, protocol in tests.items():
             log.testing(name)
             evaluation = evaluate(method, protocol, hardware=hardware, between=stop.check)

@@ -6,6 +6,7 @@ from fewshot_runner.errors import UserError
 from fewshot_runner.report.charts import Line, line_chart
 from fewshot_runner.report.groups import Group
 from fewshot_runner.report.html import tag, text
+from fewshot_runner.report.records import is_number
 
 PHASES = {"val": "validation", "train": "training"}
 SHARES = ("accuracy", "map_at", "recall_at", "auc")
@@ -47,7 +48,7 @@ def _figures(logged: Sequence[Mapping]) -> Iterator[tuple[str, str, float, float
     for line in logged:
         for phase in PHASES:
             figures = line.get(phase) if isinstance(line, Mapping) else None
-            if isinstance(figures, Mapping) and isinstance(line.get("step"), int):
+            if isinstance(figures, Mapping) and is_number(line.get("step")):
                 for name, value in figures.items():
-                    if name not in NOT_LEARNT and isinstance(value, int | float):
+                    if name not in NOT_LEARNT and is_number(value):
                         yield phase, name, line["step"], value

@@ -120,4 +120,7 @@ def is_result(result: Any) -> bool:
 
 def is_number(value: Any) -> bool:
     """A finite one; JSON knows NaN, and Python takes true for 1."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # a whole number that is larger than any other
+        return False

@@ -50,6 +50,19 @@ def test_what_cannot_be_analysed_is_said_and_the_page_is_made(fsl, copied, tmp_p
     assert (tmp_path / "page.html").is_file()
 
 
+def test_a_run_in_a_folder_that_cannot_be_written_to_does_not_end_the_report(fsl, copied, tmp_path, monkeypatch):
+    from fewshot_runner.cli import analysis
+
+    def refuses(run):
+        raise OSError(30, "Read-only file system", str(run.lock))
+
+    monkeypatch.setattr(analysis, "analyse_run", refuses)
+    answer = fsl("report", copied(), "-o", tmp_path / "page.html", "--analyse")
+    assert answer.code == 0
+    assert "Read-only file system" in answer.err
+    assert (tmp_path / "page.html").is_file()
+
+
 def test_wrong_places_are_refused(refused, copied, tmp_path):
     run = copied()
     assert "--output" in refused("report", run, "-o", tmp_path / "nowhere" / "page.html")

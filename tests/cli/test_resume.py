@@ -237,6 +237,15 @@ def test_a_done_run_is_reported_again_and_nothing_is_changed(fsl, copied, everyt
     assert everything(run) == before
 
 
+def test_what_is_refused_leaves_the_status_as_it_was(fsl, stopped):
+    status = (stopped / "status.json").read_text()
+    metrics = stopped / "metrics.jsonl"
+    metrics.write_text("{damaged\n" + metrics.read_text())
+    answer = fsl("resume", stopped)
+    assert (answer.code, "damaged" in answer.err) == (2, True)
+    assert (stopped / "status.json").read_text() == status
+
+
 def test_two_at_once_in_one_folder_are_refused(refused, stopped):
     with FileLock(stopped / ".lock"):
         assert "another process" in refused("resume", stopped)

@@ -354,18 +354,24 @@ def test_workers_share_the_threads_and_end_with_a_parent_that_is_killed(tiny, tm
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="processes are found in /proc")
-def test_a_worker_that_is_killed_fails_its_job_alone(fsl, tiny, tmp_path):
+@pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGTERM])
+def test_a_worker_that_is_killed_fails_its_job_alone(tiny, tmp_path, by):
     words = [*tiny(), "launcher=parallel", "launcher.workers=1", f"output_dir={tmp_path}"]
     steps = ["trainer.max_steps=100000,4", "trainer.log_every=1000000", "trainer.checkpoint_every=100000"]
     process = subprocess.Popen([*PROGRAM, "train", "-m", *words, *steps], stdout=subprocess.PIPE, text=True)
     until(lambda: any(run.read_status()["step"] for run in runs_below(tmp_path) if run.status.is_file()))
     for worker in children(process.pid):
         if "resource_tracker" not in Path(f"/proc/{worker}/cmdline").read_text():
-            os.kill(worker, signal.SIGKILL)
+            os.kill(worker, by)
     out, _ = process.communicate(timeout=180)
     assert process.returncode == 3
-    assert "killed by SIGKILL" in " ".join(out.split())
-    assert [job["state"] for job in manifest_of(tmp_path)["jobs"]] == ["failed", "done"]
+    assert by.name in " ".join(out.split())
+    [failed, done] = manifest_of(tmp_path)["jobs"]
+    assert (failed["state"], done["state"]) == ("failed", "done")
+    [killed] = [run for run in runs_below(tmp_path) if run.read_config()["trainer"]["max_steps"] == 100000]
+    assert failed["run"].endswith(killed.name)
+    status = killed.read_status()
+    assert (status["state"], by.name in status["reason"]) == ("failed" if by == signal.SIGKILL else "stopped", True)
 
 
 def test_two_processes_do_not_share_a_sweep(fsl, quick, tmp_path):

@@ -159,6 +159,7 @@ def test_another_figure_than_accuracy_is_not_called_so(run_folder: RunFolder) ->
     board = TensorBoard(run_folder, resumed_after=None)
     board.hyperparameters({"seed": 0})
     board.scalar("map_at_5/val", 0.5, 3)
+    board.begin_tests()
     board.finish([{"name": "retrieval", "metric": "map_at_5", "map_at_5": 0.25}], step=3)
     board.close()
     assert points(run_folder, "map_at_5/test") == [(3, 0.25)]
@@ -206,7 +207,7 @@ def test_the_projector_shows_whole_classes_from_all_over_the_table() -> None:
     assert projected(make_table({"all": [2]})).tolist() == [0, 1]
 
 
-@pytest.mark.parametrize("broken_at", ["in training", "in the tests"])
+@pytest.mark.parametrize("broken_at", ["in training", "in the tests", "after the tests"])
 def test_trap_19_no_point_is_doubled_after_a_resume(
     make_experiment, run_folder: RunFolder, train_in, monkeypatch: pytest.MonkeyPatch, tmp_path, broken_at: str
 ) -> None:
@@ -233,7 +234,11 @@ def test_trap_19_no_point_is_doubled_after_a_resume(
             def dies(*arguments, **options) -> None:
                 raise Killed
 
-            patch.setattr(train_module.TensorBoard, "finish", dies)
+            target, name = {
+                "in the tests": (train_module.TensorBoard, "finish"),
+                "after the tests": (train_module, "write_summary"),
+            }[broken_at]
+            patch.setattr(target, name, dies)
         with pytest.raises(Killed):
             train_in(make_experiment(**settings), run_folder)
     broken_off = int(time.time())
@@ -253,5 +258,10 @@ def test_trap_19_no_point_is_doubled_after_a_resume(
     for tag in ("loss/train", "learning_rate/train", "accuracy/val", "accuracy/test", "test/4way1shot"):
         assert points(run_folder, tag) == points(whole, tag), tag
     assert [step for step, _ in points(run_folder, "loss/train")] == list(range(1, 17))
+    events, expected = read(run_folder), read(whole)
+    for tag in expected.Tags()["images"]:
+        assert [event.step for event in events.Images(tag)] == [event.step for event in expected.Images(tag)]
+    projector = "projector_config.pbtxt"
+    assert (run_folder.tensorboard / projector).read_text() == (whole.tensorboard / projector).read_text()
     steps = [line["step"] for line in run_folder.read_metrics() if "train" in line]
     assert steps == list(range(1, 17))

@@ -51,6 +51,14 @@ def test_a_damaged_run_is_named_and_the_others_are_shown(make, tmp_path, file, c
     assert str(bad.path / file) in skipped[0]
 
 
+def test_a_number_that_no_float_can_hold_is_no_figure(make, result, tmp_path):
+    good, bad = make(results=[result([0.5, 0.6])]), make(results=[result([0.5, 0.6])])
+    bad.summary.write_text(bad.summary.read_text().replace("0.55", "1" + 400 * "0"))
+    records, [line] = find_records([tmp_path])
+    assert paths_of(records) == [good.path]
+    assert str(bad.summary) in line
+
+
 @pytest.mark.parametrize("missing", ["config.yaml", "status.json"])
 def test_half_a_run_is_named(make, tmp_path, missing):
     run = make()

@@ -50,6 +50,12 @@ class Archive(Files):
         member = self._members.get(name)
         return None if member is None else (member.file_size, member.CRC)
 
+    def checksum(self, name: str) -> int:
+        """As the archive says; a member of another content is refused when it is read."""
+        if name not in self._members:
+            raise UserError(f"{self.where(name)}: {self._path.name} has no such file; check the name")
+        return self._members[name].CRC
+
     def read(self, name: str) -> bytes:
         if name not in self._members:
             raise UserError(f"{self.where(name)}: {self._path.name} has no such file; check the name")

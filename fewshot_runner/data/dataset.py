@@ -140,7 +140,8 @@ class Dataset:
 
     @cached_property
     def images_hash(self) -> str:
-        """Sixteen hexadecimal digits that tell which images there are: their names and classes, in their order.
+        """Sixteen hexadecimal digits that tell which images there are: their names and classes, in their order, and
+        what their files hold, where these are a user's.
 
         Nothing of their pixels: the same images are the same at whatever size a run keeps them, and wherever they lie.
         """
@@ -150,6 +151,8 @@ class Dataset:
             digest.update(f"{names.dtype.str} {len(names)} ".encode())
             digest.update(np.ascontiguousarray(names).view(np.uint8))
         digest.update(np.ascontiguousarray(store.labels))
+        if store.checksums is not None:
+            digest.update(np.ascontiguousarray(store.checksums))
         return digest.hexdigest()[:16]
 
     def images_of(self, part: str, left_out: Collection[str | None] = ()) -> np.ndarray:

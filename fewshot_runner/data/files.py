@@ -5,6 +5,7 @@ A file is called by its path from there, with slashes.
 
 import os
 import stat
+import zlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,9 @@ from PIL import Image
 from fewshot_runner.data.decode import EXTENSIONS, decode
 from fewshot_runner.errors import UserError
 
-Stamp = tuple[int, int]  # size in bytes, and time of change in ns (of a file) or CRC-32 (of a member of an archive)
+# Of a file, size in bytes, times in ns of a change in its content and of any change, and inode: an editor or an archive
+# may set the first time back, and files that change places keep both. Of a member of an archive, size and CRC-32.
+Stamp = tuple[int, ...]
 
 
 @dataclass
@@ -38,6 +41,10 @@ class Files(ABC):
     @abstractmethod
     def stamp(self, name: str) -> Stamp | None:
         """What changes when the file does; None where there is no such file."""
+
+    @abstractmethod
+    def checksum(self, name: str) -> int:
+        """The CRC-32 of a file's content, the same wherever the file lies; raises `UserError` as `read` does."""
 
     @abstractmethod
     def read(self, name: str) -> bytes:
@@ -70,7 +77,10 @@ class Directory(Files):
             status = (self._root / name).stat()
         except OSError:
             return None
-        return (status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else None
+        return stamp_of(status) if stat.S_ISREG(status.st_mode) else None
+
+    def checksum(self, name: str) -> int:
+        return zlib.crc32(self.read(name))
 
     def read(self, name: str) -> bytes:
         try:
@@ -101,13 +111,17 @@ class Directory(Files):
                     if entry.is_dir():
                         self._walk(folder / entry.name, inner, (*above, here), found)
                     elif is_image(entry.name) and stat.S_ISREG((file := entry.stat()).st_mode):
-                        found.images[inner] = (file.st_size, file.st_mtime_ns)
+                        found.images[inner] = stamp_of(file)
                     else:
                         foreign.append(entry.name)
         except OSError as error:
             raise UserError(
                 f"{error.filename or folder} cannot be read ({error.strerror}); mend its permissions or remove it"
             ) from error
+
+
+def stamp_of(status: os.stat_result) -> Stamp:
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
 def is_image(name: str) -> bool:

@@ -84,6 +84,10 @@ class Source(ABC):
         Raises `UserError` that names the file where it cannot be decoded.
         """
 
+    def checksum(self, index: int) -> int | None:
+        """The CRC-32 of the file that holds `items()[index]`; None where images are made, or fixed by their authors."""
+        return None
+
     @abstractmethod
     def split(self, name: str) -> Split:
         """The division called `name`; raises `UserError` that lists the known names."""

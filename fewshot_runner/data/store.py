@@ -34,7 +34,7 @@ class Store:
 
     `pixels` are (I, C, H, W) in a `Square` layout; in a `Ragged` one they are flat, with `sizes` (I, 2) and `offsets`
     (I + 1,). `labels` (I,) number `class_names` (C,); `class_groups` (C,) gives each class's group name, "" without
-    groups.
+    groups. `checksums` (I,) are those of the files, where these are a user's and may change.
     """
 
     pixels: np.ndarray
@@ -46,6 +46,7 @@ class Store:
     path: Path
     sizes: np.ndarray | None = None
     offsets: np.ndarray | None = None
+    checksums: np.ndarray | None = None
 
 
 def open_store(
@@ -110,6 +111,9 @@ def build(
         shapes = layout.write(building / layout.file, source, len(items), tell)
         classes = sorted({(item.group, item.class_name) for item in items})
         number = {class_name: index for index, (_, class_name) in enumerate(classes)}
+        checksums = [source.checksum(index) for index in range(len(items))]
+        if None not in checksums:
+            shapes["checksums"] = np.array(checksums, dtype=np.uint32)
         np.savez(
             building / INDEX,
             image_names=np.array([item.name for item in items]),

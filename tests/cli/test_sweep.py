@@ -232,11 +232,37 @@ def test_the_ready_command_names_the_users_own_configs(fsl, quick, tmp_path):
     assert manifest_of(tmp_path)["command"][0] == own
 
 
+def test_a_glob_sees_the_users_own_configs(fsl, quick, tmp_path):
+    (tmp_path / "mine/method").mkdir(parents=True)
+    for name in ("own", "owned"):
+        (tmp_path / f"mine/method/{name}.yaml").write_text("# @package _global_\ndefaults: [prototypical]\n")
+    words = [word for word in quick() if not word.startswith("method=")]
+    for pattern, expected in (("own*", {"own", "owned"}), ("[mo]*", {"own", "owned", "maml"})):
+        answer = fsl("train", "-m", f"--config-dir={tmp_path / 'mine'}", *words, f"method=glob({pattern})", "--dry-run")
+        assert answer.code == 0, answer.err
+        assert {line.split()[1] for line in answer.out.splitlines()[3:] if line.strip()} == expected
+
+
+def test_a_key_may_be_there_in_the_members_of_the_swept_group_alone(fsl, tmp_path):
+    """The default method has no inner steps; pixels, which comes first, has none either."""
+    words = ["method=maml,reptile", "method.learner.inner_steps=2", f"output_dir={tmp_path}"]
+    answer = fsl("train", "-m", *words, "--dry-run")
+    assert answer.code == 0, answer.err
+    assert answer.out.count("pending") == 2
+    words[0] = "method=pixels,maml"
+    answer = fsl("train", "-m", *words, "--dry-run")
+    assert answer.code == 0, answer.err
+    assert (answer.out.count("pending"), answer.out.count("failed: method.learner.inner_steps")) == (1, 1)
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
         (["seed=interval(0,1)"], "sweep=random"),
         (["hydra/launcher=joblib", "seed=0,1"], "fsl list launcher"),
+        (["launcher=serial,parallel", "seed=0,1"], "launcher=serial,parallel: belongs to the sweep as a whole"),
+        (["sweep=random", "sweep.trials=1,2", "seed=0,1"], "sweep.trials=1,2: belongs to the sweep as a whole"),
+        (["method=glob(nothing*)"], "method=glob(nothing*): matches no choice"),
         (["sweep=nothing"], "sweep=nothing: there is no such choice; there is grid, optuna, random"),
         (["sweep=rando"], "did you mean random?"),
         (["sweep.folder=/dev/null/x", "seed=0,1"], "/dev/null/x: cannot make a sweep folder there"),

@@ -1,5 +1,6 @@
 """A data set as a run uses it: its tables and pictures against the source's own lists."""
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -14,6 +15,7 @@ from fewshot_runner.data.dataset import Dataset
 from fewshot_runner.data.decode import evaluation_view
 from fewshot_runner.data.images import SYMMETRIES
 from fewshot_runner.data.source import PARTS, FixedRuns, Item, Run, Split
+from fewshot_runner.data.sources.folder import Folder
 from fewshot_runner.data.transforms import Chain, Warp, centred
 from fewshot_runner.errors import UserError
 
@@ -140,6 +142,26 @@ def test_the_hash_of_images_tells_which_there_are_whatever_their_size(make, squa
         lambda items: [second, first, *others],  # episodes go by the place in the list
     ]
     assert len({plain, *map(hashed, changes)}) == 1 + len(changes)
+
+
+def test_the_hash_of_images_tells_what_files_hold_and_not_where_they_lie(make, tmp_path):
+    pictures = tmp_path / "pictures"
+    for number in range(9):
+        place = pictures / f"class{number % 3}/{number}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((20, 20, 3), 20 * number, dtype=np.uint8)).save(place)
+
+    def hashed(place, **options):
+        return make(Folder(path=place, name="pictures"), split="random", **options).images_hash
+
+    plain = hashed(pictures)
+    copied = shutil.copytree(pictures, tmp_path / "copied")
+    packed = shutil.make_archive(str(tmp_path / "packed"), "zip", pictures)
+    assert hashed(copied) == hashed(packed) == hashed(pictures, image_size=12, channels=1) == plain
+    Image.fromarray(np.full((20, 20, 3), 250, dtype=np.uint8)).save(copied / "class0/0.png")
+    assert hashed(copied) != plain
+    shutil.copy(pictures / "class0/0.png", copied / "class0/0.png")
+    assert hashed(copied) == plain
 
 
 def test_a_viewer_of_centred_drawings_centres_what_the_table_names(make):

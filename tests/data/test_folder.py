@@ -138,6 +138,26 @@ def test_identity_changes_with_every_file_and_with_nothing_else(tmp_path):
     assert len({str(value) for value in seen}) == len(seen)
 
 
+def test_identity_sees_what_sizes_and_times_of_files_do_not_tell(tmp_path):
+    """Unpacked files are often of one time, and a program that mends a file may set its time back."""
+    fill(tmp_path, "a/1.png", "b/1.png")
+    for name in ("a/1.png", "b/1.png"):
+        (tmp_path / name).write_bytes(name.encode())
+        os.utime(tmp_path / name, ns=(0, 0))
+
+    def identity() -> str:
+        return str(Folder(path=tmp_path).identity())
+
+    seen = [identity()]
+    (tmp_path / "a").rename(tmp_path / "c"), (tmp_path / "b").rename(tmp_path / "a")
+    (tmp_path / "c").rename(tmp_path / "b")  # the two have changed places
+    seen.append(identity())
+    (tmp_path / "a/1.png").write_bytes(b"mended!")
+    os.utime(tmp_path / "a/1.png", ns=(0, 0))
+    seen.append(identity())
+    assert len(set(seen)) == 3
+
+
 def test_links_are_followed_but_loops_end(tmp_path):
     fill(tmp_path / "real", "a/1.png", "b/2.png")
     fill(tmp_path / "elsewhere", "3.png")

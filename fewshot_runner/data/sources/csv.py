@@ -139,6 +139,7 @@ class Csv(Source):
         digest = hashlib.sha256(json.dumps(rows).encode()).hexdigest()
         return {
             "source": "csv",
+            "checksums": "crc-32",
             "decoder": DECODER,
             "images": len(rows),
             "files": digest,
@@ -150,6 +151,9 @@ class Csv(Source):
 
     def image(self, index: int) -> Image.Image:
         return self._images.image(self._items[index].name)
+
+    def checksum(self, index: int) -> int:
+        return self._images.checksum(self._items[index].name)
 
     def split(self, name: str) -> Split:
         if name == self._division.declared and self._has_no_parts():

@@ -66,6 +66,7 @@ class Folder(Source):
         digest = hashlib.sha256(json.dumps(files).encode()).hexdigest()
         return {
             "source": "folder",
+            "checksums": "crc-32",
             "decoder": DECODER,
             "images": len(files),
             "files": digest,
@@ -77,6 +78,9 @@ class Folder(Source):
 
     def image(self, index: int) -> Image.Image:
         return self._files.image(self._items[index].name)
+
+    def checksum(self, index: int) -> int:
+        return self._files.checksum(self._items[index].name)
 
     def split(self, name: str) -> Split:
         return self._division.split(name, self._items)

@@ -19,8 +19,9 @@ from fewshot_runner.errors import RunFailed, UserError
 from fewshot_runner.report.config import WITHOUT_EFFECT, flatten
 from fewshot_runner.runs import DONE, FAILED, PRUNED, STOPPED, Busy, RunFolder
 
-# What changes no result, or its last bits alone: two configs that differ here are the same job.
-IMMATERIAL = (*WITHOUT_EFFECT, "choices", "name", "hardware.threads")
+# What changes no result, or its last bits alone: two configs that differ here are the same job. Where data lie is told
+# by dataset.source, and by these keys in runs of earlier versions as a relative path.
+IMMATERIAL = (*WITHOUT_EFFECT, "choices", "name", "hardware.threads", "dataset.root", "dataset.path", "dataset.images")
 SECONDS_BETWEEN_LOOKS = 0.5  # at a run that another process is at work on
 
 
@@ -28,7 +29,8 @@ SECONDS_BETWEEN_LOOKS = 0.5  # at a run that another process is at work on
 class Job:
     """What is to run: a composed config, the overrides that made it, and the fingerprint that it is known by.
 
-    `watch`, of a search, may give it up after a validation, in whatever process it runs.
+    `watch`, of a search, may give it up after a validation, in whatever process it runs. `images` is the hash of the
+    pictures that it is to run on, where these are a user's and so may be others than those of a run that is done.
     """
 
     number: int
@@ -36,6 +38,7 @@ class Job:
     config: Mapping[str, Any]
     fingerprint: str
     watch: Watch | None = None
+    images: str | None = None
 
     def with_threads(self, threads: int) -> "Job":
         """The same with so many threads, unless its own config says how many."""
@@ -81,7 +84,7 @@ def find_run(job: Job) -> tuple[RunFolder | None, str | None]:
                 run = RunFolder(config.parent)
                 status, results = run.read_status(), run.read_summary()["results"]
                 state, step = status.get("state"), status.get("step", 0)
-                if state == DONE and not results:
+                if state == DONE and (not results or job.images not in (None, results[0].get("images_hash"))):
                     continue
                 found.append(((state == DONE, step, config.parent.name), run, state))
     return max(found, key=lambda entry: entry[0])[1:] if found else (None, None)

@@ -5,11 +5,12 @@ whoever started it: taken as it is where it is done, resumed where it was interr
 so as long as the search has not changed its mind.
 """
 
+import json
 import shlex
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -27,6 +28,8 @@ from fewshot_runner.report.console import output
 from fewshot_runner.report.results import with_interval
 from fewshot_runner.report.sweep import sweep_table, test_of
 from fewshot_runner.runs import DONE, FAILED, PRUNED, RUNNING, STOPPED, RunFolder
+
+OF_USERS = "path"  # the key of data sets that are a user's own
 
 
 class SweepFailed(RunFailed):
@@ -59,6 +62,7 @@ class Sweep:
         self.done: dict[str, RunFolder] = {}  # by fingerprint
         self.open: dict[str, list[tuple[Entry, Proposal]]] = {}  # by fingerprint: under way, and their doubles
         self.traces: list[str] = []
+        self.images: dict[str, str | None] = {}  # hashes of users' pictures, by the data set's config
         self.total: int | None = None
         self.monitor: str | None = None  # of the first job
 
@@ -101,8 +105,12 @@ class Sweep:
             config = self.compose(proposal.overrides)
             self._check_monitor(config["trainer"]["monitor"])
             job = Job(proposal.number, proposal.overrides, config, fingerprint(config), proposal.watch)
-            if self._found(job)[0] is None and not self.launcher.elsewhere:
-                check(config)
+            if not self.launcher.elsewhere:
+                if self._found(job)[1] == DONE and OF_USERS in config["dataset"]:
+                    job = replace(job, images=self._images(config))
+                    self.done.pop(job.fingerprint)
+                if self._found(job)[0] is None:
+                    check(config)
         except UserError as error:
             entry = self.manifest.plan(proposal.number, proposal.overrides, None)
             entry["reason"] = str(error)
@@ -117,6 +125,17 @@ class Sweep:
                 return found, state
             self.done[job.fingerprint] = found
         return self.done[job.fingerprint], DONE
+
+    def _images(self, config: Mapping[str, Any]) -> str | None:
+        """The hash of the pictures as they are now; None where they are no longer there, and may stay as they were."""
+        from fewshot_runner.cli.build import Builder  # late: what is done already is told without torch
+
+        described = json.dumps(config["dataset"], sort_keys=True, default=str)
+        if described not in self.images:
+            self.images[described] = None
+            with suppress(UserError):
+                self.images[described] = Builder(config).dataset.images_hash
+        return self.images[described]
 
     def _check_monitor(self, monitor: str) -> None:
         """Raises `UserError` where a search that learns from validation figures would be told of two kinds of them."""

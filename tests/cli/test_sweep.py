@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from processes import alive, until
 
 from fewshot_runner.cli import session
@@ -220,6 +221,31 @@ def test_a_finished_run_without_readable_results_is_done_again(fsl, quick, tmp_p
     assert [job["result"] for job in manifest_of(tmp_path)["jobs"]] == results
 
 
+def test_what_is_done_on_other_pictures_is_not_done(fsl, tmp_path, started):
+    """The user has mended one of them; those of a run that is done and lie no longer there count as they were."""
+    pictures = tmp_path / "pictures"
+    for number in range(48):
+        place = pictures / f"class{number % 8}/{number}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (16, 16), 5 * number).save(place)
+    command = [
+        "train", "-m", "dataset=folder", f"dataset.path={pictures}", "dataset.image_size=16", "method=pixels",
+        "hardware=cpu", "episode.n_way=2", "episode.n_query=2", "trainer.val_episodes=2", "eval.episodes=4",
+        "method.sampler.n_way=2", "trainer.max_steps=0", "seed=0,1", f"output_dir={tmp_path / 'runs'}",
+    ]  # fmt: skip
+    assert fsl(*command).code == 0
+    assert "done already" in fsl(*command).err
+    assert started == [("start", 0), ("start", 1)]
+    Image.new("L", (16, 16), 255).save(pictures / "class0/0.png")
+    answer = fsl(*command)
+    assert answer.code == 0, answer.err
+    assert "done already" not in answer.err
+    assert started == [("start", 0), ("start", 1)] * 2
+    assert fsl(*command).err.count("done already") == 2
+    pictures.rename(tmp_path / "elsewhere")
+    assert fsl(*command).err.count("done already") == 2
+
+
 def test_the_ready_command_names_the_users_own_configs(fsl, quick, tmp_path):
     (tmp_path / "mine/method").mkdir(parents=True)
     (tmp_path / "mine/method/own.yaml").write_text("# @package _global_\ndefaults: [prototypical]\n")
@@ -237,7 +263,7 @@ def test_a_glob_sees_the_users_own_configs(fsl, quick, tmp_path):
     for name in ("own", "owned"):
         (tmp_path / f"mine/method/{name}.yaml").write_text("# @package _global_\ndefaults: [prototypical]\n")
     words = [word for word in quick() if not word.startswith("method=")]
-    for pattern, expected in (("own*", {"own", "owned"}), ("[mo]*", {"own", "owned", "maml"})):
+    for pattern, expected in (("own*", {"own", "owned"}), ("p*", {"pixels", "prototypical", "prototypical_episodic"})):
         answer = fsl("train", "-m", f"--config-dir={tmp_path / 'mine'}", *words, f"method=glob({pattern})", "--dry-run")
         assert answer.code == 0, answer.err
         assert {line.split()[1] for line in answer.out.splitlines()[3:] if line.strip()} == expected

@@ -23,7 +23,9 @@ def analyse_run(run: RunFolder) -> None:
     with run.held(), StopRequest() as stop:
         builder = build(config, narrator, stop)
         with narrator.doing(f"analyse {run.name}"):
-            analysis = analyse(trained.method, builder.tests(), hardware=builder.hardware, between=stop.check)
+            analysis = analyse(
+                trained.method, builder.tests(trained.classes), hardware=builder.hardware, between=stop.check
+            )
         folder = run.analysis
         folder.mkdir(exist_ok=True)
         for old in folder.glob("*.png"):

@@ -1,7 +1,8 @@
 """From a plain config to the parts of a run: the only place that turns names into objects."""
 
 import inspect
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -85,10 +86,10 @@ class Builder:
         it: two values would stand for one thing.
         """
         described = self.config.dataset
-        source = source if isinstance(source := described.get("source"), Mapping) else {}
-        short = set(source) - set(inspect.signature(Dataset).parameters)
-        for key in described.keys() & short:
-            if source[key] not in (described[key], _absolute(described[key])):
+        short = short_keys(described)
+        for key in short:
+            source = described["source"]
+            if not _agree(described[key], source[key]):
                 raise UserError(
                     f"dataset.source.{key}={source[key]}: dataset.{key}={described[key]} says otherwise, and the "
                     f"source follows it; set dataset.{key}={source[key]}"
@@ -109,6 +110,15 @@ class Builder:
         except ValueError as error:  # what torch itself refuses, such as a negative learning rate
             given = ", ".join(f"{key}.{name}={value}" for name, value in arguments.items())
             raise UserError(f"{key}: {error}; choose another value (now {given})") from error
+        except TypeError as error:  # of a target that takes any keys and hands them on, as torchvision's models do
+            unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+            if unknown is None or unknown[1] not in arguments:
+                raise
+            left = " ".join(f"~{key}.{name}" for name in arguments)
+            raise UserError(
+                f"{key}.{unknown[1]}={arguments[unknown[1]]}: {described['_target_']} takes no such key; leave out "
+                f"those of another class, of {left}"
+            ) from error
 
     def source(self) -> Source:
         """Where the images come from; no image is read."""
@@ -159,7 +169,8 @@ class Builder:
 
     def experiment(self) -> Experiment:
         config, dataset = self.config, self.dataset
-        self.plan.check_data(self.protocols)
+        protocols = self._protocols()
+        self.plan.check_data(protocols)
         sampler = self._make(
             config.method["sampler"], "method.sampler", classes=dataset.table("train"), seed=config.seed
         )
@@ -169,7 +180,7 @@ class Builder:
         method.check_item(sampler[0])
         if self.trainer.cache_features:
             self._features_of = self._check_features(method)
-        validation = self.protocols.make(self.plan.validation, "val")
+        validation = protocols.make(self.plan.validation, "val")
         self.plan.check_monitor(self.trainer.monitor, validation)
         schedules = {"lr": self._make(config.method["schedule"], "method.schedule")}
         if (momentum := config.method.get("momentum")) is not None:
@@ -188,6 +199,7 @@ class Builder:
             facts=facts,
             stamp=self.stamp(),
             classes=dataset.table("train").names if isinstance(method, Classifier) else (),
+            remarks=dataset.remarks(),
         )
 
     def _viewer(self, part: str) -> Viewer:
@@ -264,9 +276,12 @@ class Builder:
             "dataset": dataset.name, "split": split.name, "split_hash": split.hash, "images_hash": dataset.images_hash
         }  # fmt: skip
 
-    def tests(self) -> dict[str, Protocol]:
-        """The test protocols by name, the run's own first. Call it after training: nothing may see them before."""
-        return self.plan.make(self.protocols)
+    def tests(self, head: Sequence[str] = ()) -> dict[str, Protocol]:
+        """The test protocols by name, the run's own first. Call it after training: nothing may see them before.
+
+        `head` names the outputs of a head that was trained already: other data may have other classes.
+        """
+        return self.plan.make(self._protocols(head))
 
     @cached_property
     def plan(self) -> EvaluationPlan:
@@ -276,9 +291,8 @@ class Builder:
             own, val_episodes=self.trainer.val_episodes, further=dataset.tests, split=dataset.split.name
         )
 
-    @cached_property
-    def protocols(self) -> Protocols:
-        return Protocols(self.dataset, self.hardware.device, viewer=self._viewer, make_runs=self._make_runs)
+    def _protocols(self, head: Sequence[str] = ()) -> Protocols:
+        return Protocols(self.dataset, self.hardware.device, viewer=self._viewer, make_runs=self._make_runs, head=head)
 
     def _make_runs(self, name: str | None) -> FixedRuns:
         described = self.config.dataset.get("runs") or {}
@@ -290,5 +304,19 @@ class Builder:
         return self._make(described[name], f"dataset.runs.{name}")
 
 
-def _absolute(path: Any) -> str:
-    return str(Path(str(path)).expanduser().absolute())
+def short_keys(dataset: Mapping[str, Any]) -> set[str]:
+    """The keys of a data set that stand for those of its source, as `dataset.root` does for `dataset.source.root`."""
+    source = dataset.get("source")
+    own = inspect.signature(Dataset).parameters.keys()
+    return (dataset.keys() & source.keys()) - own if isinstance(source, Mapping) else set()
+
+
+def _agree(short: Any, of_source: Any) -> bool:
+    """Whether a source's value is what the short key says.
+
+    Runs of earlier versions say a relative path in `short` alone, and nobody knows from which folder they were started.
+    """
+    if short == of_source or short is None or not isinstance(of_source, str):
+        return short == of_source
+    path, parts = Path(of_source), Path(str(short)).expanduser().parts
+    return path.is_absolute() and path.parts[len(path.parts) - len(parts) :] == parts

@@ -33,7 +33,13 @@ from fewshot_runner.report.config import flatten
 VERSION_BASE = "1.3"
 OF_SWEEPS = ("sweep", "launcher")
 OUTSIDE = ("hydra", *OF_SWEEPS)  # of a run: how it comes about, which its own config does not say
-OmegaConf.register_new_resolver("abspath", lambda path: str(Path(path).expanduser().absolute()), replace=True)
+
+
+def absolute(path: Any) -> str | None:
+    return None if path is None else str(Path(str(path)).expanduser().absolute())
+
+
+OmegaConf.register_new_resolver("abspath", absolute, replace=True)
 
 
 def compose(overrides: Sequence[str] = (), *, config_dir: Path | None = None) -> dict[str, Any]:
@@ -180,9 +186,17 @@ def overlay(config: dict[str, Any], overrides: Sequence[str], groups: Sequence[s
 
 
 def plain(config: DictConfig, choices: Mapping[str, Any]) -> dict[str, Any]:
-    """Interpolations resolved and nothing of OmegaConf left; `choices` names the member taken of each group."""
+    """Interpolations resolved and nothing of OmegaConf left; `choices` names the member taken of each group.
+
+    What a data set's source takes as an absolute path is one in the data set's own keys as well: a relative one would
+    name other files from another folder.
+    """
     content = {key: value for key, value in config.items_ex(resolve=False) if key not in ("experiment", *OUTSIDE)}
     content = OmegaConf.to_container(OmegaConf.masked_copy(config, list(content)), resolve=True, throw_on_missing=True)
+    dataset = content.get("dataset")
+    if isinstance(dataset, dict) and isinstance(source := dataset.get("source"), dict):
+        paths = {key: source[key] for key in dataset.keys() & source.keys() if source[key] == absolute(dataset[key])}
+        dataset |= paths
     chosen = {group: choice for group, choice in choices.items() if not group.startswith(OUTSIDE) and choice}
     return {"choices": chosen, **content}
 

@@ -1,16 +1,18 @@
 """Evaluating a trained run under a config that may differ from its own."""
 
 import json
+import sys
+from collections.abc import Collection
 from inspect import signature
-from pathlib import Path
 from typing import Any
 
-from fewshot_runner.cli.build import Builder
+from fewshot_runner.cli.build import Builder, short_keys
 from fewshot_runner.cli.compose import overlay
 from fewshot_runner.cli.protocols import HEEDED, OF_KNOWN_CLASSES
 from fewshot_runner.cli.session import build
 from fewshot_runner.cli.trained import load_trained
 from fewshot_runner.data.dataset import Dataset
+from fewshot_runner.data.source import Split
 from fewshot_runner.engine.evaluate import evaluate
 from fewshot_runner.engine.log import Narrator
 from fewshot_runner.engine.stopping import StopRequest
@@ -32,11 +34,11 @@ def evaluate_run(run: RunFolder, overrides: list[str]) -> list[dict[str, Any]]:
     with run.held(), StopRequest() as stop:
         builder = build(config, narrator, stop)
         stamp = builder.stamp()
-        refuse_trained_classes(builder, stamp, trained.checkpoint, {**saved, "hardware": config["hardware"]})
+        refuse_trained_classes(builder, trained.checkpoint, {**saved, "hardware": config["hardware"]})
         stamp |= shown_otherwise(config, saved)
         builder.plan.check_method(trained.method)
         results = []
-        for name, protocol in builder.tests().items():
+        for name, protocol in builder.tests(trained.classes).items():
             with narrator.doing(f"test {name}"):
                 evaluation = evaluate(trained.method, protocol, hardware=builder.hardware, between=stop.check)
             results.append(keep_result(evaluation, name, run, stamp=stamp, step=trained.checkpoint["step"]))
@@ -52,13 +54,8 @@ def evaluation_config(saved: dict[str, Any], overrides: list[str]) -> dict[str, 
     tests of the data set.
     """
     config = overlay(saved, overrides, MAY_CHANGE)
-    given = {override.split("=")[0] for override in overrides}
-    if "dataset.root" in given:  # the saved config is resolved, so its sources do not follow by themselves
-        root = str(Path(config["dataset"]["root"]).expanduser().absolute())
-        dataset = config["dataset"]
-        moved_runs = {name: {**runs, "root": root} for name, runs in (dataset.get("runs") or {}).items()}
-        source = {**dataset["source"], "root": root}
-        config["dataset"] = {**dataset, "source": source, **({"runs": moved_runs} if moved_runs else {})}
+    given = {override.lstrip("+~").split("=")[0] for override in overrides}
+    config["dataset"] = sources_following(config["dataset"], given)
     if "dataset" in given:
         kept = {
             key: saved["dataset"][key]
@@ -70,6 +67,23 @@ def evaluation_config(saved: dict[str, Any], overrides: list[str]) -> dict[str, 
         config["dataset"] = {**config["dataset"], "tests": {}}
     refuse_unheeded_shape(config, overrides)
     return config
+
+
+def sources_following(dataset: dict[str, Any], given: Collection[str]) -> dict[str, Any]:
+    """The data set with the short keys among `given` in its sources as well.
+
+    A saved config is resolved, so they do not follow by themselves.
+    """
+    told = {key.split(".")[1] for key in given if key.startswith("dataset.")}
+    keys = {key for key in short_keys(dataset) & told if f"dataset.source.{key}" not in given}
+    if not keys:
+        return dataset
+
+    def follow(source: dict[str, Any]) -> dict[str, Any]:
+        return source | {key: dataset[key] for key in keys & source.keys()}
+
+    runs = {name: follow(each) for name, each in (dataset.get("runs") or {}).items()}
+    return {**dataset, "source": follow(dataset["source"]), **({"runs": runs} if runs else {})}
 
 
 def refuse_unheeded_shape(config: dict[str, Any], overrides: list[str]) -> None:
@@ -102,29 +116,64 @@ def shown_otherwise(config: dict[str, Any], saved: dict[str, Any]) -> dict[str, 
     return {"shown": " ".join(changed)} if changed else {}
 
 
-def refuse_trained_classes(
-    builder: Builder, stamp: dict[str, Any], checkpoint: dict[str, Any], saved: dict[str, Any]
-) -> None:
-    """Raises `UserError` where the test would show classes that the run was trained or selected on."""
-    of_other_images = {test.protocol for test in builder.plan.tests.values()} <= set(
-        OF_KNOWN_CLASSES
-    )  # which the run's own split keeps apart
-    if stamp["dataset"] != checkpoint["dataset"] or (
-        stamp["split_hash"] == checkpoint["split_hash"] and of_other_images
-    ):
+def refuse_trained_classes(builder: Builder, checkpoint: dict[str, Any], saved: dict[str, Any]) -> None:
+    """Raises `UserError` where the test would show classes, or of known classes images, that the run was trained or
+    selected on.
+
+    The name of a data set proves nothing: of pictures of one's own, it is that of a folder.
+    """
+    stamp = builder.stamp()
+    same = stamp["dataset"] == checkpoint["dataset"] or stamp["images_hash"] == checkpoint.get("images_hash")
+    of_known_classes = all(test.protocol in OF_KNOWN_CLASSES for test in builder.plan.tests.values())
+    if of_known_classes and (not same or stamp["split_hash"] == checkpoint["split_hash"]):
+        return  # other images, which the run's own split keeps apart
+    tested = {*builder.dataset.split.classes["test"]} - {builder.dataset.source.unknown_label}
+    seen = sorted(trained_classes(builder, checkpoint, saved) & tested)
+    if not seen:
         return
-    try:
-        source = Builder(saved).source()
-    except UserError:  # the data of the training are no longer where they were
-        source = builder.dataset.source
-    split = source.split(saved["dataset"]["split"])
-    known = {*split.classes["train"], *split.classes["val"]}
-    if seen := sorted(known & set(builder.dataset.split.classes["test"])):
+    count = f"{len(seen)} of its test classes ({', '.join(seen[:3])}{' ...' if len(seen) > 3 else ''})"
+    if not same:
         raise UserError(
-            f"dataset.split={stamp['split']}: {len(seen)} of its test classes ({seen[0]} ...) were used in training "
-            f"this run under the split {checkpoint['split']}; the figure would flatter. Train a run under a split that "
-            "keeps them apart, or evaluate by the protocol and the split of this one"
+            f"dataset {stamp['dataset']}: {count} have the names of classes of {checkpoint['dataset']} that were used "
+            "in training this run; the figure would flatter. Leave them out of the test part, or rename them if they "
+            "are other classes; other images of known classes are tested by eval.protocol=closed_set "
+            "dataset.split=images"
         )
+    raise UserError(
+        f"dataset.split={stamp['split']}: {count} were used in training this run under the split "
+        f"{checkpoint['split']}; the figure would flatter. Train a run under a split that keeps them apart, or "
+        "evaluate by the protocol and the split of this one"
+    )
+
+
+def trained_classes(builder: Builder, checkpoint: dict[str, Any], saved: dict[str, Any]) -> set[str]:
+    """The names of the classes that the run was trained or selected on, as far as they can still be told."""
+    known = set(checkpoint.get("classes", ()))  # of a trained head
+    dataset = saved["dataset"]
+    if "download" in dataset["source"]:  # names are not worth that
+        saved = {**saved, "dataset": {**dataset, "source": {**dataset["source"], "download": False}}}
+    try:
+        split = Builder(saved).source().split(dataset["split"])
+    except UserError:  # the data of the training are no longer where they were, but may be those of the test
+        split = same_data(builder, checkpoint, dataset["split"])
+        if split is None:
+            print(
+                f"fsl: {checkpoint['dataset']}, the data of the training, is not where it was; whether classes of it "
+                f"are among the test classes of {builder.dataset.name} is not checked",
+                file=sys.stderr,
+            )
+            return known
+    return known | {*split.classes["train"], *split.classes["val"]}
+
+
+def same_data(builder: Builder, checkpoint: dict[str, Any], split: str) -> Split | None:
+    """The run's own `split` of the data of the test, if they look like those that it was trained on."""
+    try:
+        found = builder.dataset.source.split(split)
+    except UserError:
+        return None
+    called_so = builder.dataset.name == checkpoint["dataset"]
+    return found if called_so or found.hash == checkpoint["split_hash"] else None
 
 
 def merge(earlier: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[dict[str, Any]]:

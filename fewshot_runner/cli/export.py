@@ -1,6 +1,7 @@
 """fsl export: a run's best weights as safetensors, its config beside them."""
 
 import argparse
+import json
 import shutil
 from pathlib import Path
 
@@ -10,7 +11,10 @@ from fewshot_runner.runs import RunFolder
 
 def run(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(
-        "fsl export", description="Writes model.safetensors (the best weights) and config.yaml to a folder."
+        "fsl export",
+        description="Writes model.safetensors (the best weights) and config.yaml to a folder. The metadata of the "
+        "weights hold step, data set and split, and as JSON the facts that the network was built for and the classes "
+        "of a trained head in the order of its outputs, of which other methods have none.",
     )
     parser.add_argument("run", help="the run folder")
     parser.add_argument("-o", "--output", type=Path, help="the folder to write to (default: RUN/export)")
@@ -26,6 +30,7 @@ def run(arguments: list[str]) -> None:
     checkpoint = best_checkpoint(folder)
     weights = {name: tensor.contiguous().clone() for name, tensor in checkpoint["method"].items()}
     about = {"step": str(checkpoint["step"]), "dataset": checkpoint["dataset"], "split": checkpoint["split"]}
+    about |= {key: json.dumps(checkpoint.get(key, [])) for key in ("classes", "facts")}  # safetensors holds text alone
     try:
         output.mkdir(parents=True, exist_ok=True)
         save_file(weights, output / "model.safetensors", metadata=about)

@@ -31,7 +31,10 @@ OF_KNOWN_CLASSES = ("closed_set", "retrieval")  # whose parts share classes and 
 
 
 class Protocols:
-    """Builds protocols over one data set. `make_runs` builds the fixed runs of a name."""
+    """Builds protocols over one data set. `make_runs` builds the fixed runs of a name.
+
+    `head` names the outputs of a head that was trained already, maybe on other data.
+    """
 
     def __init__(
         self,
@@ -40,11 +43,13 @@ class Protocols:
         *,
         viewer: Callable[[str], Viewer],
         make_runs: Callable[[str | None], FixedRuns],
+        head: Sequence[str] = (),
     ) -> None:
         self.dataset = dataset
         self.device = device
         self.viewer = viewer
         self.make_runs = make_runs
+        self.head = head
 
     def make(self, test: TestConfig, part: str) -> Protocol:
         # the training images that answer beside a part's own may be turned ones, which their own viewer shows
@@ -57,7 +62,7 @@ class Protocols:
             episodes = test.episodes if test.episodes != "auto" else 100
             return ClosedSet(
                 table("train"), table(part), viewer, n_shot=test.n_shot, episodes=episodes, seed=test.seed, part=part,
-                bn_mode=bn_mode,
+                bn_mode=bn_mode, head=self.head,
             )  # fmt: skip
         if test.protocol == "verification":
             return Verification(
@@ -109,13 +114,10 @@ class Protocols:
             if test.protocol == "runs":
                 self._runs(test)
             elif test.protocol == "episodes":
-                try:
-                    check_episode(
-                        self.dataset.table(part), n_way=test.n_way, n_shot=test.n_shot, n_query=test.n_query,
-                        within_group=test.within_group, part=f"the {part} part of {self.dataset.name}",
-                    )  # fmt: skip
-                except UserError as error:
-                    raise UserError(f"{key}.{error}") from error
+                check_episode(
+                    self.dataset.table(part), n_way=test.n_way, n_shot=test.n_shot, n_query=test.n_query,
+                    within_group=test.within_group, key=f"{key}.", part=f"the {part} part of {self.dataset.name}",
+                )  # fmt: skip
                 self._check_imbalance(key, test, part)
             else:
                 self.make(test, part)

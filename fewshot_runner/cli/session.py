@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from fewshot_runner import atomic
 from fewshot_runner.cli.build import Builder
 from fewshot_runner.cli.compose import to_yaml
+from fewshot_runner.engine.checkpoint import Checkpoints, DamagedCheckpoint
 from fewshot_runner.engine.environment import describe_environment
 from fewshot_runner.engine.experiment import Experiment
 from fewshot_runner.engine.log import Narrator
@@ -60,7 +61,7 @@ def resume(run: RunFolder, *, watch: Watch | None = None, brief: bool = False) -
         config = run.read_config()
         if run.read_status().get("state") == DONE:
             narrator.say(f"{run.path} is done already")
-            report(run)
+            report(run, knows_classes=_knows_classes(run))
             return
         run.sweep()
         _train(run, config, build(config, narrator, stop).experiment(), narrator, stop, watch)
@@ -83,7 +84,7 @@ def _train(
         narrator.say(config_tree(config), is_detail=True)
         narrator.say(experiment.describe())
         train(experiment, run, narrator, stop, settings=settings, watch=watch)
-    report(run)
+    report(run, knows_classes=bool(experiment.classes))
 
 
 def show(config: dict[str, Any]) -> None:
@@ -100,16 +101,25 @@ def show(config: dict[str, Any]) -> None:
         narrator.say(f"an episode as validation draws it: {picture}")
 
 
-def report(run: RunFolder) -> None:
-    """The results on standard output; the last line says where they lie."""
+def report(run: RunFolder, *, knows_classes: bool) -> None:
+    """The results on standard output; the last line says where they lie. `knows_classes`, it can name those of its
+    training without examples.
+    """
     console = output()
     console.print(result_table(run, width=console.width), soft_wrap=True)
     if (published := published_table(run, width=console.width)) is not None:
         console.print(published, soft_wrap=True)
-    of_known_classes = run.read_config()["eval"]["protocol"] == "closed_set"
-    examples = "" if of_known_classes else "--support DIR "
+    examples = "" if knows_classes else "--support DIR "
     print(f"next: fsl predict {run.path} {examples}IMAGE...   fsl compare {run.path.parent}   fsl tb {run.path}")
     print(f"run: {run.path}")
+
+
+def _knows_classes(run: RunFolder) -> bool:
+    """Whether the weights that `fsl predict` takes answer with classes of their own."""
+    try:
+        return bool(Checkpoints(run.checkpoints).load_best()[0].get("classes"))
+    except DamagedCheckpoint:
+        return False
 
 
 def build(config: dict[str, Any], narrator: Narrator, stop: StopRequest) -> Builder:

@@ -29,7 +29,7 @@ def target_of(
     try:
         target = get_object(name)
     except Exception as error:
-        raise UserError(f"{key}._target_={name}: there is no such class ({str(error).splitlines()[0]})") from error
+        raise UserError(f"{key}._target_={name}: {_why_not(name, error.__cause__ or error)}") from error
     # "torch.nn.modules.os.system" begins well and leads elsewhere: what counts is where the object is defined
     builds = inspect.isclass(target) or (callable(target) and name.startswith(MODEL_FUNCTIONS))
     if not builds or not _is_of(target.__module__ or "", trusted):
@@ -53,3 +53,14 @@ def instance_of(described: Any, key: str, kind: type, *, trusted: Sequence[str],
 
 def _is_of(name: str, packages: Sequence[str]) -> bool:
     return any(name == package or name.startswith(f"{package}.") for package in packages)
+
+
+def _why_not(name: str, error: BaseException) -> str:
+    """In words, for what reason `name` could not be imported."""
+    absent = error.name if isinstance(error, ModuleNotFoundError) else None
+    if absent == name.partition(".")[0]:
+        return f"there is no package {absent}; install it, or set PYTHONPATH to the folder that holds it"
+    reason = next(iter(str(error).splitlines()), "")
+    if absent and _is_of(name, [absent]):
+        return f"there is no such class ({reason})"
+    return f"it cannot be imported ({type(error).__name__}: {reason})"

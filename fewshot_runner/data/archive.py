@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from fewshot_runner.data.files import Files, Listing, Stamp, is_hidden, is_image
+from fewshot_runner.data.files import Files, Listing, Stamp, checksum_of, is_hidden, is_image
 from fewshot_runner.errors import UserError
 
 
@@ -54,7 +54,7 @@ class Archive(Files):
         """As the archive says; a member of another content is refused when it is read."""
         if name not in self._members:
             raise UserError(f"{self.where(name)}: {self._path.name} has no such file; check the name")
-        return self._members[name].CRC
+        return checksum_of(self._members[name].file_size, self._members[name].CRC)
 
     def read(self, name: str) -> bytes:
         if name not in self._members:

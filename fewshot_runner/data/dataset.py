@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fewshot_runner.data.classes import ClassTable
 from fewshot_runner.data.decode import RESAMPLING
+from fewshot_runner.data.division import LEAST, untested
 from fewshot_runner.data.images import SYMMETRIES, Images
 from fewshot_runner.data.loader import Augmentation, Crop, Viewer
 from fewshot_runner.data.ragged import RaggedImages
@@ -154,6 +155,27 @@ class Dataset:
         if store.checksums is not None:
             digest.update(np.ascontiguousarray(store.checksums))
         return digest.hexdigest()[:16]
+
+    def remarks(self) -> list[str]:
+        """What in the data keeps a test from telling all, in a line each."""
+        said = []
+        if names := untested(self.split):
+            shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+            verb = "class has" if len(names) == 1 else "classes have"
+            said.append(f"{len(names)} {verb} no test images (a class of fewer than {LEAST} gives none away): {shown}")
+        if count := self.repeated():
+            said.append(
+                f"{count:,} of the images for validation and test are copies of training images: figures flatter"
+            )
+        return said
+
+    def repeated(self) -> int:
+        """How many images of val and test are, file for file, images of train: figures on those flatter."""
+        checksums = self.store.checksums
+        if checksums is None:
+            return 0
+        of_train = checksums[self.images_of("train")]
+        return int(sum(np.isin(checksums[self.images_of(part)], of_train).sum() for part in ("val", "test")))
 
     def images_of(self, part: str, left_out: Collection[str | None] = ()) -> np.ndarray:
         """The indices of a part's images, labelled or not; of those in the store, without symmetries."""

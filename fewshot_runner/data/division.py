@@ -13,12 +13,19 @@ from fewshot_runner.data.source import PARTS, Item, Split
 from fewshot_runner.errors import UserError
 
 _PART_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-_LEAST = 3  # images that a class must have before `images` takes some of them away
+LEAST = 3  # images that a class must have before `images` takes some of them away
 
 
 def part_called(name: str) -> str | None:
     """The part that a folder or a cell called `name` means, in any case of letters; None where it means no part."""
     return _PART_NAMES.get(name.strip().casefold())
+
+
+def untested(split: Split) -> list[str]:
+    """The classes that are trained on and have no image to be tested with, of a split where all should have some."""
+    if split.name != "images":
+        return []
+    return sorted(set(split.classes["train"]) - set(split.classes["test"]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +35,7 @@ class Division:
     - `declared`, under the name that the source gives it: as the items say, and `remedy` where they do not;
     - "random": whole classes, for few-shot learning, in the shares `val_fraction` and `test_fraction`;
     - "images": these shares of every class's images, for recognition of known classes; parts that the data declare
-      stay as they are, and the others are taken from train;
+      stay as they are, and the others are taken from train, of classes with 3 images or more there (see `untested`);
     - "retrieval": identification of individuals: the images to identify are those of part test, and those of val or
       else, of the training images, one of each identity with `val_from` images or more and the share `val_unknown` of
       the unknown ones.
@@ -95,12 +102,12 @@ class Division:
         shares = {p: f for p, f in (("test", self.test_fraction), ("val", self.val_fraction)) if p not in declared}
         chosen: dict[str, str] = {}
         for images in _by_class(item for item in items if item.part in ("", "train")).values():
-            if len(images) >= _LEAST:
+            if len(images) >= LEAST:
                 ordered = iter(images)
                 for part, count in zip(shares, _take(len(images), *shares.values()), strict=True):
                     chosen |= {next(ordered).name: part for _ in range(count)}
         parts = _parts(items, chosen)
-        self._check_none_empty("images", parts, f"classes give images away from {_LEAST} on; add images")
+        self._check_none_empty("images", parts, f"classes give images away from {LEAST} on; add images")
         known = {item.class_name for item in parts["train"]}
         foreign = sorted({item.class_name for part in PARTS for item in parts[part]} - known)
         if foreign:

@@ -44,7 +44,9 @@ class Files(ABC):
 
     @abstractmethod
     def checksum(self, name: str) -> int:
-        """The CRC-32 of a file's content, the same wherever the file lies; raises `UserError` as `read` does."""
+        """What files of equal content share, wherever they lie: their size and CRC-32 in 64 bits, as `checksum_of` has
+        them; raises `UserError` as `read` does.
+        """
 
     @abstractmethod
     def read(self, name: str) -> bytes:
@@ -80,7 +82,8 @@ class Directory(Files):
         return stamp_of(status) if stat.S_ISREG(status.st_mode) else None
 
     def checksum(self, name: str) -> int:
-        return zlib.crc32(self.read(name))
+        content = self.read(name)
+        return checksum_of(len(content), zlib.crc32(content))
 
     def read(self, name: str) -> bytes:
         try:
@@ -118,6 +121,10 @@ class Directory(Files):
             raise UserError(
                 f"{error.filename or folder} cannot be read ({error.strerror}); mend its permissions or remove it"
             ) from error
+
+
+def checksum_of(size: int, crc: int) -> int:
+    return size << 32 | crc
 
 
 def stamp_of(status: os.stat_result) -> Stamp:

@@ -15,6 +15,8 @@ from fewshot_runner.data.episode_limits import check_episode, check_imbalance
 from fewshot_runner.errors import UserError
 from fewshot_runner.randomness import numpy_generator, uniforms
 
+KEY = "method.sampler."  # where messages send the reader: the shape of a test is checked before its sampler is made
+
 
 class Sampler(ABC):
     """An endless sequence of training items: `sampler[k]` is item k."""
@@ -68,8 +70,11 @@ class EpisodeSampler(Sampler):
     ) -> None:
         super().__init__(classes, seed=seed, stream=stream)
         if episodes < 1:
-            raise UserError(f"episodes={episodes}: give a whole number of 1 or more")
-        self.n_way = check_episode(classes, n_way=n_way, n_shot=n_shot, n_query=n_query, within_group=within_group)
+            raise UserError(f"{KEY}episodes={episodes}: give a whole number of 1 or more")
+        self.n_way = check_episode(
+            classes, n_way=n_way, n_shot=n_shot, n_query=n_query, within_group=within_group, key=KEY,
+            part="the training part",
+        )  # fmt: skip
         self.n_shot = n_shot
         self.n_query = n_query
         self.imbalance = imbalance
@@ -77,7 +82,7 @@ class EpisodeSampler(Sampler):
         if imbalance is not None:
             self.most_queries = check_imbalance(
                 classes, n_way=self.n_way, n_shot=n_shot, n_query=n_query, within_group=within_group,
-                imbalance=imbalance,
+                imbalance=imbalance, key=KEY,
             )  # fmt: skip
         self.episodes = episodes
         self.eligible_groups = np.flatnonzero(classes.group_sizes >= self.n_way) if within_group else None
@@ -150,13 +155,14 @@ class PairSampler(Sampler):
     ) -> None:
         super().__init__(classes, seed=seed, stream=stream)
         if n_pairs < 2 or n_pairs % 2:
-            raise UserError(f"n_pairs={n_pairs}: give an even number of 2 or more, half of them same-class pairs")
+            raise UserError(f"{KEY}n_pairs={n_pairs}: give an even number of 2 or more, half of them same-class pairs")
         if negatives_in_group is not None and not 0 <= negatives_in_group <= 1:
             raise UserError(
-                f"negatives_in_group={negatives_in_group}: give a share between 0 and 1, or null for any two classes"
+                f"{KEY}negatives_in_group={negatives_in_group}: give a share between 0 and 1, or null for any two "
+                "classes"
             )
         if classes.n_classes < 2:
-            raise UserError("pairs of different classes need at least 2 training classes")
+            raise UserError("pairs of different classes need at least 2 classes, and there is only 1; add classes")
         self.n_pairs = n_pairs
         self.paired_classes = classes_of_pairs(classes)
         group_of = classes.class_groups
@@ -231,7 +237,7 @@ class PKSampler(Sampler):
         super().__init__(classes, seed=seed, stream=stream)
         if n_pairs is not None and n_pairs <= n_classes * n_images * (n_images - 1) // 2:
             raise UserError(
-                f"method.sampler.n_pairs={n_pairs}: the pairs of one class are {n_classes} x {n_images} x "
+                f"{KEY}n_pairs={n_pairs}: the pairs of one class are {n_classes} x {n_images} x "
                 f"{n_images - 1} / 2 alone; give more, or null for all pairs"
             )
         if n_classes < 2 or n_images < 2 or n_groups < 0:
@@ -241,8 +247,8 @@ class PKSampler(Sampler):
             )
         if n_classes > classes.n_classes:
             raise UserError(
-                f"method.sampler.n_classes={n_classes}: there are only {classes.n_classes} training classes; "
-                f"lower method.sampler.n_classes to {classes.n_classes} or less"
+                f"{KEY}n_classes={n_classes}: there are only {classes.n_classes} training classes; "
+                f"lower {KEY}n_classes to {classes.n_classes} or less"
             )
         classes_of_pairs(classes)
         self.n_classes = n_classes
@@ -298,7 +304,7 @@ class BatchSampler(Sampler):
     def __init__(self, classes: ClassTable, *, batch_size: int, seed: int, stream: str = "train") -> None:
         super().__init__(classes, seed=seed, stream=stream)
         if batch_size < 1:
-            raise UserError(f"batch_size={batch_size}: give a whole number of 1 or more")
+            raise UserError(f"{KEY}batch_size={batch_size}: give a whole number of 1 or more")
         self.batch_size = batch_size
         n_full, n_left = divmod(len(classes.members), batch_size)
         self.n_batches = max(1, n_full + (n_left > 1))

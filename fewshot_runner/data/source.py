@@ -85,7 +85,9 @@ class Source(ABC):
         """
 
     def checksum(self, index: int) -> int | None:
-        """The CRC-32 of the file that holds `items()[index]`; None where images are made, or fixed by their authors."""
+        """What files of equal content share (64 bits), of the file that holds `items()[index]`; None where images are
+        made, or fixed by their authors.
+        """
         return None
 
     @abstractmethod

@@ -113,7 +113,7 @@ def build(
         number = {class_name: index for index, (_, class_name) in enumerate(classes)}
         checksums = [source.checksum(index) for index in range(len(items))]
         if None not in checksums:
-            shapes["checksums"] = np.array(checksums, dtype=np.uint32)
+            shapes["checksums"] = np.array(checksums, dtype=np.uint64)
         np.savez(
             building / INDEX,
             image_names=np.array([item.name for item in items]),

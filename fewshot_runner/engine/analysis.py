@@ -168,7 +168,7 @@ def _of_images(method: Method, name: str, protocol: ClosedSet, between: Between)
     """Ordinary classification: a query is an image of the test part, and each is answered once."""
     logits, truth = protocol.logits(method, between), protocol.query_labels
     right = query_accuracy(logits, truth).numpy()
-    classes = protocol.train.names
+    classes = protocol.names
     rows = []
     for label in np.unique(truth.numpy()):
         values = right[truth.numpy() == label]

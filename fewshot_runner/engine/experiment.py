@@ -74,7 +74,7 @@ class Experiment:
 
     `schedules` gives the factors of the optimiser's options by name ("lr"). `stamp` is kept in every checkpoint and
     result: data set, split, and the hashes of the split and of the list of images. `classes` names what a trained head
-    answers with, in its order.
+    answers with, in its order; `remarks` say what in the data keeps a test from telling all.
     """
 
     method: Method
@@ -90,6 +90,7 @@ class Experiment:
     facts: Facts
     stamp: dict[str, Any]
     classes: Sequence[str] = ()
+    remarks: Sequence[str] = ()
     progress: Progress = field(default_factory=Progress)
 
     def state_dict(self) -> dict[str, Any]:
@@ -138,15 +139,18 @@ class Experiment:
             )
 
     def describe(self) -> str:
-        """What is trained on what, in two lines."""
+        """What is trained on what, in two lines, with the remarks on the data between them."""
         table, method = self.items.sampler.classes, self.method
         item = self.items.sampler[0]
         n_parameters = sum(parameter.numel() for parameter in method.parameters())
         image = self.items.viewer.pictures(torch.from_numpy(table.members[:1]))
         shape = " x ".join(map(str, image.shape[1:]))
-        return (
+        data = (
             f"{self.stamp['dataset']}, split {self.stamp['split']} ({self.stamp['split_hash']}): "
-            f"{table.n_classes:,} training classes in {table.n_groups} groups, {len(table.members):,} images {shape}\n"
+            f"{table.n_classes:,} training classes in {table.n_groups} groups, {len(table.members):,} images {shape}"
+        )
+        learner = (
             f"{type(method).__name__}, {n_parameters:,} parameters; {item.n_images} images a step; "
             f"{self.hardware.device}, {self.hardware.threads} threads"
         )
+        return "\n".join([data, *self.remarks, learner])

@@ -14,7 +14,8 @@ import torch
 from PIL import Image
 
 from fewshot_runner.data.batch import Episode
-from fewshot_runner.data.decode import EXTENSIONS, decode, evaluation_view, readable
+from fewshot_runner.data.decode import decode, evaluation_view, readable
+from fewshot_runner.data.files import Directory
 from fewshot_runner.data.source import Source
 from fewshot_runner.data.transforms import Standardise
 from fewshot_runner.engine.device import Hardware
@@ -102,11 +103,11 @@ def ranked(scores: torch.Tensor, names: Sequence[str], pictures: Sequence[Path],
 
 
 def pictures_of(paths: Sequence[Path]) -> list[Path]:
-    """The pictures named, and those in the folders named, in a fixed order."""
+    """The pictures named, and those in the folders named, found as a data set's are, in a fixed order."""
     pictures = []
     for path in paths:
         if path.is_dir():
-            inside = sorted(entry for entry in path.rglob("*") if entry.suffix.lower() in EXTENSIONS)
+            inside = sorted(path / name for name in Directory(path).listing().images)
             if not inside:
                 raise UserError(f"{path}: there is no picture in this folder")
             pictures += inside

@@ -1,6 +1,7 @@
 """When training ends before its last step: no better validation figure, a search that gives it up, or a signal."""
 
 import signal
+import threading
 from collections.abc import Callable
 from types import FrameType
 
@@ -73,7 +74,8 @@ class Stopped(RunFailed):
 class StopRequest:
     """Turns SIGINT and SIGTERM into a request that the run honours between two steps.
 
-    A second signal of the kind takes effect at once, for the impatient.
+    A second signal of the kind takes effect at once, for the impatient. In another thread than the main one, which
+    alone may handle signals, none is turned into anything.
     """
 
     def __init__(self) -> None:
@@ -81,8 +83,9 @@ class StopRequest:
         self._previous: dict[int, object] = {}
 
     def __enter__(self) -> "StopRequest":
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._previous[number] = signal.signal(number, self._note)
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(self, *exception: object) -> None:

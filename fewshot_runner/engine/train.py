@@ -3,7 +3,6 @@
 import hashlib
 import json
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from fewshot_runner.engine.fit import fit
 from fewshot_runner.engine.log import Narrator, TrainingLog
 from fewshot_runner.engine.protocols.base import Evaluation
 from fewshot_runner.engine.stopping import Pruned, Stopped, StopRequest, Watch
+from fewshot_runner.engine.submission import submission
 from fewshot_runner.engine.tensorboard import TensorBoard
 from fewshot_runner.errors import RunFailed, UserError
 from fewshot_runner.runs import DONE, FAILED, PRUNED, RUNNING, STOPPED, RunFolder
@@ -140,9 +140,8 @@ def keep_result(
     }
     if means:
         result["further"] = means
-    if evaluation.answers:  # in the form of Kaggle's identification challenges
-        rows = [f"{Path(image).name},{' '.join(ranked)}\n" for image, ranked in evaluation.answers.items()]
-        atomic.write_text(run.submission, "".join(["Image,Id\n", *rows]))
+    if evaluation.answers:
+        atomic.write_text(run.submission, submission(evaluation.answers))
     if evaluation.confusion is not None:
         result["confusion"] = evaluation.confusion.tolist()
     return result

@@ -74,6 +74,7 @@ IMPOSSIBLE_EPISODES = {
     "episode.n_way=9": ["episode.n_way=9", "only 8 classes"],
     "episode.n_way=1": ["episode.n_way=1", "at least 2"],
     "episode.n_shot=5": ["episode.n_shot=5", "'Alphabet_05/character01'", "only 8 images", "9 are needed"],
+    "episode.n_query=8": ["episode.n_shot=1, episode.n_query=8", "lower episode.n_shot or episode.n_query"],
     "+dataset.tests.hard.n_way=30": ["dataset.tests.hard.n_way=30", "only 8 classes"],
     "method.sampler.n_classes=1000": ["n_classes=1000", "256"],
 }
@@ -105,6 +106,14 @@ def test_a_mistake_is_refused_by_name(refused, tiny, override, names):
     assert [name for name in names if name not in said] == []
 
 
+def test_an_impossible_shape_of_training_episodes_is_that_of_the_sampler(refused, tiny):
+    said = refused("train", *tiny("maml"), "method.sampler.n_shot=7")
+    assert "method.sampler.n_shot=7, method.sampler.n_query=2: the class" in said
+    assert "lower method.sampler.n_shot or method.sampler.n_query" in said
+    said = refused("train", *tiny("maml"), "method.sampler.n_way=600")
+    assert "method.sampler.n_way=600: the training part has only" in said
+
+
 @pytest.mark.parametrize(
     ("key", "target"),
     [("model", target) for target in FORBIDDEN_TARGETS]
@@ -128,6 +137,35 @@ def test_a_package_of_the_users_own_is_built_once_trusted(fsl, refused, tiny, tm
     overrides = [word for word in overrides if "widths" not in word]
     assert "trusted_packages" in refused("train", *overrides)
     assert fsl("train", *overrides, "trusted_packages=[mine]", f"output_dir={tmp_path}/runs").code == 0
+
+
+@pytest.mark.parametrize(
+    ("package", "target", "names"),
+    [
+        ("mine_a", "matching.Matching", ["ModuleNotFoundError: No module named 'numpyy'"]),
+        ("mine_b", "broken.Broken", ["SyntaxError", "broken.py, line 1"]),
+        ("mine_c", "absent.Thing", ["there is no such class (No module named 'mine_c.absent')"]),
+        ("mine_d", "sound.Thing", ["there is no such class (", "'mine_d.sound.Thing'"]),
+        ("mine_none", "Thing", ["there is no package mine_none", "install it", "PYTHONPATH"]),
+    ],
+)
+def test_why_a_package_of_the_users_own_cannot_be_used_is_told(
+    refused, tiny, tmp_path, monkeypatch, package, target, names
+):
+    if package != "mine_none":
+        (tmp_path / package).mkdir()
+        for file, content in (("__init__", ""), ("matching", "import numpyy"), ("broken", "class"), ("sound", "")):
+            (tmp_path / package / f"{file}.py").write_text(f"{content}\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # which would be something left behind
+    said = refused("train", *tiny(), f"model._target_={package}.{target}", f"trusted_packages=[{package}]", lines=1)
+    assert [name for name in [f"model._target_={package}.{target}", *names] if name not in said] == []
+
+
+def test_keys_that_a_target_hands_on_to_one_that_does_not_take_them_are_refused(refused, tiny):
+    said = refused("train", *tiny(), "model._target_=torchvision.models.resnet18", lines=1)
+    assert "model.widths=[8, 8]: torchvision.models.resnet18 takes no such key" in said
+    assert "~model.widths" in said
 
 
 def test_missing_data_are_refused_by_place_and_remedy(refused, tmp_path):

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import urllib.request
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,8 @@ from safetensors import safe_open
 import fewshot_runner
 from fewshot_runner.cli.conf import conf_dir
 from fewshot_runner.cli.main import COMMANDS
+from fewshot_runner.data.decode import fit
+from fewshot_runner.data.sources.glyphs import Glyphs
 from fewshot_runner.engine.checkpoint import load, save
 from fewshot_runner.runs import RunFolder
 
@@ -100,12 +103,51 @@ def test_export_writes_the_best_weights(fsl, copied, tmp_path, refused):
         assert set(file.keys()) == set(best["method"])
         for name, tensor in best["method"].items():
             assert torch.equal(file.get_tensor(name), tensor)
-        assert file.metadata()["step"] == str(best["step"])
+        about = file.metadata()
+    assert about["step"] == str(best["step"])
+    assert json.loads(about["facts"]) == {"image_shape": [1, 16, 16], "n_classes": 256, "n_way": 3}
+    assert json.loads(about["classes"]) == [], "a method without a head has none"
     assert (tmp_path / "there" / "config.yaml").read_bytes() == (run / "config.yaml").read_bytes()
     (tmp_path / "file").write_text("")
     assert "--output" in refused("export", run, "-o", tmp_path / "file")
     assert fsl("export", run).code == 0
     assert [row["run"] for row in json.loads(fsl("compare", tmp_path / "outputs", "--json").out)] == [str(run)]
+
+
+def test_export_names_the_classes_in_the_order_of_the_heads_outputs(fsl, trained, tmp_path):
+    run = trained("finetune")
+    assert fsl("export", run, "-o", tmp_path / "there").code == 0
+    with safe_open(tmp_path / "there" / "model.safetensors", "pt") as file:
+        classes, facts = (json.loads(file.metadata()[key]) for key in ("classes", "facts"))
+    source = Glyphs(alphabets=6, characters=8, drawers=8)
+    picture = tmp_path / "picture.png"
+    source.image(0).save(picture)
+    everything = ["--csv", "--top", facts["n_classes"]]
+    rows = list(csv.DictReader(io.StringIO(fsl("predict", run, picture, *everything).out)))
+    assert len(rows) == len(classes) == facts["n_classes"]
+    method = fewshot_runner.load(run)
+    with torch.no_grad():
+        scores = method.recognise(1 - torch.from_numpy(fit(source.image(0), 16, 1)).float()[None] / 255)[0]
+    assert [row["class"] for row in rows] == [classes[n] for n in scores.argsort(descending=True)]
+
+
+@pytest.mark.parametrize(("method", "words"), [("finetune", "IMAGE..."), ("prototypical", "--support DIR IMAGE...")])
+def test_a_run_says_how_its_weights_predict(fsl, trained, method, words):
+    """Whatever it was tested by: finetune is judged by episodes here, and has a head all the same."""
+    run = trained(method)
+    assert RunFolder(run).read_config()["eval"]["protocol"] == "episodes"
+    answer = fsl("resume", run)
+    assert answer.code == 0, answer.err
+    assert f"next: fsl predict {run} {words}" in answer.out.replace("\n", " ")
+
+
+def test_a_run_without_its_checkpoints_still_says_its_results(fsl, copied):
+    run = copied("finetune")
+    for file in (run / "checkpoints").iterdir():
+        file.unlink()
+    answer = fsl("resume", run)
+    assert answer.code == 0, answer.err
+    assert "--support DIR" in answer.out
 
 
 def test_doctor_finds_everything_well(fsl, elsewhere):
@@ -241,6 +283,18 @@ def test_the_python_api_is_the_program(tiny, tmp_path):
     [result] = fewshot_runner.evaluate(run, ["episode.n_shot=2", "eval.episodes=5"])
     assert (result["n_shot"], result["episodes"]) == (2, 5)
     assert RunFolder(run).read_summary()["results"][-1] == result
+
+
+def test_the_python_api_works_in_another_thread(tiny, tmp_path):
+    config = fewshot_runner.compose([*tiny(), "trainer.max_steps=2", f"output_dir={tmp_path}"])
+
+    def work():
+        run = fewshot_runner.train(config)
+        fewshot_runner.evaluate(run, ["episode.n_shot=2", "eval.episodes=5"])
+        return run
+
+    with ThreadPoolExecutor(1) as threads:
+        assert RunFolder(threads.submit(work).result()).read_status()["state"] == "done"
 
 
 def test_the_python_api_refuses_as_the_program_does(tiny, tmp_path):

@@ -170,3 +170,13 @@ def test_results_of_the_same_tasks_are_replaced_where_they_stood() -> None:
     new = {**own, "accuracy": 0.7, "ci95": 0.2, "further": {"loss": 1}}
     assert merge([own, other], [new]) == [new, other]
     assert merge([own], [other]) == [own, other]
+
+
+def test_a_class_that_the_split_by_images_cannot_test_is_named(fsl, pictures, tmp_path) -> None:
+    words = pictures(range(5))
+    for number in range(1, 5):
+        (tmp_path / "pictures" / "class03" / f"{number}.png").unlink()
+    answer = fsl("train", *words, "dataset.split=images", "eval.protocol=closed_set", "trainer.max_steps=2",
+                 f"output_dir={tmp_path}/outputs")  # fmt: skip
+    assert answer.code == 0, answer.err
+    assert "1 class has no test images (a class of fewer than 3 gives none away): class03\n" in answer.err

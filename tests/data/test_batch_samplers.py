@@ -88,13 +88,14 @@ def test_groups_of_one_class_give_negatives_across_groups_alone():
 @pytest.mark.parametrize(
     ("sizes", "options", "message"),
     [
-        ([2, 2], {"n_pairs": 3}, "n_pairs=3: give an even number of 2 or more"),
-        ([2, 2], {"n_pairs": 0}, "n_pairs=0: give an even number"),
-        ([2, 2], {"n_pairs": 2, "negatives_in_group": 1.5}, "negatives_in_group=1.5: give a share between 0 and 1"),
-        ([2], {"n_pairs": 2}, "at least 2 training classes"),
+        ([2, 2], {"n_pairs": 3}, r"^method\.sampler\.n_pairs=3: give an even number of 2 or more"),
+        ([2, 2], {"n_pairs": 0}, r"^method\.sampler\.n_pairs=0: give an even number"),
+        ([2, 2], {"n_pairs": 2, "negatives_in_group": 1.5},
+         r"^method\.sampler\.negatives_in_group=1.5: give a share between 0 and 1"),
+        ([2], {"n_pairs": 2}, "at least 2 classes, and there is only 1"),
         ([1, 1], {"n_pairs": 2}, "need a class of 2 images or more"),
     ],
-)
+)  # fmt: skip
 def test_impossible_pairs_are_refused(sizes, options, message):
     with pytest.raises(UserError, match=message):
         PairSampler(make_table({"": sizes}), **options, seed=0)

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from fewshot_runner.data.division import Division
+from fewshot_runner.data.division import Division, untested
 from fewshot_runner.data.source import PARTS, Item, Split
 from fewshot_runner.errors import UserError
 
@@ -66,6 +66,15 @@ def test_images_takes_a_share_of_each_class_by_hash(size, val, test, expected):
     assert found["val"] == set(ordered[n_test : n_test + n_val])
     assert found["train"] == set(ordered[n_test + n_val :])
     assert set(names_of(whole, "emu")) <= set(split.images["train"])
+
+
+def test_classes_that_get_no_test_images_are_named():
+    whole = items({"cat": 3, "two": 2, "dog": 30, "one": 1})
+    assert untested(division().split("images", whole)) == ["one", "two"]
+    assert untested(division().split("images", items({"cat": 3}))) == []
+    assert untested(division().split("random", whole)) == [], "whole classes are for training there"
+    declared = [*items({"cat": 9, "dog": 9, "emu": 9}, "train"), *items({"cat": 1, "emu": 1}, "test")]
+    assert untested(division().split("images", declared)) == ["dog"]
 
 
 def test_images_keeps_the_parts_that_the_data_declare():

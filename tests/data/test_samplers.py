@@ -200,7 +200,7 @@ def test_all_ways_take_every_class_in_another_order_each_time():
 
 
 def test_an_item_without_episodes_is_refused():
-    with pytest.raises(UserError, match="episodes=0: give a whole number of 1 or more"):
+    with pytest.raises(UserError, match=r"^method\.sampler\.episodes=0: give a whole number of 1 or more"):
         EpisodeSampler(TABLE, n_way=2, n_shot=1, n_query=1, episodes=0, seed=0)
 
 
@@ -254,11 +254,12 @@ def test_within_groups_the_classes_that_are_never_drawn_bound_nothing() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"imbalance": 0.0}, "imbalance=0.0: give a number above 0"),
-        ({"imbalance": 2.0, "n_query": 6}, r"imbalance=2.0, n_query=6: .*only 10 images besides.*n_query to 5 or less"),
+        ({"imbalance": 0.0}, r"^method\.sampler\.imbalance=0.0: give a number above 0"),
+        ({"imbalance": 2.0, "n_query": 6},
+         r"^method\.sampler\.n_query=6: with imbalance=2.0 .*only 10 images besides.*method\.sampler\.n_query to 5 or"),
         ({"imbalance": 2.0, "n_shot": 11, "n_query": 1}, "add images to the class"),
     ],
-)
+)  # fmt: skip
 def test_imbalance_without_spare_images_is_refused(options: dict, message: str) -> None:
     table = make_table({"Few": [14, 20, 30, 12]})
     with pytest.raises(UserError, match=message):

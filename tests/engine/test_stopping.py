@@ -2,6 +2,7 @@
 
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -87,3 +88,15 @@ def test_handlers_come_back_after_an_error() -> None:
     with pytest.raises(ZeroDivisionError), StopRequest():
         raise ZeroDivisionError
     assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_in_another_thread_no_handler_is_set_and_nothing_fails() -> None:
+    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+
+    def work() -> dict:
+        with StopRequest() as stop:
+            stop.check()
+            return {each: signal.getsignal(each) for each in before}
+
+    with ThreadPoolExecutor(1) as threads:
+        assert threads.submit(work).result() == before

@@ -37,11 +37,10 @@ def verification(world, *, part: str = "test", pairs: int = 200, **options) -> V
     )  # fmt: skip
 
 
-def by_hand(world, batch) -> tuple[list[float], list[bool]]:
+def by_hand(world, pairs) -> tuple[list[float], list[bool]]:
     shade = (world.pixels.double() / 255).mean((1, 2, 3)).tolist()
-    images = batch.images.tolist()
-    pairs = [(images[first], images[second]) for first, second in batch.pairs.tolist()]
-    return [-abs(shade[a] - shade[b]) for a, b in pairs], [a // 8 == b // 8 for a, b in pairs]
+    images = pairs.images.tolist()
+    return [-abs(shade[a] - shade[b]) for a, b in images], [a // 8 == b // 8 for a, b in images]
 
 
 def right_at(threshold: float, similarities: list[float], same: list[bool]) -> list[float]:
@@ -54,19 +53,19 @@ def test_the_threshold_is_that_of_validation_though_another_were_better(world, h
     protocol = verification(world)
     evaluation = evaluate(Shade(), protocol, hardware=hardware)
     fitted = best_threshold(*map(np.array, by_hand(world, protocol.fitting)))
-    similarities, same = by_hand(world, protocol.batch)
+    similarities, same = by_hand(world, protocol.pairs)
     assert evaluation.further["threshold"] == pytest.approx(fitted, abs=1e-6)
     assert evaluation.mean == pytest.approx(np.mean(right_at(fitted, similarities, same)), abs=1e-9)
     best = best_threshold(np.array(similarities), np.array(same))
     assert np.mean(right_at(best, similarities, same)) > evaluation.mean + 0.02
-    assert set(protocol.fitting.images.tolist()) <= set(world.table("val").members.tolist())
-    assert set(protocol.batch.images.tolist()) <= set(world.table("test").members.tolist())
+    assert set(protocol.fitting.images.ravel().tolist()) <= set(world.table("val").members.tolist())
+    assert set(protocol.pairs.images.ravel().tolist()) <= set(world.table("test").members.tolist())
 
 
 def test_figures_by_hand(world, hardware: Hardware) -> None:
     protocol = verification(world)
     evaluation = evaluate(Shade(), protocol, hardware=hardware)
-    similarities, same = by_hand(world, protocol.batch)
+    similarities, same = by_hand(world, protocol.pairs)
     alike = [s for s, t in zip(similarities, same, strict=True) if t]
     unlike = [s for s, t in zip(similarities, same, strict=True) if not t]
     assert len(alike) == len(unlike) == 100
@@ -152,6 +151,14 @@ def test_validation_compares_its_pairs_once(world, hardware: Hardware) -> None:
 
     protocol = verification(world, part="val")
     evaluation = evaluate(Counting(), protocol, hardware=hardware)
-    assert sum(seen) == len(protocol.batch.images.unique())
+    assert sum(seen) == len(np.unique(protocol.pairs.images))
     similarities, same = by_hand(world, protocol.fitting)
     assert evaluation.mean == pytest.approx(np.mean(right_at(evaluation.further["threshold"], similarities, same)))
+
+
+def test_on_few_images_the_interval_is_that_of_the_pairs_that_there_are(world, hardware: Hardware) -> None:
+    """Six classes of eight images make 6 x 28 pairs of one class, however many are asked for."""
+    evaluation = evaluate(Shade(), verification(world, pairs=10_000), hardware=hardware)
+    assert evaluation.protocol["pairs"] == len(evaluation.values) == 2 * 6 * 28
+    p = evaluation.mean
+    assert evaluation.ci95 == pytest.approx(1.96 * np.sqrt(p * (1 - p) / 336), rel=0.02)

@@ -139,7 +139,7 @@ class Csv(Source):
         digest = hashlib.sha256(json.dumps(rows).encode()).hexdigest()
         return {
             "source": "csv",
-            "checksums": "crc-32",
+            "checksums": "size and crc-32",
             "decoder": DECODER,
             "images": len(rows),
             "files": digest,

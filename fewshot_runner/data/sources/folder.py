@@ -66,7 +66,7 @@ class Folder(Source):
         digest = hashlib.sha256(json.dumps(files).encode()).hexdigest()
         return {
             "source": "folder",
-            "checksums": "crc-32",
+            "checksums": "size and crc-32",
             "decoder": DECODER,
             "images": len(files),
             "files": digest,

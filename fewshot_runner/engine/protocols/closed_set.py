@@ -3,6 +3,7 @@
 Shapes: E episodes, S support images, Q queries, N classes.
 """
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -31,6 +32,9 @@ class ClosedSet(EpisodeProtocol):
     images a class, trained head or not. The queries are the same images in every episode, so the interval of the mean
     tells how far chance in the support moves it. What other test images would change is not in it, and it shrinks with
     the number of episodes however few images `queries` has; with `n_shot` "all" it is over the images.
+
+    `head` names the outputs of a trained head in their order, where it was trained on other data than `train`. It
+    answers among all of them, and `queries` may show some of them alone.
     """
 
     def __init__(
@@ -44,9 +48,21 @@ class ClosedSet(EpisodeProtocol):
         seed: int,
         part: str,
         bn_mode: str = "running",
+        head: Sequence[str] = (),
     ) -> None:
-        number = {name: label for label, name in enumerate(train.names)}
-        if strangers := [name for name in queries.names if name not in number]:
+        of_head = bool(head) and n_shot == "all"
+        self.names = tuple(head if of_head else train.names)
+        number = {name: label for label, name in enumerate(self.names)}
+        strangers = [name for name in queries.names if name not in number]
+        if strangers and of_head:
+            shown = ", ".join(map(repr, strangers[:5])) + f" and {len(strangers) - 5} more" * (len(strangers) > 5)
+            raise UserError(
+                f"eval.protocol=closed_set: the trained head does not know {shown} of the {part} part; it answers with "
+                f"the {len(self.names)} classes of its training ({self.names[0]!r} ...). Leave the images of other "
+                "classes out, name the classes as in training, or give a number of shots, such as episode.n_shot=1, "
+                "to fit a head on images of these"
+            )
+        if strangers:
             raise UserError(
                 f"eval.protocol=closed_set: {strangers[0]!r} is a class of the {part} part and not of training; "
                 "choose a split of images, such as dataset.split=images, or eval.protocol=episodes"
@@ -95,14 +111,14 @@ class ClosedSet(EpisodeProtocol):
             support_labels=torch.from_numpy(labels),
             query=self.query.expand(n_episodes, -1),
             query_labels=self.query_labels.expand(n_episodes, -1),
-            n_way=train.n_classes,
+            n_way=len(self.names),
         )
 
     def measure(self, method: Method, between: Between) -> Evaluation:
         if self.n_shot != "all":
             return super().measure(method, between)
         logits = self.logits(method, between)
-        n_classes = self.train.n_classes
+        n_classes = len(self.names)
         cells = self.query_labels * n_classes + logits.argmax(-1)  # (Q,)
         return Evaluation(
             {
@@ -125,7 +141,7 @@ class ClosedSet(EpisodeProtocol):
         return {
             "protocol": "closed_set",
             "part": self.part,
-            "n_way": self.train.n_classes,
+            "n_way": len(self.names),
             "n_shot": self.n_shot,
             "n_query": len(self.query),
             "within_group": False,

@@ -10,7 +10,7 @@ import torch
 
 from fewshot_runner.data.classes import ClassTable
 from fewshot_runner.data.loader import Viewer
-from fewshot_runner.data.samplers import PairSampler
+from fewshot_runner.data.pairs import Pairs
 from fewshot_runner.engine.answers import Between, compare_pairs
 from fewshot_runner.engine.protocols.base import Evaluation, Protocol, check_compares, check_running
 from fewshot_runner.methods.base import Method
@@ -18,6 +18,9 @@ from fewshot_runner.methods.base import Method
 
 class Verification(Protocol):
     """Half of the pairs show one class, a quarter two classes of a group, a quarter classes of two groups.
+
+    No pair comes twice: there are `pairs` of them, or fewer where the images make fewer (see `Pairs`). Pairs still
+    share images, of which the interval knows nothing.
 
     The threshold is fitted on pairs of `fitted_on`, the classes of validation, so a test pair has no say in it;
     validation itself is measured on these pairs, and flatters a little.
@@ -42,35 +45,33 @@ class Verification(Protocol):
         self.fitted_viewer = fitted_viewer
         self.part = part
         self.seed = seed
-        self.pairs = pairs
-        self.fitting = self.batch = PairSampler(fitted_on, n_pairs=pairs, seed=seed, stream="verification val")[0]
+        self.pairs = self.fitting = Pairs.draw(fitted_on, n_pairs=pairs, seed=seed, stream="verification val")
         if part != "val":
-            self.batch = PairSampler(table, n_pairs=pairs, seed=seed, stream=f"verification {part}")[0]
+            self.pairs = Pairs.draw(table, n_pairs=pairs, seed=seed, stream=f"verification {part}")
 
     @staticmethod
     def check(method: Method) -> None:
         check_compares(method, protocol="verification", example="siamese")
 
     def measure(self, method: Method, between: Between) -> Evaluation:
-        similarities, same = self._compare(method, self.fitting, self.fitted_viewer, between)
-        threshold = best_threshold(similarities, same)
-        if self.batch is not self.fitting:
-            similarities, same = self._compare(method, self.batch, self.viewer, between)
-        right = (similarities > threshold) == same
-        further = {"auc": area_under_curve(similarities, same), "threshold": threshold}
+        similarities = self._compare(method, self.fitting, self.fitted_viewer, between)
+        threshold = best_threshold(similarities, self.fitting.same)
+        if self.pairs is not self.fitting:
+            similarities = self._compare(method, self.pairs, self.viewer, between)
+        right = (similarities > threshold) == self.pairs.same
+        further = {"auc": area_under_curve(similarities, self.pairs.same), "threshold": threshold}
         return Evaluation({"accuracy": right.astype(float)}, self.describe(), unit="pairs", further=further)
 
-    def _compare(self, method: Method, batch: Any, viewer: Viewer, between: Between) -> tuple[np.ndarray, np.ndarray]:
-        """(P,) similarities, and whether each pair shows one class."""
-        first, second = batch.pairs.unbind(1)
-        similarities = compare_pairs(method, viewer, batch.images[first], batch.images[second], between)
-        return similarities.double().cpu().numpy(), torch.eq(batch.labels[first], batch.labels[second]).numpy()
+    def _compare(self, method: Method, pairs: Pairs, viewer: Viewer, between: Between) -> np.ndarray:
+        """(P,) similarities."""
+        first, second = torch.from_numpy(pairs.images).unbind(1)
+        return compare_pairs(method, viewer, first, second, between).double().cpu().numpy()
 
     def describe(self) -> dict[str, Any]:
         return {
             "protocol": "verification",
             "part": self.part,
-            "pairs": self.pairs,
+            "pairs": len(self.pairs),
             "episode_seed": self.seed,
             **self.mode,
         }

@@ -1,0 +1,192 @@
+"""Runs on a user's own pictures: found again from any folder, and asked about other pictures."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+
+from fewshot_runner.cli.compose import compose
+from fewshot_runner.cli.job import fingerprint
+from fewshot_runner.cli.trained import load_trained
+from fewshot_runner.data.sources.folder import Folder
+from fewshot_runner.runs import RunFolder
+
+COLOURS = {
+    "banana": (250, 230, 60), "cherry": (180, 20, 40), "date": (90, 50, 20), "elder": (40, 20, 60),
+    "fig": (110, 60, 130), "grape": (70, 150, 60), "hazel": (160, 110, 70), "iris": (80, 80, 230),
+}  # fmt: skip
+
+
+def paint(folder: Path, names: dict[str, str], *, numbers: range = range(6), suffix: str = "png") -> Path:
+    """Pictures of a class of each name, in the colour of another name, or of the same."""
+    for name, like in names.items():
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for number in numbers:
+            red, green, blue = COLOURS[like]
+            shade = (red, green, (blue + 5 * number) % 256)
+            Image.new("RGB", (16 + number, 20), shade).save(folder / name / f"{number}.{suffix}")
+    return folder
+
+
+def of_folder(words) -> list[str]:
+    """The overrides of a tiny run, without its data."""
+    return [word for word in words if word != "dataset=glyphs" and "dataset.source" not in word]
+
+
+@pytest.fixture(scope="module")
+def with_head(fsl, tiny, tmp_path_factory) -> Path:
+    """A run with a head trained on the eight colours."""
+    place = tmp_path_factory.mktemp("with_head")
+    pictures = paint(place / "pictures", {name: name for name in COLOURS})
+    closed = ["dataset.split=images", "eval.protocol=closed_set", "episode=closed_set", "trainer.max_steps=60"]
+    data = ["dataset=folder", f"dataset.path={pictures}", f"output_dir={place}/outputs", "dataset.augment=null"]
+    batch = ["method.sampler.batch_size=16", "trainer.val_every=30"]
+    words = [word for word in of_folder(tiny("finetune")) if not word.startswith("episode.")]
+    answer = fsl("train", *words, *closed, *data, *batch)
+    assert answer.code == 0, answer.err
+    return answer.run
+
+
+@pytest.fixture
+def headed(with_head, tmp_path) -> Path:
+    return Path(shutil.copytree(with_head, tmp_path / "outputs" / "folder-finetune" / "run"))
+
+
+def test_a_head_is_asked_about_other_pictures_by_the_names_of_its_classes(fsl, headed, tmp_path):
+    """Three of eight classes, whose numbers are others than those of training: as fsl predict answers to the names."""
+    other = paint(tmp_path / "other", {"cherry": "cherry", "fig": "fig", "iris": "date"}, numbers=range(10, 40))
+    answer = fsl("eval", f"run={headed}", "dataset=folder", f"dataset.path={other}", "dataset.split=images")
+    assert answer.code == 0, answer.err
+    result = RunFolder(headed).read_summary()["results"][-1]
+    tested = sorted(Folder(path=other).split("images").images["test"])
+    predicted = fsl("predict", headed, *[other / name for name in tested], "--json", "--top", 1)
+    answers = [entry["ranking"][0]["class"] for entry in json.loads(predicted.out)]
+    right = [said == Path(name).parent.name for name, said in zip(tested, answers, strict=True)]
+    assert 0 < sum(right) < len(right)  # iris shows another's colour
+    assert (result["n_query"], result["n_way"]) == (len(tested), 8)
+    assert result["accuracy"] == pytest.approx(sum(right) / len(right))
+    names, counts = sorted(COLOURS), result["confusion"]
+    for row, name in enumerate(names):
+        said = [answer for image, answer in zip(tested, answers, strict=True) if image.startswith(f"{name}/")]
+        assert counts[row] == [said.count(column) for column in names]
+
+
+@pytest.mark.parametrize("n_known", [7, 8])
+def test_a_class_that_the_head_does_not_know_is_refused_by_name(refused, fsl, headed, tmp_path, n_known):
+    names = {name: name for name in list(COLOURS)[:n_known]}
+    other = paint(tmp_path / "other", {"aardvark": "fig", **names})
+    words = ["eval", f"run={headed}", "dataset=folder", f"dataset.path={other}", "dataset.split=images"]
+    said = refused(*words)
+    assert "'aardvark'" in said
+    assert "banana'" in said
+    assert "episode.n_shot" in said
+    assert fsl(*words, "episode.n_shot=1").code == 0  # which fits a head on the classes that are there
+
+
+def test_a_copy_that_is_divided_otherwise_would_test_a_head_on_images_of_training(refused, fsl, headed, tmp_path):
+    trained_on = RunFolder(headed).read_config()["dataset"]["path"]
+    shutil.copytree(trained_on, tmp_path / "renamed")
+    words = ["eval", f"run={headed}", "dataset=folder", f"dataset.path={tmp_path}/renamed", "dataset.split=images"]
+    said = refused(*words, "dataset.test_fraction=0.6")
+    assert "flatter" in said
+    answer = fsl(*words)
+    assert answer.code == 0, answer.err
+    own, same = RunFolder(headed).read_summary()["results"]
+    assert (same["dataset"], same["accuracy"], same["confusion"]) == ("renamed", own["accuracy"], own["confusion"])
+
+
+@pytest.fixture
+def few_shot(fsl, tiny, tmp_path, monkeypatch) -> Path:
+    """A run that was started beside its pictures, which it was told of by a relative path."""
+    paint(tmp_path / "pictures", {name: name for name in COLOURS})
+    monkeypatch.chdir(tmp_path)
+    episodes = ["episode.n_way=2", "episode.n_query=2", "method.sampler.n_classes=4", "trainer.max_steps=0"]
+    data = ["dataset=folder", "dataset.path=pictures", "dataset.val_fraction=0.25", "dataset.test_fraction=0.25"]
+    answer = fsl("train", *of_folder(tiny()), *episodes, *data)
+    assert answer.code == 0, answer.err
+    return Path(answer.run).absolute()
+
+
+def test_trap_09_classes_are_known_again_whatever_the_data_are_called(refused, fsl, few_shot, tmp_path):
+    shutil.copytree(tmp_path / "pictures", tmp_path / "renamed")
+    words = ["eval", f"run={few_shot}", "dataset=folder", f"dataset.path={tmp_path}/renamed"]
+    more = [*words, "dataset.val_fraction=0.25", "dataset.test_fraction=0.5"]
+    answer = fsl(*words, "dataset.val_fraction=0.25", "dataset.test_fraction=0.25")  # as in training: cut alike
+    assert answer.code == 0, answer.err
+    assert "keeps them apart" in refused(*more)
+    paint(tmp_path / "renamed", {"fig": "fig"}, numbers=range(6, 7))
+    said = refused(*more)
+    division = RunFolder(few_shot).read_config()["dataset"]["source"]
+    assert division["test_fraction"] == 0.25
+    own = Folder(path=tmp_path / "pictures", val_fraction=0.25, test_fraction=0.25).split("random").classes
+    now = Folder(path=tmp_path / "renamed", val_fraction=0.25, test_fraction=0.5).split("random").classes
+    seen = sorted({*own["train"], *own["val"]} & {*now["test"]})
+    assert f"{len(seen)} of its test classes ({seen[0]}" in said
+    assert all(word in said for word in ("renamed", "pictures", "flatter", "rename them", "closed_set"))
+    (tmp_path / "pictures").rename(tmp_path / "moved")
+    unchecked = fsl(*more)
+    assert unchecked.code == 0
+    assert "pictures" in unchecked.err
+    assert "is not checked" in unchecked.err
+
+
+def test_other_classes_go_on_once_they_are_renamed(fsl, few_shot, tmp_path):
+    for name in COLOURS:
+        shutil.copytree(tmp_path / "pictures" / name, tmp_path / "others" / f"other_{name}")
+    answer = fsl("eval", f"run={few_shot}", "dataset=folder", "dataset.path=others", "dataset.test_fraction=0.5")
+    assert answer.code == 0, answer.err
+    assert answer.err == ""
+
+
+def test_a_run_on_a_relative_path_is_at_home_in_any_folder(fsl, few_shot, tmp_path, elsewhere):
+    dataset = RunFolder(few_shot).read_config()["dataset"]
+    assert dataset["path"] == dataset["source"]["path"] == str(tmp_path / "pictures")
+    words = ["--support", tmp_path / "pictures", tmp_path / "pictures" / "fig" / "0.png"]
+    assert fsl("predict", few_shot, *words).code == 0
+    assert fsl("eval", f"run={few_shot}").code == 0
+    assert len(RunFolder(few_shot).read_summary()["results"]) == 1
+
+
+def test_so_is_one_of_an_earlier_version_which_kept_it_relative(fsl, few_shot, tmp_path, elsewhere):
+    config = RunFolder(few_shot).read_config()
+    now = fingerprint(config)
+    config["dataset"]["path"] = "pictures"
+    (few_shot / "config.yaml").write_text(yaml.safe_dump(config))
+    assert load_trained(RunFolder(few_shot)).config["dataset"]["path"] == "pictures"
+    assert fsl("eval", f"run={few_shot}").code == 0
+    assert fingerprint(RunFolder(few_shot).read_config()) == now  # a sweep finds it
+
+
+def test_pictures_that_were_moved_are_evaluated_where_they_are(fsl, few_shot, tmp_path, elsewhere):
+    [own] = RunFolder(few_shot).read_summary()["results"]
+    (tmp_path / "new").mkdir()
+    (tmp_path / "pictures").rename(tmp_path / "new" / "pictures")
+    assert fsl("eval", f"run={few_shot}").code == 2
+    for place in (tmp_path / "new" / "pictures", "../new/pictures"):
+        answer = fsl("eval", f"run={few_shot}", f"dataset.path={place}")
+        assert answer.code == 0, answer.err
+    assert RunFolder(few_shot).read_summary()["results"] == [own]
+
+
+def test_a_short_key_and_its_source_that_differ_are_still_refused(refused, few_shot, tmp_path):
+    said = refused("eval", f"run={few_shot}", "dataset.path=new", f"dataset.source.path={tmp_path}/pictures")
+    assert "says otherwise" in said
+
+
+@pytest.mark.parametrize("images", ["null", "photos", "'~/photos'"])
+def test_every_place_of_a_csv_is_kept_absolute(elsewhere, monkeypatch, images):
+    monkeypatch.setenv("HOME", str(elsewhere / "home"))
+    dataset = compose(["dataset=csv", "dataset.path=lists/all.csv", f"dataset.images={images}"])["dataset"]
+    assert dataset["path"] == dataset["source"]["path"] == str(elsewhere / "lists" / "all.csv")
+    places = {"null": None, "photos": str(elsewhere / "photos"), "'~/photos'": str(elsewhere / "home" / "photos")}
+    assert dataset["images"] == dataset["source"]["images"] == places[images]
+    assert dataset["image_path"] == "{image}"
+
+
+def test_the_root_of_the_data_is_kept_absolute(elsewhere, monkeypatch):
+    monkeypatch.delenv("FSL_DATA", raising=False)
+    dataset = compose(["dataset=omniglot"])["dataset"]
+    assert dataset["root"] == dataset["source"]["root"] == dataset["runs"]["lake"]["root"] == str(elsewhere / "data")

@@ -188,15 +188,15 @@ def overlay(config: dict[str, Any], overrides: Sequence[str], groups: Sequence[s
 def plain(config: DictConfig, choices: Mapping[str, Any]) -> dict[str, Any]:
     """Interpolations resolved and nothing of OmegaConf left; `choices` names the member taken of each group.
 
-    What a data set's source takes as an absolute path is one in the data set's own keys as well: a relative one would
-    name other files from another folder.
+    Where a data set's source has an absolute path, the short key has one as well: a relative one would name other files
+    from another folder.
     """
     content = {key: value for key, value in config.items_ex(resolve=False) if key not in ("experiment", *OUTSIDE)}
     content = OmegaConf.to_container(OmegaConf.masked_copy(config, list(content)), resolve=True, throw_on_missing=True)
     dataset = content.get("dataset")
     if isinstance(dataset, dict) and isinstance(source := dataset.get("source"), dict):
-        paths = {key: source[key] for key in dataset.keys() & source.keys() if source[key] == absolute(dataset[key])}
-        dataset |= paths
+        paths = [key for key in dataset.keys() & source.keys() if Path(str(source[key])).is_absolute()]
+        dataset |= {key: absolute(dataset[key]) for key in paths}
     chosen = {group: choice for group, choice in choices.items() if not group.startswith(OUTSIDE) and choice}
     return {"choices": chosen, **content}
 

@@ -5,7 +5,7 @@ import platform
 import secrets
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -91,19 +91,14 @@ class RunFolder:
         finally:
             lock.release()
 
-    def is_abandoned(self, status: dict[str, Any]) -> bool:
-        """Whether `status` says of a run of this machine that it is running, and its process is gone: killed, or by a
-        power cut.
-        """
-        if status.get("state") != RUNNING or status.get("host") != platform.node():
-            return False
+    def is_abandoned(self) -> bool:
+        """Whether a run of this machine is said to be running, and its process is gone: killed, or by a power cut."""
         try:
-            if self.lock.exists():
-                with self.held():
-                    pass
+            with self.held() if self.lock.exists() else nullcontext():  # nobody writes the status meanwhile
+                status = self.read_status()
+                return status.get("state") == RUNNING and status.get("host") == platform.node()
         except (Busy, OSError):  # the latter in a folder of somebody else's, where nothing can be told
             return False
-        return True
 
     def sweep(self) -> None:
         """Removes what a kill in the middle of a save has left. Call it while nobody else is at work on the run."""

@@ -169,7 +169,7 @@ class Builder:
 
     def experiment(self) -> Experiment:
         config, dataset = self.config, self.dataset
-        protocols = self._protocols()
+        protocols = self.protocols()
         self.plan.check_data(protocols)
         sampler = self._make(
             config.method["sampler"], "method.sampler", classes=dataset.table("train"), seed=config.seed
@@ -200,6 +200,7 @@ class Builder:
             stamp=self.stamp(),
             classes=dataset.table("train").names if isinstance(method, Classifier) else (),
             remarks=dataset.remarks(),
+            seen_files=dataset.files_of("train", "val"),
         )
 
     def _viewer(self, part: str) -> Viewer:
@@ -270,10 +271,14 @@ class Builder:
         return optimizer
 
     def stamp(self) -> dict[str, Any]:
-        """What a checkpoint or a result says of its data: class names alone would hide that pictures were added."""
+        """What a checkpoint or a result says of its data: class names alone would hide that pictures were added, and
+        names of pictures that they were mended.
+        """
         dataset, split = self.dataset, self.dataset.split
+        files = {} if dataset.files_hash is None else {"files_hash": dataset.files_hash}
         return {
-            "dataset": dataset.name, "split": split.name, "split_hash": split.hash, "images_hash": dataset.images_hash
+            "dataset": dataset.name, "split": split.name, "split_hash": split.hash, "images_hash": dataset.images_hash,
+            **files,
         }  # fmt: skip
 
     def tests(self, head: Sequence[str] = ()) -> dict[str, Protocol]:
@@ -281,7 +286,7 @@ class Builder:
 
         `head` names the outputs of a head that was trained already: other data may have other classes.
         """
-        return self.plan.make(self._protocols(head))
+        return self.plan.make(self.protocols(head))
 
     @cached_property
     def plan(self) -> EvaluationPlan:
@@ -291,7 +296,7 @@ class Builder:
             own, val_episodes=self.trainer.val_episodes, further=dataset.tests, split=dataset.split.name
         )
 
-    def _protocols(self, head: Sequence[str] = ()) -> Protocols:
+    def protocols(self, head: Sequence[str] = ()) -> Protocols:
         return Protocols(self.dataset, self.hardware.device, viewer=self._viewer, make_runs=self._make_runs, head=head)
 
     def _make_runs(self, name: str | None) -> FixedRuns:

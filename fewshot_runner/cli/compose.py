@@ -80,9 +80,7 @@ class Composer:
 
     def _chooses(self, override: Override) -> bool:
         """Whether it chooses a member of a group, and gives no keys in it."""
-        places = [conf_dir(), *([] if self.config_dir is None else [self.config_dir])]
-        is_group = any((place / override.key_or_group).is_dir() for place in places)
-        return is_group and not isinstance(override.value(), dict)
+        return is_group(override.key_or_group, self.config_dir) and not isinstance(override.value(), dict)
 
     def _laid_over(self, groups: tuple[str, ...], values: Sequence[Override]) -> dict[str, Any]:
         if groups not in self._bases:
@@ -93,6 +91,12 @@ class Composer:
         for override in values:
             OmegaConf.update(config, override.key_or_group, override.value(), merge=True)
         return plain(config, base.hydra.runtime.choices)
+
+
+def is_group(key: str, config_dir: Path | None) -> bool:
+    """Whether `key` names a group of configs, in conf/ or in the user's own folder."""
+    places = [conf_dir(), *([] if config_dir is None else [config_dir])]
+    return any((place / key).is_dir() for place in places)
 
 
 def is_plain(override: Override) -> bool:

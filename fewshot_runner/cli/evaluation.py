@@ -6,6 +6,8 @@ from collections.abc import Collection
 from inspect import signature
 from typing import Any
 
+import numpy as np
+
 from fewshot_runner.cli.build import Builder, short_keys
 from fewshot_runner.cli.compose import overlay
 from fewshot_runner.cli.protocols import HEEDED, OF_KNOWN_CLASSES
@@ -37,6 +39,7 @@ def evaluate_run(run: RunFolder, overrides: list[str]) -> list[dict[str, Any]]:
         refuse_trained_classes(builder, trained.checkpoint, {**saved, "hardware": config["hardware"]})
         stamp |= shown_otherwise(config, saved)
         builder.plan.check_method(trained.method)
+        builder.plan.check_tests(builder.protocols(trained.classes))
         results = []
         for name, protocol in builder.tests(trained.classes).items():
             with narrator.doing(f"test {name}"):
@@ -123,8 +126,12 @@ def refuse_trained_classes(builder: Builder, checkpoint: dict[str, Any], saved: 
     The name of a data set proves nothing: of pictures of one's own, it is that of a folder.
     """
     stamp = builder.stamp()
-    same = stamp["dataset"] == checkpoint["dataset"] or stamp["images_hash"] == checkpoint.get("images_hash")
     of_known_classes = all(test.protocol in OF_KNOWN_CLASSES for test in builder.plan.tests.values())
+    seen_files, tested_files = checkpoint.get("seen_files"), builder.dataset.files_of("test")
+    if of_known_classes and seen_files is not None and tested_files is not None:
+        refuse_trained_files(seen_files.numpy(), tested_files.view(np.int64), stamp["dataset"])
+        return
+    same = stamp["dataset"] == checkpoint["dataset"] or stamp["images_hash"] == checkpoint.get("images_hash")
     if of_known_classes and (not same or stamp["split_hash"] == checkpoint["split_hash"]):
         return  # other images, which the run's own split keeps apart
     tested = {*builder.dataset.split.classes["test"]} - {builder.dataset.source.unknown_label}
@@ -144,6 +151,15 @@ def refuse_trained_classes(builder: Builder, checkpoint: dict[str, Any], saved: 
         f"{checkpoint['split']}; the figure would flatter. Train a run under a split that keeps them apart, or "
         "evaluate by the protocol and the split of this one"
     )
+
+
+def refuse_trained_files(seen: np.ndarray, tested: np.ndarray, dataset: str) -> None:
+    """Raises `UserError` where pictures to be tested, by their checksums, are some that the run was trained on."""
+    if count := np.isin(tested, seen).sum():
+        raise UserError(
+            f"dataset {dataset}: {count} of its {len(tested)} test pictures were used in training this run; the figure "
+            "would flatter. Leave them out, or evaluate under the run's own split"
+        )
 
 
 def trained_classes(builder: Builder, checkpoint: dict[str, Any], saved: dict[str, Any]) -> set[str]:

@@ -57,8 +57,12 @@ class EvaluationPlan:
 
     def check_data(self, protocols: Protocols) -> None:
         """Raises `UserError` for what would fail after hours of training, or flatter."""
-        checks = [(self.keys[name], test, "test") for name, test in self.tests.items()]
-        protocols.check([("episode", self.validation, "val"), *checks])
+        protocols.check([("episode", self.validation, "val")])
+        self.check_tests(protocols)
+
+    def check_tests(self, protocols: Protocols) -> None:
+        """The same of the tests alone, for a run that is trained."""
+        protocols.check([(self.keys[name], test, "test") for name, test in self.tests.items()])
 
     def check_method(self, method: Method) -> None:
         """Raises `UserError` where `method` cannot answer a test."""

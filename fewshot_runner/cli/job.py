@@ -8,7 +8,7 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -71,10 +71,10 @@ def fingerprint(config: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(material, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def find_run(job: Job) -> tuple[RunFolder | None, str | None]:
+def find_run(job: Job, passed_over: Collection[Path] = ()) -> tuple[RunFolder | None, str | None]:
     """The run below `output_dir` that has this job's settings, whoever started it, and its state.
 
-    A finished one is taken first, then the one that has come furthest.
+    A finished one is taken first, then the one that has come furthest; none of those `passed_over`.
     """
     choices = job.config["choices"]
     found = []
@@ -84,10 +84,15 @@ def find_run(job: Job) -> tuple[RunFolder | None, str | None]:
                 run = RunFolder(config.parent)
                 status, results = run.read_status(), run.read_summary()["results"]
                 state, step = status.get("state"), status.get("step", 0)
-                if state == DONE and (not results or job.images not in (None, results[0].get("images_hash"))):
+                if run.path in passed_over or (state == DONE and not (results and is_of_images(results, job.images))):
                     continue
                 found.append(((state == DONE, step, config.parent.name), run, state))
     return max(found, key=lambda entry: entry[0])[1:] if found else (None, None)
+
+
+def is_of_images(results: Sequence[Mapping[str, Any]], images: str | None) -> bool:
+    """Whether these results are of the pictures of this hash, as far as both are known."""
+    return images is None or results[0].get("files_hash", images) == images
 
 
 @cache
@@ -133,9 +138,11 @@ def perform(job: Job, *, quiet: bool) -> Outcome:
 
 def _finished(job: Job) -> RunFolder:
     from fewshot_runner.cli import session  # late: what is done already is told without torch
+    from fewshot_runner.engine.experiment import DataChanged
 
+    of_other_data: list[Path] = []
     while True:
-        run, state = find_run(job)
+        run, state = find_run(job, of_other_data)
         if run is None:
             return session.start(dict(job.config), list(job.overrides), watch=job.watch, brief=True)
         if state == DONE:
@@ -143,6 +150,8 @@ def _finished(job: Job) -> RunFolder:
         try:
             session.resume(run, watch=job.watch, brief=True)
             return run
+        except DataChanged:  # a user's pictures, say; the run stays as it was
+            of_other_data.append(run.path)
         except Busy:  # to ask beforehand would not help: another may come in between
             time.sleep(SECONDS_BETWEEN_LOOKS)
 

@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
-from fewshot_runner.cli.compose import composed, hydra_errors, parsed
+from fewshot_runner.cli.compose import composed, hydra_errors, is_group, parsed
 from fewshot_runner.cli.launchers.base import Launcher
 from fewshot_runner.cli.manifest import Manifest
 from fewshot_runner.cli.search.base import Search
@@ -68,8 +68,8 @@ def refuse_hydras_own(overrides: Sequence[str]) -> None:
 def config_of_all(read: Sequence[Override], *, config_dir: Path | None) -> DictConfig:
     """What the jobs have in common, as the sweep itself and where it leaves its results.
 
-    It is that of the first list of values with which all can be composed, as a key may be there in some members of a
-    swept group alone, and a value may be refused, which is then its own job's affair. Raises `UserError`.
+    A key may be there in some members of a swept group alone, and a member may not be there at all, which is its own
+    job's affair: members take turns until all can be composed. Raises `UserError`.
     """
     values: dict[int, list[str]] = {}
     for number, override in enumerate(read):
@@ -78,9 +78,10 @@ def config_of_all(read: Sequence[Override], *, config_dir: Path | None) -> DictC
         if override.is_interval_sweep():
             values[number] = []
         elif override.is_sweep_override():
-            values[number] = [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
-            if not values[number]:
+            words = [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+            if not words:
                 raise UserError(f"{override.input_line}: matches no choice; fsl list shows what there is")
+            values[number] = words if is_group(override.key_or_group, config_dir) else words[:1]
         else:
             values[number] = [override.input_line]
     refused = None

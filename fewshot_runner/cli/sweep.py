@@ -27,7 +27,7 @@ from fewshot_runner.errors import RunFailed, UserError
 from fewshot_runner.report.console import output
 from fewshot_runner.report.results import with_interval
 from fewshot_runner.report.sweep import sweep_table, test_of
-from fewshot_runner.runs import DONE, FAILED, PRUNED, RUNNING, STOPPED, RunFolder
+from fewshot_runner.runs import DONE, FAILED, PRUNED, RUNNING, STOPPED, Busy, RunFolder
 
 OF_USERS = "path"  # the key of data sets that are a user's own
 
@@ -134,7 +134,7 @@ class Sweep:
         if described not in self.images:
             self.images[described] = None
             with suppress(UserError):
-                self.images[described] = Builder(config).dataset.images_hash
+                self.images[described] = Builder(config).dataset.files_hash
         return self.images[described]
 
     def _check_monitor(self, monitor: str) -> None:
@@ -225,9 +225,10 @@ def with_run(job: Job, outcome: Outcome) -> Outcome:
     run = find_run(job)[0]
     if run is None:
         return outcome
-    status = run.read_status()
-    if run.is_abandoned(status):
-        run.write_status(FAILED, step=status["step"], seconds=status["seconds"], reason=outcome.reason)
+    with suppress(Busy), run.held():
+        status = run.read_status()
+        if status["state"] == RUNNING:
+            run.write_status(FAILED, step=status["step"], seconds=status["seconds"], reason=outcome.reason)
     return replace(outcome, run=run.path)
 
 

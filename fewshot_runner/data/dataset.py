@@ -141,8 +141,7 @@ class Dataset:
 
     @cached_property
     def images_hash(self) -> str:
-        """Sixteen hexadecimal digits that tell which images there are: their names and classes, in their order, and
-        what their files hold, where these are a user's.
+        """Sixteen hexadecimal digits that tell which images there are: their names and classes, in their order.
 
         Nothing of their pixels: the same images are the same at whatever size a run keeps them, and wherever they lie.
         """
@@ -152,9 +151,20 @@ class Dataset:
             digest.update(f"{names.dtype.str} {len(names)} ".encode())
             digest.update(np.ascontiguousarray(names).view(np.uint8))
         digest.update(np.ascontiguousarray(store.labels))
-        if store.checksums is not None:
-            digest.update(np.ascontiguousarray(store.checksums))
         return digest.hexdigest()[:16]
+
+    @cached_property
+    def files_hash(self) -> str | None:
+        """The same of what the images' files hold; None where these are no user's, and so do not change."""
+        checksums = self.store.checksums
+        return None if checksums is None else hashlib.sha256(checksums.tobytes()).hexdigest()[:16]
+
+    def files_of(self, *parts: str) -> np.ndarray | None:
+        """The checksums of the files of these parts, each once; None as above."""
+        checksums = self.store.checksums
+        if checksums is None:
+            return None
+        return np.unique(np.concatenate([checksums[self.images_of(part)] for part in parts]))
 
     def remarks(self) -> list[str]:
         """What in the data keeps a test from telling all, in a line each."""
@@ -171,10 +181,9 @@ class Dataset:
 
     def repeated(self) -> int:
         """How many images of val and test are, file for file, images of train: figures on those flatter."""
-        checksums = self.store.checksums
+        of_train, checksums = self.files_of("train"), self.store.checksums
         if checksums is None:
             return 0
-        of_train = checksums[self.images_of("train")]
         return int(sum(np.isin(checksums[self.images_of(part)], of_train).sum() for part in ("val", "test")))
 
     def images_of(self, part: str, left_out: Collection[str | None] = ()) -> np.ndarray:

@@ -5,7 +5,10 @@ A pair is of one of three kinds: images of one class, of two classes of a group,
 Shapes: I images, P pairs.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
+from itertools import repeat
 
 import numpy as np
 
@@ -13,6 +16,7 @@ from fewshot_runner.data.classes import ClassTable
 from fewshot_runner.data.samplers import PairSampler
 from fewshot_runner.randomness import numpy_generator
 
+ITEMS = 20  # of a sampler, before pairs are drawn without regard to their classes
 FEW = 4  # times as many pairs as are wanted: waiting until the rarest of so few have come would take long
 
 
@@ -38,18 +42,19 @@ class Pairs:
         """
         sampler = PairSampler(classes, n_pairs=n_pairs, seed=seed, stream=stream)
         starts, counts = _partners(classes)
-        same, near, far = (int(count) for count in counts.sum(axis=1))
+        same, near, far = counts.sum(axis=1).tolist()
         half = min(n_pairs // 2, same, near + far)
         n_near = min(near, max(round(half / 2), half - far))
         random = numpy_generator(seed, f"{stream} few")
         drawn = []
         for kind, wanted in enumerate((half, n_near, half - n_near)):
             there = counts[kind].sum()
+            numbered = partial(_numbered, classes=classes, starts=starts[kind], counts=counts[kind])
             if not wanted or there <= FEW * wanted:
-                chosen = random.choice(there, wanted, replace=False)
-                drawn.append(_numbered(chosen, classes, starts[kind], counts[kind]))
+                drawn.append(numbered(random.choice(there, wanted, replace=False)))
             else:
-                drawn.append(_drawn(sampler, kind, wanted))
+                at_random = (numbered(random.integers(most, size=wanted)) for most in repeat(there))
+                drawn.append(_drawn(sampler, kind, wanted, at_random))
         return cls(np.concatenate(drawn), np.arange(2 * half) < half)
 
 
@@ -74,13 +79,17 @@ def _numbered(numbers: np.ndarray, classes: ClassTable, starts: np.ndarray, coun
     return classes.members[np.stack([first, second], axis=1)]
 
 
-def _drawn(sampler: PairSampler, kind: int, wanted: int) -> np.ndarray:
-    """(P, 2) different pairs: those of item 0 at their places, and new ones of further items for its repeats."""
+def _drawn(sampler: PairSampler, kind: int, wanted: int, at_random: Iterator[np.ndarray]) -> np.ndarray:
+    """(P, 2) different pairs: those of item 0 at their places, and new ones of further items for its repeats.
+
+    A sampler draws classes evenly. Where it has come to the end of small ones, the few that are large give it hardly
+    more: what is then missing is taken `at_random` from all pairs of the kind.
+    """
     pairs = np.resize(_of_item(sampler, 0, kind), (wanted, 2))  # once more from its beginning where it has fewer
     k = 0
     while len(places := np.flatnonzero(_repeats(pairs))):
         k += 1
-        further = _of_item(sampler, k, kind)
+        further = _of_item(sampler, k, kind) if k < ITEMS else next(at_random)
         new = further[~_repeats(np.concatenate([pairs, further]))[wanted:]][: len(places)]
         pairs[places[: len(new)]] = new
     return pairs

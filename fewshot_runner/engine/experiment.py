@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
@@ -68,13 +69,18 @@ class Progress:
         return means
 
 
+class DataChanged(UserError):
+    """A checkpoint was made with other data than there are now."""
+
+
 @dataclass
 class Experiment:
     """A run's parts. `tests` builds the test protocols by name: called after training, so nothing sees them before.
 
     `schedules` gives the factors of the optimiser's options by name ("lr"). `stamp` is kept in every checkpoint and
     result: data set, split, and the hashes of the split and of the list of images. `classes` names what a trained head
-    answers with, in its order; `remarks` say what in the data keeps a test from telling all.
+    answers with, in its order; `remarks` say what in the data keeps a test from telling all. `seen_files`
+    are the checksums of what is trained and selected on.
     """
 
     method: Method
@@ -91,6 +97,7 @@ class Experiment:
     stamp: dict[str, Any]
     classes: Sequence[str] = ()
     remarks: Sequence[str] = ()
+    seen_files: np.ndarray | None = None
     progress: Progress = field(default_factory=Progress)
 
     def state_dict(self) -> dict[str, Any]:
@@ -121,11 +128,12 @@ class Experiment:
             "step": self.progress.step,
             "facts": asdict(self.facts),
             "classes": list(self.classes),
+            "seen_files": None if self.seen_files is None else torch.from_numpy(self.seen_files.view(np.int64)),
             **self.stamp,
         }
 
     def check_stamp(self, state: dict[str, Any]) -> None:
-        """Raises `UserError` where a checkpoint was made with other data than stands here now.
+        """Raises `DataChanged` where a checkpoint was made with other data than stands here now.
 
         What a checkpoint of an earlier version does not say is taken to be the same.
         """
@@ -133,7 +141,7 @@ class Experiment:
             f"{key} was {state[key]}, is {value}" for key, value in self.stamp.items() if state.get(key, value) != value
         ]
         if changed:
-            raise UserError(
+            raise DataChanged(
                 f"the data has changed since this checkpoint was written ({'; '.join(changed)}); "
                 "put the former data back, or start a new run"
             )

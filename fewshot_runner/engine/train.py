@@ -46,8 +46,10 @@ def train(
         run.write_status(PRUNED, step=experiment.progress.step, seconds=clock.seconds, reason=str(error))
         raise
     except UserError as error:  # a run that cannot go on as things stand is as it was
-        if run.read_status()["state"] == RUNNING:
-            run.write_status(STOPPED, step=experiment.progress.step, seconds=clock.seconds, reason=str(error))
+        status = run.read_status()
+        if status["state"] == RUNNING:
+            step = max(experiment.progress.step, status["step"])
+            run.write_status(STOPPED, step=step, seconds=clock.seconds, reason=str(error))
         raise
     except Exception as error:
         reason = str(error) if isinstance(error, RunFailed) else f"{type(error).__name__}: {error}"

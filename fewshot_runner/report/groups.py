@@ -59,11 +59,12 @@ def _by_images(records: Sequence[Record]) -> list[list[Record]]:
 
     Those without results belong to the newest images.
     """
-    by_images: dict[str | None, list[Record]] = {}
+    by_images: dict[tuple[str | None, ...], list[Record]] = {}
     for record in records:
         if record.results:
-            by_images.setdefault(record.results[0].get("images_hash"), []).append(record)
-    newest = list(by_images.values())[-1] if by_images else by_images.setdefault(None, [])
+            images = tuple(record.results[0].get(key) for key in ("images_hash", "files_hash"))
+            by_images.setdefault(images, []).append(record)
+    newest = list(by_images.values())[-1] if by_images else by_images.setdefault((), [])
     newest.extend(record for record in records if not record.results)
     return list(by_images.values())
 

@@ -46,7 +46,7 @@ class Test:
         if "split_hash" in self.fields:
             said.append(f"split {self.fields['split_hash']}")
         if "images_hash" in self.fields:  # which older results do not say: they stand apart, and together
-            said.append(f"images {self.fields['images_hash']}")
+            said.append(f"images {self.fields.get('files_hash', self.fields['images_hash'])}")
         return said
 
 

@@ -14,7 +14,7 @@ from fewshot_runner.errors import UserError
 from fewshot_runner.report.line import one_line
 from fewshot_runner.report.results import figure_of
 from fewshot_runner.report.sections import parse_settings
-from fewshot_runner.runs import DONE, RunFolder
+from fewshot_runner.runs import DONE, RUNNING, RunFolder
 
 EXPORT = "export"  # a folder inside a run that holds a copy of its config
 KILLED = "killed"  # the state of a run that says it is running, and whose process is gone
@@ -102,7 +102,7 @@ def _read_status(run: RunFolder) -> dict[str, Any]:
         raise UserError(f"{run.status}: says no state; the run folder is damaged, or another program's")
     if not isinstance(status.get("reason"), str | None):
         raise UserError(f"{run.status}: gives a reason that is no text; the run folder is damaged")
-    if run.is_abandoned(status):
+    if status["state"] == RUNNING and run.is_abandoned():
         return {**status, "state": KILLED, "reason": f"its process is gone; fsl resume {run.path}"}
     return status
 
@@ -112,7 +112,8 @@ def is_result(result: Any) -> bool:
     try:
         named = all(isinstance(result[key], str) for key in ("name", "dataset", "split", "mode"))
         figures = is_number(figure_of(result)) and (result.get("ci95") is None or is_number(result["ci95"]))
-        texts = all(isinstance(result.get(key), str | None) for key in ("metric", "unit", "protocol", "images_hash"))
+        told = ("metric", "unit", "protocol", "images_hash", "files_hash")
+        texts = all(isinstance(result.get(key), str | None) for key in told)
         return named and figures and texts and isinstance(result.get("episodes"), int | None)
     except (KeyError, TypeError, AttributeError):
         return False

@@ -61,6 +61,8 @@ def results_table(results: Sequence[Mapping[str, Any]], *, title: str, width: in
 
     What is the same for all of them stands above the table, or as a metric at the head of the figures.
     """
+    if not results:
+        return Text(f"{one_line(title)}: no results")
     told = [result_cells(result) for result in results]
     rows: list[dict[str, str]] = []
     for result, row in zip(results, told, strict=True):

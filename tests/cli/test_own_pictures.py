@@ -77,13 +77,34 @@ def test_a_head_is_asked_about_other_pictures_by_the_names_of_its_classes(fsl, h
 @pytest.mark.parametrize("n_known", [7, 8])
 def test_a_class_that_the_head_does_not_know_is_refused_by_name(refused, fsl, headed, tmp_path, n_known):
     names = {name: name for name in list(COLOURS)[:n_known]}
-    other = paint(tmp_path / "other", {"aardvark": "fig", **names})
+    other = paint(tmp_path / "other", {"aardvark": "fig", **names}, numbers=range(10, 16))
     words = ["eval", f"run={headed}", "dataset=folder", f"dataset.path={other}", "dataset.split=images"]
     said = refused(*words)
     assert "'aardvark'" in said
     assert "banana'" in said
     assert "episode.n_shot" in said
     assert fsl(*words, "episode.n_shot=1").code == 0  # which fits a head on the classes that are there
+
+
+def test_what_a_head_was_trained_on_is_known_by_what_the_files_hold(refused, fsl, headed, tmp_path):
+    """Other pictures in a folder of the same name are fine; copies are not, whatever folder and files are called."""
+    trained_on = Path(RunFolder(headed).read_config()["dataset"]["path"])
+    names = {name: name for name in COLOURS}
+    fresh = paint(tmp_path / trained_on.name, names, numbers=range(10, 16))
+    assert fsl("eval", f"run={headed}", f"dataset.path={fresh}").code == 0
+    renamed = tmp_path / "renamed"
+    for file in trained_on.glob("*/*.png"):
+        place = renamed / file.parent.name / f"x{file.name}"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, place)
+    said = refused("eval", f"run={headed}", f"dataset.path={renamed}")
+    assert "test pictures were used in training this run" in said
+
+
+def test_a_trained_run_is_asked_for_episodes_that_its_test_part_can_give(refused, trained):
+    said = refused("eval", f"run={trained()}", "episode.n_way=50")
+    assert said.startswith("fsl: episode.n_way=50: the test part")
+    assert "lower episode.n_way" in said
 
 
 def test_a_copy_that_is_divided_otherwise_would_test_a_head_on_images_of_training(refused, fsl, headed, tmp_path):

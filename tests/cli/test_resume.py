@@ -237,6 +237,14 @@ def test_a_done_run_is_reported_again_and_nothing_is_changed(fsl, copied, everyt
     assert everything(run) == before
 
 
+def test_a_run_that_is_done_and_has_lost_its_results_says_so(fsl, trained, tmp_path):
+    run = shutil.copytree(trained(), tmp_path / "prototypical" / "run")
+    (run / "summary.json").unlink()
+    answer = fsl("resume", run)
+    assert answer.code == 0
+    assert "no results" in answer.out
+
+
 def test_what_is_refused_leaves_the_status_as_it_was(fsl, stopped):
     status = (stopped / "status.json").read_text()
     metrics = stopped / "metrics.jsonl"

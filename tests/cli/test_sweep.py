@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 from processes import alive, until
 
-from fewshot_runner.cli import session
-from fewshot_runner.cli.compose import compose
+from fewshot_runner.cli import multirun, session
+from fewshot_runner.cli.compose import compose, composed
 from fewshot_runner.cli.job import fingerprint
 from fewshot_runner.cli.sweep import best_of
 from fewshot_runner.engine.checkpoint import load
@@ -244,6 +244,37 @@ def test_what_is_done_on_other_pictures_is_not_done(fsl, tmp_path, started):
     assert fsl(*command).err.count("done already") == 2
     pictures.rename(tmp_path / "elsewhere")
     assert fsl(*command).err.count("done already") == 2
+
+
+def test_a_job_that_was_interrupted_before_its_pictures_were_mended_begins_anew(fsl, tmp_path, started):
+    pictures = tmp_path / "pictures"
+    for number in range(48):
+        place = pictures / f"class{number % 8}/{number}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (16, 16), 5 * number).save(place)
+    command = [
+        "train", "-m", "dataset=folder", f"dataset.path={pictures}", "dataset.image_size=16", "method=pixels",
+        "hardware=cpu", "episode.n_way=2", "episode.n_query=2", "trainer.val_episodes=2", "eval.episodes=4",
+        "method.sampler.n_way=2", "trainer.max_steps=0", "seed=0", f"output_dir={tmp_path / 'runs'}",
+    ]  # fmt: skip
+    assert fsl(*command).code == 0
+    [run] = runs_below(tmp_path / "runs")
+    run.write_status("stopped", step=0, seconds=1.0)
+    Image.new("L", (16, 16), 255).save(pictures / "class0/0.png")
+    for done in ("] done  ", "] done already"):
+        answer = fsl(*command)
+        assert answer.code == 0, answer.err
+        assert done in answer.err
+    assert started == [("start", 0), ("resume", 0), ("start", 0)]
+    assert run.read_status()["state"] == "stopped"
+
+
+def test_a_slip_in_a_long_sweep_is_told_at_once(refused, monkeypatch):
+    """What all jobs have in common is composed once a member of a swept group, not once a value."""
+    calls = []
+    monkeypatch.setattr(multirun, "composed", lambda *a, **o: (calls.append(a), composed(*a, **o))[1])
+    refused("train", "-m", "methd.x=1", "seed=range(100)", "method=prototypical,pixels")
+    assert len(calls) == 2
 
 
 def test_the_ready_command_names_the_users_own_configs(fsl, quick, tmp_path):

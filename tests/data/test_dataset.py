@@ -144,7 +144,7 @@ def test_the_hash_of_images_tells_which_there_are_whatever_their_size(make, squa
     assert len({plain, *map(hashed, changes)}) == 1 + len(changes)
 
 
-def test_the_hash_of_images_tells_what_files_hold_and_not_where_they_lie(make, tmp_path):
+def test_the_hash_of_files_tells_what_they_hold_and_not_where_they_lie(make, tmp_path):
     pictures = tmp_path / "pictures"
     for number in range(9):
         place = pictures / f"class{number % 3}/{number}.png"
@@ -152,7 +152,7 @@ def test_the_hash_of_images_tells_what_files_hold_and_not_where_they_lie(make, t
         Image.fromarray(np.full((20, 20, 3), 20 * number, dtype=np.uint8)).save(place)
 
     def hashed(place, **options):
-        return make(Folder(path=place, name="pictures"), split="random", **options).images_hash
+        return make(Folder(path=place, name="pictures"), split="random", **options).files_hash
 
     plain = hashed(pictures)
     copied = shutil.copytree(pictures, tmp_path / "copied")
@@ -162,6 +162,7 @@ def test_the_hash_of_images_tells_what_files_hold_and_not_where_they_lie(make, t
     assert hashed(copied) != plain
     shutil.copy(pictures / "class0/0.png", copied / "class0/0.png")
     assert hashed(copied) == plain
+    assert make().files_hash is None  # no files of a user's
 
 
 def test_copies_of_training_images_in_other_parts_are_counted(make, tmp_path):

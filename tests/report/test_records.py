@@ -228,6 +228,7 @@ def test_a_run_whose_process_is_gone_is_told_from_one_that_runs(make, tmp_path):
         pass
     with at_work.held():
         records, _ = find_records([tmp_path])
+        assert not at_work.is_abandoned()
     states = {record.run.path: record.state for record in records}
     assert [states[run.path] for run in (gone, left, at_work, elsewhere, older, done)] == [
         "killed", "killed", "running", "running", "running", "done"

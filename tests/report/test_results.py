@@ -122,3 +122,7 @@ def test_the_mode_says_what_was_seen(changes: dict, mode: str) -> None:
     other = {**RESULT, "name": "other", "mode": "something else"}
     beside_another = results_table([{**RESULT, **changes}, other], title="t", width=180)
     assert " ".join(row(beside_another, "5way1shot")).endswith(f"episodes {mode}")
+
+
+def test_a_run_without_results_says_so() -> None:
+    assert lines(results_table([], title="a/run", width=80)) == [["a/run:", "no", "results"]]

@@ -129,7 +129,7 @@ def refuse_trained_classes(builder: Builder, checkpoint: dict[str, Any], saved: 
     of_known_classes = all(test.protocol in OF_KNOWN_CLASSES for test in builder.plan.tests.values())
     seen_files, tested_files = checkpoint.get("seen_files"), builder.dataset.files_of("test")
     if of_known_classes and seen_files is not None and tested_files is not None:
-        refuse_trained_files(seen_files.numpy(), tested_files.view(np.int64), stamp["dataset"])
+        refuse_trained_files(seen_files.cpu().numpy(), tested_files.view(np.int64), stamp["dataset"])
         return
     same = stamp["dataset"] == checkpoint["dataset"] or stamp["images_hash"] == checkpoint.get("images_hash")
     if of_known_classes and (not same or stamp["split_hash"] == checkpoint["split_hash"]):

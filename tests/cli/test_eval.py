@@ -98,7 +98,7 @@ def test_pictures_that_came_later_make_another_result(fsl, pictures, tmp_path):
     assert first == own
     assert second["tasks"] != own["tasks"]
     differ = {key for key in own if own[key] != second[key]}
-    assert {"images_hash"} <= differ <= {"images_hash", "accuracy", "ci95", "tasks"}
+    assert {"images_hash", "files_hash"} <= differ <= {"images_hash", "files_hash", "accuracy", "ci95", "tasks"}
 
 
 @pytest.mark.parametrize(

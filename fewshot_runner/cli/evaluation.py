@@ -127,13 +127,15 @@ def refuse_trained_classes(builder: Builder, checkpoint: dict[str, Any], saved: 
     """
     stamp = builder.stamp()
     of_known_classes = all(test.protocol in OF_KNOWN_CLASSES for test in builder.plan.tests.values())
+    if of_known_classes and all(checkpoint.get(key, value) == value for key, value in stamp.items()):
+        return  # the run's own split keeps images apart, and copies among them were told when it was trained
     seen_files, tested_files = checkpoint.get("seen_files"), builder.dataset.files_of("test")
     if of_known_classes and seen_files is not None and tested_files is not None:
         refuse_trained_files(seen_files.cpu().numpy(), tested_files.view(np.int64), stamp["dataset"])
         return
     same = stamp["dataset"] == checkpoint["dataset"] or stamp["images_hash"] == checkpoint.get("images_hash")
     if of_known_classes and (not same or stamp["split_hash"] == checkpoint["split_hash"]):
-        return  # other images, which the run's own split keeps apart
+        return  # other images, as far as names tell
     tested = {*builder.dataset.split.classes["test"]} - {builder.dataset.source.unknown_label}
     seen = sorted(trained_classes(builder, checkpoint, saved) & tested)
     if not seen:

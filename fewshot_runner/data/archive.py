@@ -52,19 +52,22 @@ class Archive(Files):
 
     def checksum(self, name: str) -> int:
         """As the archive says; a member of another content is refused when it is read."""
-        if name not in self._members:
-            raise UserError(f"{self.where(name)}: {self._path.name} has no such file; check the name")
-        return checksum_of(self._members[name].file_size, self._members[name].CRC)
+        member = self._member(name)
+        return checksum_of(member.file_size, member.CRC)
 
     def read(self, name: str) -> bytes:
-        if name not in self._members:
-            raise UserError(f"{self.where(name)}: {self._path.name} has no such file; check the name")
+        member = self._member(name)
         try:
-            return self._zip.read(self._members[name])
+            return self._zip.read(member)
         except RuntimeError as error:  # a password is missing, or the compression is not known
             raise UserError(f"{self._path}: {name} cannot be read ({error}); pack the archive again") from error
         except Exception as error:  # on damaged members decompressors raise anything
             raise UserError(f"{self._path}: {name} is damaged ({error}); fetch or pack the archive again") from error
+
+    def _member(self, name: str) -> zipfile.ZipInfo:
+        if name not in self._members:
+            raise UserError(f"{self.where(name)}: {self._path.name} has no such file; check the name")
+        return self._members[name]
 
     def listing(self, below: str = "") -> Listing:
         found = Listing()

@@ -15,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
+from fewshot_runner.cli import session
 from fewshot_runner.cli.compose import compose
 from fewshot_runner.cli.main import run
 
@@ -162,3 +163,22 @@ def refused(fsl: Callable, elsewhere: Path, everything: Callable) -> Iterator[Ca
         return said
 
     return call_refused
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """Every call of `session.start` and `session.resume`, with the run's seed."""
+    calls = []
+    start, resume = session.start, session.resume
+
+    def watched_start(config, overrides, **options):
+        calls.append(("start", config["seed"]))
+        return start(config, overrides, **options)
+
+    def watched_resume(run, **options):
+        calls.append(("resume", run.read_config()["seed"]))
+        return resume(run, **options)
+
+    monkeypatch.setattr(session, "start", watched_start)
+    monkeypatch.setattr(session, "resume", watched_resume)
+    return calls

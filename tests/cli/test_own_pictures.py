@@ -101,6 +101,19 @@ def test_what_a_head_was_trained_on_is_known_by_what_the_files_hold(refused, fsl
     assert "test pictures were used in training this run" in said
 
 
+def test_copies_that_were_told_in_training_are_no_reason_to_refuse_the_same_test(fsl, tiny, tmp_path):
+    pictures = paint(tmp_path / "pictures", {name: name for name in COLOURS})
+    for file in pictures.glob("*/*.png"):
+        shutil.copy(file, file.with_stem(f"copy of {file.stem}"))
+    words = [word for word in of_folder(tiny("finetune")) if not word.startswith("episode.")]
+    closed = ["dataset.split=images", "eval.protocol=closed_set", "episode=closed_set", "method.sampler.batch_size=16"]
+    trained = fsl("train", *words, *closed, "dataset=folder", f"dataset.path={pictures}", "dataset.augment=null")
+    assert trained.code == 0, trained.err
+    assert "are copies of training images: figures flatter" in trained.err
+    again = fsl("eval", f"run={trained.run}")
+    assert again.code == 0, again.err
+
+
 def test_a_trained_run_is_asked_for_episodes_that_its_test_part_can_give(refused, trained):
     said = refused("eval", f"run={trained()}", "episode.n_way=50")
     assert said.startswith("fsl: episode.n_way=50: the test part")

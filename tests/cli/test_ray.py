@@ -1,6 +1,5 @@
 """Jobs on a Ray cluster of this machine, which lasts as long as the sweep."""
 
-import json
 import signal
 import subprocess
 import sys
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from processes import alive, until
+from sweeps import manifest_of, runs_below
 
 from fewshot_runner.runs import RunFolder
 
@@ -24,15 +24,6 @@ def _as_important_as_the_test(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_worker_niceness", "0")
 
 
-def jobs_of(output_dir: Path) -> list[dict]:
-    [path] = output_dir.glob("sweeps/*/manifest.json")
-    return json.loads(path.read_text())["jobs"]
-
-
-def runs_below(output_dir: Path) -> list[RunFolder]:
-    return [RunFolder(path.parent) for path in output_dir.glob("*/*/config.yaml")]
-
-
 def test_jobs_end_in_the_manifest_and_are_resumed(fsl, tiny, tmp_path, monkeypatch):
     """One of three fails; afterwards one that had ended is as if it had been interrupted."""
     monkeypatch.chdir(tmp_path)  # and relative paths begin there in the workers as well
@@ -40,7 +31,7 @@ def test_jobs_end_in_the_manifest_and_are_resumed(fsl, tiny, tmp_path, monkeypat
     command = ["train", "-m", *words, *CLUSTER, "episode.n_way=3,4,77", "output_dir=runs"]
     answer = fsl(*command)
     assert answer.code == 3, answer.err
-    jobs = jobs_of(tmp_path / "runs")
+    jobs = manifest_of(tmp_path / "runs")["jobs"]
     assert [job["state"] for job in jobs] == ["done", "done", "failed"]
     assert "only 8 classes" in jobs[2]["reason"]
     runs = {run.read_config()["episode"]["n_way"]: run for run in runs_below(tmp_path / "runs")}
@@ -79,7 +70,7 @@ def test_no_process_outlives_a_sweep_that_is_stopped(tiny, tmp_path, number, cod
     if number != signal.SIGKILL:
         assert "the same command goes on" in err
         assert "Traceback" not in err
-        assert sorted(job["state"] for job in jobs_of(tmp_path)) == ["stopped"] * 3
+        assert sorted(job["state"] for job in manifest_of(tmp_path)["jobs"]) == ["stopped"] * 3
         for run in runs_below(tmp_path):
             assert run.read_status()["state"] == "stopped"
             assert list(run.checkpoints.glob("step-*.pt"))  # saved first

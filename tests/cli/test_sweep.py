@@ -1,18 +1,13 @@
 """fsl train -m: the manifest, what is done again and what is not, failures, and signals."""
 
-import json
-import os
 import shutil
-import signal
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
-from processes import alive, until
+from sweeps import manifest_of, runs_below
 
 from fewshot_runner.cli import multirun, session
 from fewshot_runner.cli.compose import compose, composed
@@ -22,15 +17,6 @@ from fewshot_runner.engine.checkpoint import load
 from fewshot_runner.runs import RunFolder
 
 PROGRAM = [sys.executable, "-c", "from fewshot_runner.cli.main import main; main()"]
-
-
-def manifest_of(output_dir: Path) -> dict:
-    [path] = (output_dir / "sweeps").glob("*/manifest.json")
-    return json.loads(path.read_text())
-
-
-def runs_below(output_dir: Path) -> list[RunFolder]:
-    return [RunFolder(path.parent) for path in sorted(output_dir.glob("*/*/config.yaml"))]
 
 
 def contents(run: RunFolder) -> tuple[dict, list, list]:
@@ -49,25 +35,6 @@ def contents(run: RunFolder) -> tuple[dict, list, list]:
 def quick(tiny: Callable) -> Callable[..., list[str]]:
     """The overrides of a job that takes half a second."""
     return lambda method="prototypical": [*tiny(method), "trainer.max_steps=4", "trainer.val_every=2"]
-
-
-@pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
-    """Every call of `session.start` and `session.resume`, with the run's seed."""
-    calls = []
-    start, resume = session.start, session.resume
-
-    def watched_start(config, overrides, **options):
-        calls.append(("start", config["seed"]))
-        return start(config, overrides, **options)
-
-    def watched_resume(run, **options):
-        calls.append(("resume", run.read_config()["seed"]))
-        return resume(run, **options)
-
-    monkeypatch.setattr(session, "start", watched_start)
-    monkeypatch.setattr(session, "resume", watched_resume)
-    return calls
 
 
 def test_the_manifest_and_the_table_tell_of_every_job(fsl, quick, tmp_path):
@@ -221,54 +188,6 @@ def test_a_finished_run_without_readable_results_is_done_again(fsl, quick, tmp_p
     assert [job["result"] for job in manifest_of(tmp_path)["jobs"]] == results
 
 
-def test_what_is_done_on_other_pictures_is_not_done(fsl, tmp_path, started):
-    """The user has mended one of them; those of a run that is done and lie no longer there count as they were."""
-    pictures = tmp_path / "pictures"
-    for number in range(48):
-        place = pictures / f"class{number % 8}/{number}.png"
-        place.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("L", (16, 16), 5 * number).save(place)
-    command = [
-        "train", "-m", "dataset=folder", f"dataset.path={pictures}", "dataset.image_size=16", "method=pixels",
-        "hardware=cpu", "episode.n_way=2", "episode.n_query=2", "trainer.val_episodes=2", "eval.episodes=4",
-        "method.sampler.n_way=2", "trainer.max_steps=0", "seed=0,1", f"output_dir={tmp_path / 'runs'}",
-    ]  # fmt: skip
-    assert fsl(*command).code == 0
-    assert "done already" in fsl(*command).err
-    assert started == [("start", 0), ("start", 1)]
-    Image.new("L", (16, 16), 255).save(pictures / "class0/0.png")
-    answer = fsl(*command)
-    assert answer.code == 0, answer.err
-    assert "done already" not in answer.err
-    assert started == [("start", 0), ("start", 1)] * 2
-    assert fsl(*command).err.count("done already") == 2
-    pictures.rename(tmp_path / "elsewhere")
-    assert fsl(*command).err.count("done already") == 2
-
-
-def test_a_job_that_was_interrupted_before_its_pictures_were_mended_begins_anew(fsl, tmp_path, started):
-    pictures = tmp_path / "pictures"
-    for number in range(48):
-        place = pictures / f"class{number % 8}/{number}.png"
-        place.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("L", (16, 16), 5 * number).save(place)
-    command = [
-        "train", "-m", "dataset=folder", f"dataset.path={pictures}", "dataset.image_size=16", "method=pixels",
-        "hardware=cpu", "episode.n_way=2", "episode.n_query=2", "trainer.val_episodes=2", "eval.episodes=4",
-        "method.sampler.n_way=2", "trainer.max_steps=0", "seed=0", f"output_dir={tmp_path / 'runs'}",
-    ]  # fmt: skip
-    assert fsl(*command).code == 0
-    [run] = runs_below(tmp_path / "runs")
-    run.write_status("stopped", step=0, seconds=1.0)
-    Image.new("L", (16, 16), 255).save(pictures / "class0/0.png")
-    for done in ("] done  ", "] done already"):
-        answer = fsl(*command)
-        assert answer.code == 0, answer.err
-        assert done in answer.err
-    assert started == [("start", 0), ("resume", 0), ("start", 0)]
-    assert run.read_status()["state"] == "stopped"
-
-
 def test_a_slip_in_a_long_sweep_is_told_at_once(refused, monkeypatch):
     """What all jobs have in common is composed once a member of a swept group, not once a value."""
     calls = []
@@ -386,75 +305,6 @@ def test_settings_of_a_sweep_may_stand_in_a_yaml(fsl, quick, tmp_path, started):
     answer = fsl("train", "-m", place, *quick(), "experiment=seeds", f"output_dir={tmp_path}/runs")
     assert answer.code == 0, answer.err
     assert started == [("start", 3), ("start", 4)]
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-@pytest.mark.parametrize("launcher", ["serial", "parallel"])
-def test_a_signal_stops_the_sweep_which_goes_on_later(fsl, tiny, tmp_path, number, code, launcher):
-    words = [*tiny(), "trainer.max_steps=4000", "trainer.checkpoint_every=4000", "trainer.log_every=4000"]
-    command = ["train", "-m", *words, "seed=0,1,2", f"output_dir={tmp_path}", f"launcher={launcher}"]
-    with subprocess.Popen([*PROGRAM, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        until(lambda: any(run.read_status()["step"] for run in runs_below(tmp_path) if run.status.is_file()))
-        process.send_signal(number)
-        out, err = process.communicate(timeout=180)
-    assert process.returncode == code, err
-    assert "the same command goes on" in err
-    assert "Traceback" not in err
-    assert "sweep: " in out.splitlines()[-1]
-    states = [job["state"] for job in manifest_of(tmp_path)["jobs"]]
-    assert "stopped" in states
-    assert states[2] == "pending"
-    for run in runs_below(tmp_path):
-        assert run.read_status()["state"] == "stopped"
-        assert list(run.checkpoints.glob("step-*.pt"))
-
-
-def children(number: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{number}/task/{number}/children").read_text().split()]
-
-
-@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="processes are counted in /proc")
-def test_workers_share_the_threads_and_end_with_a_parent_that_is_killed(tiny, tmp_path):
-    words = [word for word in tiny() if not word.startswith("hardware.threads")]
-    words += ["trainer.max_steps=100000", "trainer.checkpoint_every=100000", "trainer.log_every=100000"]
-    parallel = ["launcher=parallel", "launcher.workers=2"]
-    command = ["train", "-m", *words, *parallel, "seed=0,1,2", f"output_dir={tmp_path}"]
-    with open(os.devnull, "w") as nowhere:
-        process = subprocess.Popen([*PROGRAM, *command], stdout=nowhere, stderr=nowhere)
-    try:
-        until(lambda: sum(run.read_status()["step"] > 0 for run in runs_below(tmp_path) if run.status.is_file()) == 2)
-        workers = children(process.pid)
-        assert len(workers) >= 2
-        process.kill()
-        process.wait()
-        until(lambda: not any(alive(worker) for worker in workers))
-    finally:
-        process.kill()
-    cores = len(os.sched_getaffinity(0))
-    for run in runs_below(tmp_path):
-        assert run.read_config()["hardware"]["threads"] == max(1, cores // 2)
-        assert run.read_status()["state"] == "stopped"  # they saved their runs first
-
-
-@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="processes are found in /proc")
-@pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGTERM])
-def test_a_worker_that_is_killed_fails_its_job_alone(tiny, tmp_path, by):
-    words = [*tiny(), "launcher=parallel", "launcher.workers=1", f"output_dir={tmp_path}"]
-    steps = ["trainer.max_steps=100000,4", "trainer.log_every=1000000", "trainer.checkpoint_every=100000"]
-    process = subprocess.Popen([*PROGRAM, "train", "-m", *words, *steps], stdout=subprocess.PIPE, text=True)
-    until(lambda: any(run.read_status()["step"] for run in runs_below(tmp_path) if run.status.is_file()))
-    for worker in children(process.pid):
-        if "resource_tracker" not in Path(f"/proc/{worker}/cmdline").read_text():
-            os.kill(worker, by)
-    out, _ = process.communicate(timeout=180)
-    assert process.returncode == 3
-    assert by.name in " ".join(out.split())
-    [failed, done] = manifest_of(tmp_path)["jobs"]
-    assert (failed["state"], done["state"]) == ("failed", "done")
-    [killed] = [run for run in runs_below(tmp_path) if run.read_config()["trainer"]["max_steps"] == 100000]
-    assert failed["run"].endswith(killed.name)
-    status = killed.read_status()
-    assert (status["state"], by.name in status["reason"]) == ("failed" if by == signal.SIGKILL else "stopped", True)
 
 
 def test_two_processes_do_not_share_a_sweep(fsl, quick, tmp_path):

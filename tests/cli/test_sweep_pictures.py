@@ -1,0 +1,64 @@
+"""Sweeps on a user's own pictures, which may be mended between two of them."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from sweeps import runs_below
+
+
+@pytest.fixture
+def pictures(tmp_path) -> Path:
+    """Six pictures of each of eight classes."""
+    folder = tmp_path / "pictures"
+    for number in range(48):
+        place = folder / f"class{number % 8}/{number}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (16, 16), 5 * number).save(place)
+    return folder
+
+
+@pytest.fixture
+def command(pictures, tmp_path) -> list[str]:
+    """A sweep of nothing yet: it ends with the seeds."""
+    return [
+        "train", "-m", "dataset=folder", f"dataset.path={pictures}", "dataset.image_size=16", "method=pixels",
+        "hardware=cpu", "episode.n_way=2", "episode.n_query=2", "trainer.val_episodes=2", "eval.episodes=4",
+        "method.sampler.n_way=2", "trainer.max_steps=0", f"output_dir={tmp_path / 'runs'}",
+    ]  # fmt: skip
+
+
+def mend(pictures: Path) -> None:
+    Image.new("L", (16, 16), 255).save(pictures / "class0/0.png")
+
+
+def test_what_is_done_on_other_pictures_is_not_done(fsl, pictures, command, tmp_path, started):
+    """Pictures of a run that is done and that lie no longer there count as they were."""
+    command.append("seed=0,1")
+    assert fsl(*command).code == 0
+    assert "done already" in fsl(*command).err
+    assert started == [("start", 0), ("start", 1)]
+    mend(pictures)
+    answer = fsl(*command)
+    assert answer.code == 0, answer.err
+    assert "done already" not in answer.err
+    assert started == [("start", 0), ("start", 1)] * 2
+    assert fsl(*command).err.count("done already") == 2
+    pictures.rename(tmp_path / "elsewhere")
+    assert fsl(*command).err.count("done already") == 2
+
+
+def test_a_job_that_was_interrupted_before_its_pictures_were_mended_begins_anew(
+    fsl, pictures, command, tmp_path, started
+):
+    command.append("seed=0")
+    assert fsl(*command).code == 0
+    [run] = runs_below(tmp_path / "runs")
+    run.write_status("stopped", step=0, seconds=1.0)
+    mend(pictures)
+    for done in ("] done  ", "] done already"):
+        answer = fsl(*command)
+        assert answer.code == 0, answer.err
+        assert done in answer.err
+    assert started == [("start", 0), ("resume", 0), ("start", 0)]
+    assert run.read_status()["state"] == "stopped"

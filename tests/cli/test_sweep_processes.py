@@ -1,0 +1,82 @@
+"""Sweeps whose processes are stopped and killed."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from processes import alive, until
+from sweeps import manifest_of, runs_below
+
+PROGRAM = [sys.executable, "-c", "from fewshot_runner.cli.main import main; main()"]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("launcher", ["serial", "parallel"])
+def test_a_signal_stops_the_sweep_which_goes_on_later(fsl, tiny, tmp_path, number, code, launcher):
+    words = [*tiny(), "trainer.max_steps=4000", "trainer.checkpoint_every=4000", "trainer.log_every=4000"]
+    command = ["train", "-m", *words, "seed=0,1,2", f"output_dir={tmp_path}", f"launcher={launcher}"]
+    with subprocess.Popen([*PROGRAM, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        until(lambda: any(run.read_status()["step"] for run in runs_below(tmp_path) if run.status.is_file()))
+        process.send_signal(number)
+        out, err = process.communicate(timeout=180)
+    assert process.returncode == code, err
+    assert "the same command goes on" in err
+    assert "Traceback" not in err
+    assert "sweep: " in out.splitlines()[-1]
+    states = [job["state"] for job in manifest_of(tmp_path)["jobs"]]
+    assert "stopped" in states
+    assert states[2] == "pending"
+    for run in runs_below(tmp_path):
+        assert run.read_status()["state"] == "stopped"
+        assert list(run.checkpoints.glob("step-*.pt"))
+
+
+def children(number: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{number}/task/{number}/children").read_text().split()]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="processes are counted in /proc")
+def test_workers_share_the_threads_and_end_with_a_parent_that_is_killed(tiny, tmp_path):
+    words = [word for word in tiny() if not word.startswith("hardware.threads")]
+    words += ["trainer.max_steps=100000", "trainer.checkpoint_every=100000", "trainer.log_every=100000"]
+    parallel = ["launcher=parallel", "launcher.workers=2"]
+    command = ["train", "-m", *words, *parallel, "seed=0,1,2", f"output_dir={tmp_path}"]
+    with open(os.devnull, "w") as nowhere:
+        process = subprocess.Popen([*PROGRAM, *command], stdout=nowhere, stderr=nowhere)
+    try:
+        until(lambda: sum(run.read_status()["step"] > 0 for run in runs_below(tmp_path) if run.status.is_file()) == 2)
+        workers = children(process.pid)
+        assert len(workers) >= 2
+        process.kill()
+        process.wait()
+        until(lambda: not any(alive(worker) for worker in workers))
+    finally:
+        process.kill()
+    cores = len(os.sched_getaffinity(0))
+    for run in runs_below(tmp_path):
+        assert run.read_config()["hardware"]["threads"] == max(1, cores // 2)
+        assert run.read_status()["state"] == "stopped"  # they saved their runs first
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="processes are found in /proc")
+@pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGTERM])
+def test_a_worker_that_is_killed_fails_its_job_alone(tiny, tmp_path, by):
+    words = [*tiny(), "launcher=parallel", "launcher.workers=1", f"output_dir={tmp_path}"]
+    steps = ["trainer.max_steps=100000,4", "trainer.log_every=1000000", "trainer.checkpoint_every=100000"]
+    process = subprocess.Popen([*PROGRAM, "train", "-m", *words, *steps], stdout=subprocess.PIPE, text=True)
+    until(lambda: any(run.read_status()["step"] for run in runs_below(tmp_path) if run.status.is_file()))
+    for worker in children(process.pid):
+        if "resource_tracker" not in Path(f"/proc/{worker}/cmdline").read_text():
+            os.kill(worker, by)
+    out, _ = process.communicate(timeout=180)
+    assert process.returncode == 3
+    assert by.name in " ".join(out.split())
+    [failed, done] = manifest_of(tmp_path)["jobs"]
+    assert (failed["state"], done["state"]) == ("failed", "done")
+    [killed] = [run for run in runs_below(tmp_path) if run.read_config()["trainer"]["max_steps"] == 100000]
+    assert failed["run"].endswith(killed.name)
+    status = killed.read_status()
+    assert (status["state"], by.name in status["reason"]) == ("failed" if by == signal.SIGKILL else "stopped", True)

@@ -133,7 +133,7 @@ class RunFolder:
 
     def _read_json(self, path: Path) -> dict[str, Any]:
         try:
-            content = json.loads(path.read_text())
+            content = json.loads(path.read_bytes())
         except (OSError, ValueError) as error:
             raise UserError(f"{path}: cannot be read ({error}); the run folder is damaged") from error
         if not isinstance(content, dict):

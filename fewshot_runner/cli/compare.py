@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fewshot_runner.cli.arguments import nearest
+from fewshot_runner.cli.garbage import no_search_for_garbage
 from fewshot_runner.errors import UserError
 from fewshot_runner.report.compare import comparison
 from fewshot_runner.report.console import output
@@ -47,13 +48,14 @@ def run(arguments: list[str]) -> None:
     form.add_argument("--json", action="store_true", help="print JSON, an object a run")
     form.add_argument("--csv", action="store_true", help="print CSV, a line a run")
     options = parser.parse_args(arguments)
-    records, rankings, _ = selected(options)
-    rankings = [in_order(ranking, options.sort, options.reverse, records) for ranking in rankings]
-    if options.json or options.csv:
-        print_flat(flat_rows(rankings, records), as_json=options.json)
-    else:
-        console = output()
-        console.print(comparison(rankings, records, width=console.width), soft_wrap=True)
+    with no_search_for_garbage():
+        records, rankings, _ = selected(options)
+        rankings = [in_order(ranking, options.sort, options.reverse, records) for ranking in rankings]
+        if options.json or options.csv:
+            print_flat(flat_rows(rankings, records), as_json=options.json)
+        else:
+            console = output()
+            console.print(comparison(rankings, records, width=console.width), soft_wrap=True)
 
 
 def add_selection(parser: argparse.ArgumentParser) -> None:

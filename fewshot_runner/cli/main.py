@@ -1,5 +1,7 @@
 """The command line: a table of commands, each in its own module, imported when it is called."""
 
+import atexit
+import gc
 import importlib
 import os
 import signal
@@ -26,6 +28,7 @@ DONE, DEFECT, USER_ERROR = 0, 1, 2
 
 def main() -> None:
     """Entry point of `fsl`."""
+    atexit.register(gc.freeze)  # else Python searches all that was imported for garbage, a twentieth of a second
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(help_text())

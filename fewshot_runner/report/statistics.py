@@ -60,22 +60,24 @@ class Difference:
 
 def paired_difference(first: np.ndarray, second: np.ndarray) -> Difference:
     """(R, T) minus (R', T): figures of two experiments on the same T tasks, a row a seed."""
-    first, second = first.astype(float), second.astype(float)  # once: means that convert as they go take longer
-    by_task = first.mean(axis=0) - second.mean(axis=0)  # (T,)
+    by_task = _by_task(first) - _by_task(second)  # (T,)
     over_tasks = _of_mean(by_task) if len(by_task) > 1 else None
-    over_seeds = _over_seeds(first.mean(axis=1), second.mean(axis=1))
-    return _tested(Difference(_rounded(by_task.mean()), over_tasks=over_tasks, over_seeds=over_seeds))
+    return _tested(Difference(_rounded(by_task.mean()), over_tasks=over_tasks, over_seeds=_over_seeds(first, second)))
 
 
 def unpaired_difference(first: np.ndarray, second: np.ndarray) -> Difference:
     """(R, T) minus (R', T') on different tasks: Welch's test over tasks, and over seeds where there are some."""
-    by_task = [figures.mean(axis=0, dtype=float) for figures in (first, second)]
+    by_task = [_by_task(first), _by_task(second)]
     over_tasks = None
     if min(map(len, by_task)) > 1:
         over_tasks = sum_of(list(map(_of_mean, by_task)))
-    over_seeds = _over_seeds(first.mean(axis=1, dtype=float), second.mean(axis=1, dtype=float))
     mean = _rounded(by_task[0].mean() - by_task[1].mean())
-    return _tested(Difference(mean, over_tasks=over_tasks, over_seeds=over_seeds, paired=False))
+    return _tested(Difference(mean, over_tasks=over_tasks, over_seeds=_over_seeds(first, second), paired=False))
+
+
+def _by_task(figures: np.ndarray) -> np.ndarray:
+    """(T,) the mean over seeds of (R, T); most experiments have one, of which a mean takes five times as long."""
+    return figures[0].astype(float) if len(figures) == 1 else figures.mean(axis=0, dtype=float)
 
 
 def _rounded(mean: float) -> float:
@@ -83,8 +85,8 @@ def _rounded(mean: float) -> float:
 
 
 def _over_seeds(first: np.ndarray, second: np.ndarray) -> Spread | None:
-    """Of the means (R,) and (R',) of the runs; a single run is taken to vary as the runs of the other side do."""
-    sides = [_of_mean(side) for side in (first, second) if len(side) > 1]
+    """Of the runs' means, by figures (R, T) and (R', T'); a single run is taken to vary as those of the other side."""
+    sides = [_of_mean(side.mean(axis=1, dtype=float)) for side in (first, second) if len(side) > 1]
     if len(sides) == 1:
         [side] = sides
         return Spread(side.variance + side.single, side.freedom, 1, 2 * side.single)

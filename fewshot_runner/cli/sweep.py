@@ -109,7 +109,10 @@ class Sweep:
                 if self._found(job)[1] == DONE and OF_USERS in config["dataset"]:
                     job = replace(job, images=self._images(config))
                     self.done.pop(job.fingerprint)
-                if self._found(job)[0] is None:
+                found, state = self._found(job)
+                if state != DONE:
+                    self.launcher.prepare()
+                if found is None:
                     check(config)
         except UserError as error:
             entry = self.manifest.plan(proposal.number, proposal.overrides, None)

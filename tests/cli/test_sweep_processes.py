@@ -4,12 +4,17 @@ import os
 import signal
 import subprocess
 import sys
+from multiprocessing import forkserver
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
 from processes import alive, until
 from sweeps import manifest_of, runs_below
 
+from fewshot_runner.cli.launchers import parallel
+
+NEEDS_PROC = pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="processes are found in /proc")
 PROGRAM = [sys.executable, "-c", "from fewshot_runner.cli.main import main; main()"]
 
 
@@ -38,7 +43,13 @@ def children(number: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{number}/task/{number}/children").read_text().split()]
 
 
-@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="processes are counted in /proc")
+def server_of(sweep: int) -> int:
+    """The process that a sweep's workers are forks of."""
+    [server] = [child for child in children(sweep) if "forkserver" in Path(f"/proc/{child}/cmdline").read_text()]
+    return server
+
+
+@NEEDS_PROC
 def test_workers_share_the_threads_and_end_with_a_parent_that_is_killed(tiny, tmp_path):
     words = [word for word in tiny() if not word.startswith("hardware.threads")]
     words += ["trainer.max_steps=100000", "trainer.checkpoint_every=100000", "trainer.log_every=100000"]
@@ -48,11 +59,12 @@ def test_workers_share_the_threads_and_end_with_a_parent_that_is_killed(tiny, tm
         process = subprocess.Popen([*PROGRAM, *command], stdout=nowhere, stderr=nowhere)
     try:
         until(lambda: sum(run.read_status()["step"] > 0 for run in runs_below(tmp_path) if run.status.is_file()) == 2)
-        workers = children(process.pid)
-        assert len(workers) >= 2
+        server = server_of(process.pid)
+        workers = children(server)
+        assert len(workers) == 2
         process.kill()
         process.wait()
-        until(lambda: not any(alive(worker) for worker in workers))
+        until(lambda: not any(map(alive, [server, *workers])))
     finally:
         process.kill()
     cores = len(os.sched_getaffinity(0))
@@ -61,16 +73,15 @@ def test_workers_share_the_threads_and_end_with_a_parent_that_is_killed(tiny, tm
         assert run.read_status()["state"] == "stopped"  # they saved their runs first
 
 
-@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="processes are found in /proc")
+@NEEDS_PROC
 @pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGTERM])
 def test_a_worker_that_is_killed_fails_its_job_alone(tiny, tmp_path, by):
     words = [*tiny(), "launcher=parallel", "launcher.workers=1", f"output_dir={tmp_path}"]
     steps = ["trainer.max_steps=100000,4", "trainer.log_every=1000000", "trainer.checkpoint_every=100000"]
     process = subprocess.Popen([*PROGRAM, "train", "-m", *words, *steps], stdout=subprocess.PIPE, text=True)
     until(lambda: any(run.read_status()["step"] for run in runs_below(tmp_path) if run.status.is_file()))
-    for worker in children(process.pid):
-        if "resource_tracker" not in Path(f"/proc/{worker}/cmdline").read_text():
-            os.kill(worker, by)
+    [worker] = children(server_of(process.pid))
+    os.kill(worker, by)
     out, _ = process.communicate(timeout=180)
     assert process.returncode == 3
     assert by.name in " ".join(out.split())
@@ -80,3 +91,20 @@ def test_a_worker_that_is_killed_fails_its_job_alone(tiny, tmp_path, by):
     assert failed["run"].endswith(killed.name)
     status = killed.read_status()
     assert (status["state"], by.name in status["reason"]) == ("failed" if by == signal.SIGKILL else "stopped", True)
+
+
+def report_on(connection: Connection) -> None:
+    connection.send((parallel.OF_JOBS in sys.modules, os.environ[parallel.LIBRARIES_ASK]))
+
+
+@NEEDS_PROC
+def test_workers_have_imported_everything_in_a_process_without_threads():
+    forkserver._forkserver._stop()  # that of another test
+    parallel.Parallel(workers=2, threads=1).prepare()
+    ours, theirs = parallel.CONTEXT.Pipe()
+    worker = parallel.CONTEXT.Process(target=report_on, args=(theirs,))
+    worker.start()
+    assert ours.recv() == (True, "1")
+    status = Path(f"/proc/{server_of(os.getpid())}/status").read_text()
+    assert "Threads:\t1\n" in status
+    worker.join()

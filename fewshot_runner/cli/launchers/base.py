@@ -15,6 +15,9 @@ class Launcher(ABC):
 
     elsewhere = False  # whether on machines that may have devices which this one has not
 
+    def prepare(self) -> None:  # noqa: B027 - most have nothing to prepare
+        """Called once it is known that there is something to run, and before all of it is."""
+
     @abstractmethod
     def run(self, jobs: Iterator[Job], folder: Path) -> Iterator[tuple[Job, Outcome]]:
         """Takes the next of `jobs` whenever there is room for it, and yields each with its outcome when it ends.

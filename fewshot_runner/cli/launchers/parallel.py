@@ -1,4 +1,9 @@
-"""Several jobs at once on this machine, in worker processes that import everything once each."""
+"""Several jobs at once on this machine, in worker processes.
+
+On Linux they are forks of a process that has imported everything, once for all of them and while the jobs are still
+being planned. It does nothing else: a fork of a process whose threads have worked may hang. Elsewhere each worker
+imports everything itself.
+"""
 
 import multiprocessing
 import os
@@ -6,7 +11,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
@@ -15,6 +20,10 @@ from fewshot_runner.cli.launchers.base import SECONDS_TO_SAVE, Launcher, seen_fr
 from fewshot_runner.cores import available_cores
 from fewshot_runner.errors import UserError
 from fewshot_runner.runs import FAILED
+
+CONTEXT = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
+LIBRARIES_ASK = "OMP_NUM_THREADS"
+OF_JOBS = "fewshot_runner.cli.session"  # imports whatever a job needs
 
 
 class Parallel(Launcher):
@@ -31,6 +40,14 @@ class Parallel(Launcher):
         cores = available_cores()
         self.workers = cores if workers == "auto" else int(workers)
         self.threads = max(1, cores // self.workers) if threads == "auto" else int(threads)
+
+    def prepare(self) -> None:
+        if CONTEXT.get_start_method() == "forkserver":
+            from multiprocessing import forkserver  # late: not every system has it
+
+            CONTEXT.set_forkserver_preload([OF_JOBS])
+            with threads_of_libraries(self.threads):
+                forkserver.ensure_running()
 
     def run(self, jobs: Iterator[Job], folder: Path) -> Iterator[tuple[Job, Outcome]]:
         busy: dict[Worker, Job] = {}
@@ -58,10 +75,10 @@ class Worker:
     """A process that does one job after the other."""
 
     def __init__(self, threads: int) -> None:
-        context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
-        self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=work, args=(theirs, threads), daemon=True)
-        self.process.start()
+        self.connection, theirs = CONTEXT.Pipe()
+        self.process = CONTEXT.Process(target=work, args=(theirs, threads), daemon=True)
+        with threads_of_libraries(threads):
+            self.process.start()
         theirs.close()  # so that the end of the process is the end of what it sends
 
     def begin(self, job: Job) -> None:
@@ -79,6 +96,19 @@ class Worker:
             code = self.process.exitcode or 0
             cause = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
             return Outcome(FAILED, reason=f"its process was {cause} (out of memory?)" if code < 0 else cause)
+
+
+@contextmanager
+def threads_of_libraries(count: int) -> Iterator[None]:
+    """How many threads the numerical libraries have of a process that is started meanwhile: they ask as they load."""
+    before = os.environ.get(LIBRARIES_ASK)
+    os.environ[LIBRARIES_ASK] = str(count)
+    try:
+        yield
+    finally:
+        os.environ.pop(LIBRARIES_ASK)
+        if before is not None:
+            os.environ[LIBRARIES_ASK] = before
 
 
 def put_down(workers: list[Worker]) -> None:
@@ -99,7 +129,6 @@ def work(connection: Connection, threads: int) -> None:
     """What a worker process does until its parent has nothing more for it."""
     threading.Thread(target=end_with_parent, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # between jobs Ctrl-C is the parent's; a job saves its run
-    os.environ["OMP_NUM_THREADS"] = str(threads)
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - as long as the process
     while True:
         try:

@@ -86,11 +86,13 @@ class Sweep:
             self._leave()
         self._report(code)
 
-    def _planned(self) -> Iterator[tuple[Proposal, Entry, Job | None]]:
-        """Every proposal with its entry in the manifest, and the job unless its settings are refused."""
+    def _planned(self, *, to_run: bool) -> Iterator[tuple[Proposal, Entry, Job | None]]:
+        """Every proposal with its entry in the manifest, and the job unless its settings are refused; `to_run`, what
+        is missing is going to be run.
+        """
         proposals = self.search.proposals(self.space, self.manifest.folder)
         if not self.search.adaptive:
-            planned = [self._plan(proposal) for proposal in proposals]
+            planned = [self._plan(proposal, to_run) for proposal in proposals]
             self.total = len(planned)
             errors = [entry for _, entry, job in planned if job is None]
             if len(errors) == len(planned):  # a slip of the pen in the command
@@ -98,9 +100,9 @@ class Sweep:
             yield from planned
         else:
             for proposal in proposals:
-                yield self._plan(proposal)
+                yield self._plan(proposal, to_run)
 
-    def _plan(self, proposal: Proposal) -> tuple[Proposal, Entry, Job | None]:
+    def _plan(self, proposal: Proposal, to_run: bool) -> tuple[Proposal, Entry, Job | None]:
         try:
             config = self.compose(proposal.overrides)
             self._check_monitor(config["trainer"]["monitor"])
@@ -110,7 +112,7 @@ class Sweep:
                     job = replace(job, images=self._images(config))
                     self.done.pop(job.fingerprint)
                 found, state = self._found(job)
-                if state != DONE:
+                if to_run and state != DONE:
                     self.launcher.prepare()
                 if found is None:
                     check(config)
@@ -151,7 +153,7 @@ class Sweep:
 
     def _jobs(self) -> Iterator[Job]:
         """The jobs that have something left to do."""
-        for proposal, entry, job in self._planned():
+        for proposal, entry, job in self._planned(to_run=True):
             if job is None:
                 self._end(entry, proposal, Outcome(FAILED, reason=entry["reason"]))
             elif job.fingerprint in self.open:
@@ -215,7 +217,7 @@ class Sweep:
         """What a sweep would do, without doing it."""
         if self.search.adaptive:
             raise UserError("--dry-run: this search proposes nothing before it has results; leave --dry-run out")
-        for _, entry, job in self._planned():
+        for _, entry, job in self._planned(to_run=False):
             found, state = self._found(job) if job else (None, FAILED)
             entry["state"] = {None: PENDING, DONE: DONE, FAILED: FAILED}.get(state, "to be resumed")
             if found is not None and state == DONE:

@@ -1,20 +1,17 @@
 """Evaluating a trained run under a config that may differ from its own."""
 
 import json
-import sys
 from collections.abc import Collection
 from inspect import signature
 from typing import Any
 
-import numpy as np
-
-from fewshot_runner.cli.build import Builder, short_keys
+from fewshot_runner.cli.build import short_keys
 from fewshot_runner.cli.compose import overlay
-from fewshot_runner.cli.protocols import HEEDED, OF_KNOWN_CLASSES
+from fewshot_runner.cli.protocols import HEEDED
+from fewshot_runner.cli.seen import refuse_seen
 from fewshot_runner.cli.session import build
 from fewshot_runner.cli.trained import load_trained
 from fewshot_runner.data.dataset import Dataset
-from fewshot_runner.data.source import Split
 from fewshot_runner.engine.evaluate import evaluate
 from fewshot_runner.engine.log import Narrator
 from fewshot_runner.engine.stopping import StopRequest
@@ -36,7 +33,7 @@ def evaluate_run(run: RunFolder, overrides: list[str]) -> list[dict[str, Any]]:
     with run.held(), StopRequest() as stop:
         builder = build(config, narrator, stop)
         stamp = builder.stamp()
-        refuse_trained_classes(builder, trained.checkpoint, {**saved, "hardware": config["hardware"]})
+        refuse_seen(builder, trained.checkpoint, {**saved, "hardware": config["hardware"]})
         stamp |= shown_otherwise(config, saved)
         builder.plan.check_method(trained.method)
         builder.plan.check_tests(builder.protocols(trained.classes))
@@ -117,81 +114,6 @@ def shown_otherwise(config: dict[str, Any], saved: dict[str, Any]) -> dict[str, 
     now, own = ({**defaults, **each["dataset"]} for each in (config, saved))
     changed = [f"{key}={json.dumps(now[key])}" for key in SEEN_BY_THE_NETWORK if now[key] != own[key]]
     return {"shown": " ".join(changed)} if changed else {}
-
-
-def refuse_trained_classes(builder: Builder, checkpoint: dict[str, Any], saved: dict[str, Any]) -> None:
-    """Raises `UserError` where the test would show classes, or of known classes images, that the run was trained or
-    selected on.
-
-    The name of a data set proves nothing: of pictures of one's own, it is that of a folder.
-    """
-    stamp = builder.stamp()
-    of_known_classes = all(test.protocol in OF_KNOWN_CLASSES for test in builder.plan.tests.values())
-    if of_known_classes and all(checkpoint.get(key, value) == value for key, value in stamp.items()):
-        return  # the run's own split keeps images apart, and copies among them were told when it was trained
-    seen_files, tested_files = checkpoint.get("seen_files"), builder.dataset.files_of("test")
-    if of_known_classes and seen_files is not None and tested_files is not None:
-        refuse_trained_files(seen_files.cpu().numpy(), tested_files.view(np.int64), stamp["dataset"])
-        return
-    same = stamp["dataset"] == checkpoint["dataset"] or stamp["images_hash"] == checkpoint.get("images_hash")
-    if of_known_classes and (not same or stamp["split_hash"] == checkpoint["split_hash"]):
-        return  # other images, as far as names tell
-    tested = {*builder.dataset.split.classes["test"]} - {builder.dataset.source.unknown_label}
-    seen = sorted(trained_classes(builder, checkpoint, saved) & tested)
-    if not seen:
-        return
-    count = f"{len(seen)} of its test classes ({', '.join(seen[:3])}{' ...' if len(seen) > 3 else ''})"
-    if not same:
-        raise UserError(
-            f"dataset {stamp['dataset']}: {count} have the names of classes of {checkpoint['dataset']} that were used "
-            "in training this run; the figure would flatter. Leave them out of the test part, or rename them if they "
-            "are other classes; other images of known classes are tested by eval.protocol=closed_set "
-            "dataset.split=images"
-        )
-    raise UserError(
-        f"dataset.split={stamp['split']}: {count} were used in training this run under the split "
-        f"{checkpoint['split']}; the figure would flatter. Train a run under a split that keeps them apart, or "
-        "evaluate by the protocol and the split of this one"
-    )
-
-
-def refuse_trained_files(seen: np.ndarray, tested: np.ndarray, dataset: str) -> None:
-    """Raises `UserError` where pictures to be tested, by their checksums, are some that the run was trained on."""
-    if count := np.isin(tested, seen).sum():
-        raise UserError(
-            f"dataset {dataset}: {count} of its {len(tested)} test pictures were used in training this run; the figure "
-            "would flatter. Leave them out, or evaluate under the run's own split"
-        )
-
-
-def trained_classes(builder: Builder, checkpoint: dict[str, Any], saved: dict[str, Any]) -> set[str]:
-    """The names of the classes that the run was trained or selected on, as far as they can still be told."""
-    known = set(checkpoint.get("classes", ()))  # of a trained head
-    dataset = saved["dataset"]
-    if "download" in dataset["source"]:  # names are not worth that
-        saved = {**saved, "dataset": {**dataset, "source": {**dataset["source"], "download": False}}}
-    try:
-        split = Builder(saved).source().split(dataset["split"])
-    except UserError:  # the data of the training are no longer where they were, but may be those of the test
-        split = same_data(builder, checkpoint, dataset["split"])
-        if split is None:
-            print(
-                f"fsl: {checkpoint['dataset']}, the data of the training, is not where it was; whether classes of it "
-                f"are among the test classes of {builder.dataset.name} is not checked",
-                file=sys.stderr,
-            )
-            return known
-    return known | {*split.classes["train"], *split.classes["val"]}
-
-
-def same_data(builder: Builder, checkpoint: dict[str, Any], split: str) -> Split | None:
-    """The run's own `split` of the data of the test, if they look like those that it was trained on."""
-    try:
-        found = builder.dataset.source.split(split)
-    except UserError:
-        return None
-    called_so = builder.dataset.name == checkpoint["dataset"]
-    return found if called_so or found.hash == checkpoint["split_hash"] else None
 
 
 def merge(earlier: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[dict[str, Any]]:

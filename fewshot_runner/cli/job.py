@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import io
 import json
+import os
 import sys
 import time
 import traceback
@@ -141,19 +142,39 @@ def _finished(job: Job) -> RunFolder:
     from fewshot_runner.engine.experiment import DataChanged
 
     of_other_data: list[Path] = []
-    while True:
-        run, state = find_run(job, of_other_data)
-        if run is None:
-            return session.start(dict(job.config), list(job.overrides), watch=job.watch, brief=True)
-        if state == DONE:
-            return run
+    with alone_with(job):
+        while True:
+            run, state = find_run(job, of_other_data)
+            if run is None:
+                return session.start(dict(job.config), list(job.overrides), watch=job.watch, brief=True)
+            if state == DONE:
+                return run
+            try:
+                session.resume(run, watch=job.watch, brief=True)
+                return run
+            except DataChanged:  # a user's pictures, say; the run stays as it was
+                of_other_data.append(run.path)
+            except Busy:  # to ask beforehand would not help: another may come in between
+                time.sleep(SECONDS_BETWEEN_LOOKS)
+
+
+@contextlib.contextmanager
+def alone_with(job: Job) -> Iterator[None]:
+    """Waits for another sweep that is at work on the same job: before its data are read, it has no run to be found."""
+    from filelock import FileLock  # late: what is done already is told without
+
+    place = Path(job.config["output_dir"])
+    with contextlib.suppress(OSError):  # told better when a run folder is made
+        place.mkdir(parents=True, exist_ok=True)
+    if not os.access(place, os.W_OK):
+        yield
+        return
+    lock = FileLock(place / f".{job.fingerprint}.lock", poll_interval=SECONDS_BETWEEN_LOOKS)
+    with lock:
         try:
-            session.resume(run, watch=job.watch, brief=True)
-            return run
-        except DataChanged:  # a user's pictures, say; the run stays as it was
-            of_other_data.append(run.path)
-        except Busy:  # to ask beforehand would not help: another may come in between
-            time.sleep(SECONDS_BETWEEN_LOOKS)
+            yield
+        finally:
+            Path(lock.lock_file).unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """One job of a sweep beside others that wait for the same run."""
 
 import shutil
+import threading
 from pathlib import Path
 
 from filelock import FileLock
@@ -62,3 +63,25 @@ def test_a_run_that_another_process_brings_to_its_end_is_taken_as_it_is(tiny, tr
     assert (outcome.state, outcome.run) == ("done", run.path), outcome
     assert len(waits) == 3
     assert max(run.checkpoints.glob("step-*.pt")) == before  # nothing was trained
+
+
+def test_of_two_sweeps_that_begin_with_the_same_job_one_trains_it(tiny, tmp_path, monkeypatch):
+    """The other begins while this one reads its data, and so has no run folder yet."""
+    config = compose([*tiny(), f"output_dir={tmp_path}"])
+    job, start, starts, others = Job(0, (), config, fingerprint(config)), session.start, [], []
+    other = threading.Thread(target=lambda: others.append(perform(job, quiet=True)))
+
+    def read_data_first(*arguments, **options):
+        starts.append(arguments)
+        if other.ident is None:
+            other.start()
+            other.join(timeout=1.0)
+            assert other.is_alive()
+        return start(*arguments, **options)
+
+    monkeypatch.setattr(session, "start", read_data_first)
+    outcome = perform(job, quiet=True)
+    other.join()
+    assert [outcome.state, len(starts)] == ["done", 1], outcome
+    assert [each.run for each in others] == [outcome.run]
+    assert not list(tmp_path.glob(".*"))

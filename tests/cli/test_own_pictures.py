@@ -107,7 +107,8 @@ def test_copies_that_were_told_in_training_are_no_reason_to_refuse_the_same_test
         shutil.copy(file, file.with_stem(f"copy of {file.stem}"))
     words = [word for word in of_folder(tiny("finetune")) if not word.startswith("episode.")]
     closed = ["dataset.split=images", "eval.protocol=closed_set", "episode=closed_set", "method.sampler.batch_size=16"]
-    trained = fsl("train", *words, *closed, "dataset=folder", f"dataset.path={pictures}", "dataset.augment=null")
+    data = ["dataset=folder", f"dataset.path={pictures}", "dataset.augment=null"]
+    trained = fsl("train", *words, *closed, *data, f"output_dir={tmp_path}")
     assert trained.code == 0, trained.err
     assert "are copies of training images: figures flatter" in trained.err
     again = fsl("eval", f"run={trained.run}")

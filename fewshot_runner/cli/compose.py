@@ -1,5 +1,6 @@
 """Composes a run's config with Hydra and hands it on as plain values."""
 
+import copy
 import difflib
 import os
 import re
@@ -67,10 +68,11 @@ class Composer:
 
     def __init__(self, config_dir: Path | None = None) -> None:
         self.config_dir = config_dir
-        self._bases: dict[tuple[str, ...], DictConfig] = {}
+        self._bases: dict[tuple[str, ...], tuple[DictConfig, Mapping[str, Any]]] = {}
 
     def __call__(self, overrides: Sequence[str]) -> dict[str, Any]:
-        read = parsed(overrides, config_dir=self.config_dir)
+        with hydra_errors():
+            read = OverridesParser.create().parse_overrides(list(overrides))
         groups = [override for override in read if self._chooses(override)]
         values = [override for override in read if override not in groups]
         if all(is_plain(override) for override in values):
@@ -84,13 +86,14 @@ class Composer:
 
     def _laid_over(self, groups: tuple[str, ...], values: Sequence[Override]) -> dict[str, Any]:
         if groups not in self._bases:
-            self._bases[groups] = composed(groups, config_dir=self.config_dir)
-        base = self._bases[groups]
-        config = OmegaConf.masked_copy(base, [key for key in base if key != "hydra"])
+            base = composed(groups, config_dir=self.config_dir)
+            self._bases[groups] = of_run(base), base.hydra.runtime.choices
+        base, choices = self._bases[groups]
+        config = copy.deepcopy(base)
         OmegaConf.set_struct(config, True)
         for override in values:
             OmegaConf.update(config, override.key_or_group, override.value(), merge=True)
-        return plain(config, base.hydra.runtime.choices)
+        return resolved(config, choices)
 
 
 def is_group(key: str, config_dir: Path | None) -> bool:
@@ -190,13 +193,22 @@ def overlay(config: dict[str, Any], overrides: Sequence[str], groups: Sequence[s
 
 
 def plain(config: DictConfig, choices: Mapping[str, Any]) -> dict[str, Any]:
+    """What `resolved` makes of the part of a composed config that is a run's."""
+    return resolved(of_run(config), choices)
+
+
+def of_run(config: DictConfig) -> DictConfig:
+    """A copy without what the run's own config does not say."""
+    return OmegaConf.masked_copy(config, [key for key in config if key not in ("experiment", *OUTSIDE)])
+
+
+def resolved(config: DictConfig, choices: Mapping[str, Any]) -> dict[str, Any]:
     """Interpolations resolved and nothing of OmegaConf left; `choices` names the member taken of each group.
 
     Where a data set's source has an absolute path, the short key has one as well: a relative one would name other files
     from another folder.
     """
-    content = {key: value for key, value in config.items_ex(resolve=False) if key not in ("experiment", *OUTSIDE)}
-    content = OmegaConf.to_container(OmegaConf.masked_copy(config, list(content)), resolve=True, throw_on_missing=True)
+    content = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     dataset = content.get("dataset")
     if isinstance(dataset, dict) and isinstance(source := dataset.get("source"), dict):
         paths = [key for key in dataset.keys() & source.keys() if Path(str(source[key])).is_absolute()]

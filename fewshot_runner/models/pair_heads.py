@@ -79,8 +79,13 @@ class DifferenceMlp(nn.Module):
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
         """Two broadcastable (..., D) to (...)."""
+        first_layer, relu, last_layer = self.layers
         with full_precision(first):
-            return self.layers((first - second).abs()).squeeze(-1)
+            hidden = relu(first_layer((first - second).abs()))  # (..., hidden)
+            if torch.is_grad_enabled():
+                return last_layer(hidden).squeeze(-1)
+            # row by row: a product with one vector rounds the last rows otherwise, which would decide what is a tie
+            return (hidden * last_layer.weight[0]).sum(-1) + last_layer.bias
 
     def all_pairs(self, first: Tensor, second: Tensor) -> Tensor:
         """(..., A, D) and (..., B, D) to (..., A, B)."""

@@ -5,6 +5,7 @@ Shapes: S support images, Q queries, N ways, D features.
 
 import copy
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -16,7 +17,9 @@ from fewshot_runner.data.batch import Episode
 from fewshot_runner.errors import UserError
 from fewshot_runner.facts import Facts
 from fewshot_runner.methods.maml import Maml
+from fewshot_runner.models.conv4 import Conv4
 from fewshot_runner.models.conv4_strided import Conv4Strided
+from fewshot_runner.models.conv_block import ConvBlock
 
 
 class Scaled(nn.Module):
@@ -176,6 +179,21 @@ def test_backward_equals_the_gradient_of_the_loss(order: int) -> None:
         gradients.append([parameter.grad for parameter in method.parameters()])
     for left, right in zip(*gradients, strict=True):
         torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-7)
+
+
+def test_second_order_keeps_its_gradient_where_blocks_are_fused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The query pass is fused, and its statistics are those that the inner steps' graph has kept."""
+    shape = Facts(image_shape=(1, 8, 8), n_classes=9, n_way=3)
+    found = []
+    for least in (2**20, 0):
+        monkeypatch.setattr(ConvBlock, "least_values", least)
+        torch.manual_seed(0)
+        method = Maml(Conv4(shape, widths=(4, 6)).double(), order=2, inner_lr=0.2, inner_steps=2)
+        batch = images()
+        method.backward(replace(batch, support=batch.support.double(), query=batch.query.double()))
+        found.append([*(p.grad for p in method.parameters()), *method.buffers()])
+    for plain, fused in zip(*found, strict=True):
+        torch.testing.assert_close(fused, plain, rtol=1e-10, atol=1e-10)
 
 
 def test_statistics_are_learned_in_training_alone() -> None:

@@ -35,6 +35,7 @@ BY_SUPPORT: dict[str, Callable[[Backbone], EmbeddingMethod]] = {
     "siamese": Siamese,
     "siamese signed": lambda backbone: Siamese(backbone, signed=True),
     "siamese hidden": lambda backbone: Siamese(backbone, hidden=16),
+    "siamese hidden, wide": lambda backbone: Siamese(backbone, hidden=256),
     "siamese probabilities": lambda backbone: Siamese(backbone, mean_of="probabilities"),
     "contrastive": Contrastive,
     "triplet": Triplet,

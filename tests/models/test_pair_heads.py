@@ -105,7 +105,7 @@ def test_a_hidden_layer_never_sees_more_than_so_many_differences(monkeypatch):
     monkeypatch.setattr(pair_heads, "ROWS_AT_ONCE", 20)
     seen = []
     head = DifferenceMlp(D, 3)
-    head.layers.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0].shape[:-1].numel()))
+    head.layers[0].register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0].shape[:-1].numel()))
     head.all_pairs(torch.zeros(33, D), torch.zeros(6, D))
     assert seen == [18] * 11
     seen.clear()

@@ -30,6 +30,7 @@ from fewshot_runner.engine.stopping import EarlyStopping
 from fewshot_runner.errors import UserError
 from fewshot_runner.facts import Facts
 from fewshot_runner.methods.base import Classifier, Method
+from fewshot_runner.models.batch_norm import takes_single_images
 from fewshot_runner.models.precomputed import Precomputed
 from fewshot_runner.randomness import torch_seed
 
@@ -177,7 +178,10 @@ class Builder:
         facts = self.facts()
         method = self.method(facts)
         self.plan.check_method(method)
-        method.check_item(sampler[0])
+        item = sampler[0]
+        method.check_item(item)
+        if (method.images_at_once or item.n_images) == 1:
+            check_single_images(method, facts)
         if self.trainer.cache_features:
             self._features_of = self._check_features(method)
         validation = protocols.make(self.plan.validation, "val")
@@ -251,7 +255,10 @@ class Builder:
             )
         layers = self.config.method.get("layers") or {}
         groups: dict[str, dict[str, Any]] = {"": {"params": []}}
-        groups |= {prefix: {"params": [], **options} for prefix, options in layers.items()}
+        described = self.config.method["optimizer"]
+        for prefix, options in layers.items():
+            self._check_options(described, f"method.layers.{prefix}", options)
+            groups[prefix] = {"params": [], **options}
         for name, parameter in named.items():
             matching = [prefix for prefix in groups if name.startswith(prefix)]
             groups[max(matching, key=len)]["params"].append(parameter)
@@ -259,16 +266,27 @@ class Builder:
             if prefix and not group["params"]:
                 known = nearest(prefix, list(named))
                 raise UserError(f"method.layers.{prefix}: no trained parameter is called so{known}")
-        described = self.config.method["optimizer"]
         optimizer = self._make(
             described, "method.optimizer", params=[group for group in groups.values() if group["params"]]
         )
+        closure = inspect.signature(optimizer.step).parameters.get("closure")
+        if isinstance(optimizer, torch.optim.SparseAdam) or (closure and closure.default is closure.empty):
+            raise UserError(
+                f"method.optimizer._target_={described['_target_']}: takes other steps than one along the gradient of "
+                "a batch; choose another, such as torch.optim.Adam"
+            )
         for group in optimizer.param_groups:
             for option in schedules:
                 if option not in group:
                     raise UserError(f"method.{option}: {type(optimizer).__name__} has no such option to change")
                 group[f"initial_{option}"] = group[option]
         return optimizer
+
+    def _check_options(self, described: Mapping[str, Any], key: str, options: Mapping[str, Any]) -> None:
+        """Raises `UserError` for options of single layers that the optimiser would refuse for all."""
+        _, arguments = target_of(described, "method.optimizer", self.trusted)
+        single = {"_target_": described["_target_"], **arguments, **options}
+        self._make(single, key, params=[torch.nn.Parameter(torch.zeros(1))])
 
     def stamp(self) -> dict[str, Any]:
         """What a checkpoint or a result says of its data: class names alone would hide that pictures were added, and
@@ -307,6 +325,14 @@ class Builder:
         if name not in described:
             raise UserError(f"eval.runs={name}: there are no such runs{nearest(name, list(described))}")
         return self._make(described[name], f"dataset.runs.{name}")
+
+
+def check_single_images(method: Method, facts: Facts) -> None:
+    """Raises `UserError` where batch norm would have a single value of each feature."""
+    backbone = getattr(method, "backbone", None)
+    if backbone is not None and not takes_single_images(backbone, facts.image_shape):
+        key = "sampler.batch_size" if method.images_at_once is None else "learner.inner_batch"
+        raise UserError(f"method.{key}=1: batch norm has one value of each feature then, which has no spread; give 2")
 
 
 def short_keys(dataset: Mapping[str, Any]) -> set[str]:

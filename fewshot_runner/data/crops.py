@@ -50,6 +50,8 @@ class RandomResizedCrop:
 
     def __call__(self, pictures: Sequence[Tensor], generator: torch.Generator) -> Tensor:
         """B uint8 pictures (C, H, W) to (B, C, S, S) float values in 0..1; `generator` is a CPU generator."""
+        if pictures[0].dtype != torch.uint8:
+            raise UserError("RandomResizedCrop: takes pictures as they are kept, so it has to be dataset.crop")
         boxes = self.boxes(torch.tensor([picture.shape[1:] for picture in pictures]), generator)
         crops = [
             resized(

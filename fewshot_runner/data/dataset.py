@@ -104,12 +104,16 @@ class Dataset:
             )
 
     def _check_training_view(self) -> None:
-        """Raises `UserError` unless what `crop` and `augment` make is what the network is built for."""
+        """Raises `UserError` unless `crop` takes bytes, `augment` takes values in 0..1, and both together make what the
+        network is built for.
+        """
         generator = torch.Generator().manual_seed(0)
         shape = (1, *self.image_shape)
-        images = torch.zeros(shape) if self.crop is None else self.crop(torch.zeros(shape).byte(), generator)
+        images = torch.zeros(shape)
+        if self.crop is not None:
+            images = _made("dataset.crop", self.crop, [images[0].byte()], generator)
         if self.augment is not None:
-            images = self.augment(images, generator)
+            images = _made("dataset.augment", self.augment, images, generator)
         if images.shape != shape:
             made, wanted = (" x ".join(map(str, size)) for size in (images.shape[1:], self.image_shape))
             raise UserError(
@@ -232,3 +236,18 @@ class Dataset:
             return Images(pixels)
         channels, image_size, _ = self.image_shape
         return RaggedImages(pixels, offsets=store.offsets, sizes=store.sizes, channels=channels, view_size=image_size)
+
+
+def _made(key: str, change: Crop | Augmentation, images: Any, generator: torch.Generator) -> Tensor:
+    """What `change` makes of `images`; raises `UserError` where it is made for others, or makes no values in 0..1."""
+    remedy = (
+        "a crop takes bytes, as RandomResizedCrop does, and makes values in 0..1, which is what transforms of "
+        "dataset.augment take, CentreCrop among them"
+    )
+    try:
+        made = change(images, generator)
+    except (TypeError, AttributeError) as error:
+        raise UserError(f"{key}: cannot be used there ({error}); {remedy}") from error
+    if not made.is_floating_point():
+        raise UserError(f"{key}: makes {made.dtype} of images; {remedy}")
+    return made

@@ -44,11 +44,16 @@ def _version(package: str) -> str | None:
 
 
 def _git_commit() -> str | None:
-    """The commit of the checkout that fsl runs from, marked where it has changes; None when installed from a wheel."""
+    """The commit of the checkout that fsl runs from, marked where it has changes; None when installed from a wheel,
+    even into a folder of somebody's own checkout.
+    """
+    checkout = Path(__file__).parents[2]
+    if not (checkout / ".git").exists():
+        return None
     try:
         described = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-            cwd=Path(__file__).parent, capture_output=True, text=True, timeout=5, check=False,
+            cwd=checkout, capture_output=True, text=True, timeout=5, check=False,
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired):
         return None

@@ -101,16 +101,16 @@ class Experiment:
     progress: Progress = field(default_factory=Progress)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that changes in training: with the config, all it takes to go on with the same bits."""
+        """Everything that changes in training: with the config, all it takes to go on with the same bits.
+
+        And what evaluation needs, as this state stands in for the best where that is damaged.
+        """
         return {
-            "method": self.method.state_dict(),
+            **self.best_state(),
             "optimizer": None if self.optimizer is None else self.optimizer.state_dict(),
             "stopping": self.stopping.state_dict(),
-            "step": self.progress.step,
             "totals": self.progress.totals,
             "n_summed": self.progress.n_summed,
-            "facts": asdict(self.facts),
-            **self.stamp,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -27,6 +27,7 @@ class Method(nn.Module, ABC):
 
     learns_from: tuple[type, ...] = (Episode, Batch)  # what the sampler has to draw
     bn_mode: str = "running"
+    images_at_once: int | None = None  # of a pass in training; None: all that the sampler draws
     episodes_at_once: int = 1  # how many the evaluator gives to one call of `classify`
 
     def check_item(self, item: Episode | Batch) -> None:

@@ -58,7 +58,7 @@ class Reptile(Method):
         check_inner_loop(inner_lr=inner_lr, inner_batch=inner_batch, inner_steps=inner_steps, test_steps=test_steps)
         self.backbone = backbone
         self.inner_lr = inner_lr
-        self.inner_batch = inner_batch
+        self.inner_batch = self.images_at_once = inner_batch
         self.inner_steps = inner_steps
         self.inner_loss = inner_loss
         self.test_steps = test_steps

@@ -9,9 +9,11 @@ rest of the network has learned rests on them. A backbone that is frozen as a wh
 normalised by other images where it is not frozen, and just not trained (trainer.max_steps=0).
 """
 
-from collections.abc import Callable, Iterator
+import copy
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -25,6 +27,17 @@ def learning_norms(module: nn.Module) -> list[_BatchNorm]:
     """
     layers = [layer for layer in module.modules() if isinstance(layer, _BatchNorm)]
     return [layer for layer in layers if layer.weight is None or layer.weight.requires_grad]
+
+
+def takes_single_images(module: nn.Module, shape: Sequence[int]) -> bool:
+    """Whether a batch of one image (C, H, W) can be normalised in training: a map of one pixel has no variance."""
+    device = next((parameter.device for parameter in module.parameters()), None)
+    try:
+        with torch.no_grad():
+            copy.deepcopy(module).train()(torch.zeros(1, *shape, device=device))
+    except ValueError:  # torch's
+        return False
+    return True
 
 
 @contextmanager

@@ -74,9 +74,9 @@ class ConvBlock(nn.Sequential):
             n_values = images.shape[0] * images.shape[2] * images.shape[3]
             norm.num_batches_tracked.add_(1)
             share = 1 / float(norm.num_batches_tracked) if norm.momentum is None else norm.momentum
-            # .data: as torch's own batch norm changes them, whatever graph has kept them. It keeps the unbiased variance.
+            # .data: torch's own batch norm changes them as well where a graph has kept them
             norm.running_mean.data.lerp_(mean, share)
-            norm.running_var.data.lerp_(variance * (n_values / (n_values - 1)), share)
+            norm.running_var.data.lerp_(variance * (n_values / (n_values - 1)), share)  # the unbiased one
         return output
 
     def _folded(self, images: Tensor) -> Tensor:

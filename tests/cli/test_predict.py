@@ -168,3 +168,17 @@ def test_predict_refuses_by_name(refused, trained, pictures, change, names):
         more = ["--top", "0"]
     said = refused("predict", trained(), picture, "--support", support, *more)
     assert [name for name in names if name not in said] == []
+
+
+def test_a_head_still_knows_its_classes_where_the_best_checkpoint_is_damaged(fsl, copied, pictures):
+    """The last state of training stands in for it, which here is the best one."""
+    run = RunFolder(copied("finetune"))
+    words = ["predict", run.path, pictures / "queries", "--json"]
+    before = fsl(*words)
+    assert before.code == 0, before.err
+    run.checkpoints.joinpath("best.pt").write_bytes(b"")
+    after = fsl(*words)
+    assert after.code == 0, after.err
+    assert "best.pt" in after.err
+    names = [{answer["class"] for answer in entry["ranking"]} for entry in json.loads(after.out)]
+    assert names == [{answer["class"] for answer in entry["ranking"]} for entry in json.loads(before.out)]

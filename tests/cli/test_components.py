@@ -1,0 +1,65 @@
+"""Components that are each in order and do not go together, or not into that place."""
+
+import pytest
+
+CROPS = "fewshot_runner.data.crops"
+CASES = {
+    "a crop of pictures among the transforms": (
+        ["prototypical", f"+dataset.augment.crop={{_target_: {CROPS}.RandomResizedCrop, size: 16}}"], "dataset.crop",
+    ),
+    "a crop of batches in the place of one of pictures": (
+        ["prototypical", f"dataset.crop={{_target_: {CROPS}.CentreCrop, size: 16}}"], "dataset.augment",
+    ),
+    "what is no transform": (
+        ["prototypical", "+dataset.augment.last={_target_: fewshot_runner.data.transforms.Standardise}"],
+        "dataset.augment: cannot be used there",
+    ),
+    "a misspelt option of single layers": (
+        ["prototypical", "+method.layers={backbone.blocks.0:{lrr:0}}"], "did you mean lr?",
+    ),
+    "an option of single layers that is out of range": (
+        ["prototypical", "+method.layers={backbone.blocks.0:{lr:-5}}"], "Invalid learning rate: -5",
+    ),
+    "no options of single layers": (["prototypical", "+method.layers={backbone.blocks.0:0.1}"], "give a group of keys"),
+    "an optimiser that asks for the loss itself": (
+        ["prototypical", "method.optimizer._target_=torch.optim.LBFGS", "~method.optimizer.weight_decay"], "Adam",
+    ),
+    "an optimiser of sparse gradients": (
+        ["prototypical", "method.optimizer._target_=torch.optim.SparseAdam", "~method.optimizer.weight_decay"], "Adam",
+    ),
+    "batches of one before a batch norm of single pixels": (
+        ["finetune", "model=conv4_pooled", "model.widths=[8,8,8,8]", "method.sampler.batch_size=1"],
+        "method.sampler.batch_size=1",
+    ),
+    "inner batches of one before the same": (
+        ["reptile", "model=conv4_pooled", "model.widths=[8,8,8,8]", "method.learner.inner_batch=1"],
+        "method.learner.inner_batch=1",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_it_is_refused_with_what_to_do_and_nothing_is_left(refused, tiny, name):
+    (method, *words), named = CASES[name]
+    assert named in refused("train", *tiny(method), *words)
+
+
+@pytest.mark.parametrize(
+    "words", [["finetune", "method.sampler.batch_size=1"], ["reptile", "method.learner.inner_batch=1"]]
+)
+def test_batches_of_one_are_fine_where_maps_have_pixels_to_be_normalised_over(fsl, tiny, tmp_path, words):
+    method, *overrides = words
+    answer = fsl("train", *tiny(method), "model=conv4", *overrides, "trainer.max_steps=2", f"output_dir={tmp_path}")
+    assert answer.code == 0, answer.err
+
+
+def test_layers_have_options_of_their_own(fsl, tiny, tmp_path):
+    """The first block keeps still, the second does not."""
+    from fewshot_runner.cli.build import Builder
+    from fewshot_runner.cli.compose import compose
+
+    experiment = Builder(compose([*tiny(), "+method.layers={backbone.blocks.0:{lr:0}}"])).experiment()
+    names = {id(parameter): name for name, parameter in experiment.method.named_parameters()}
+    rates = {names[id(p)]: group["lr"] for group in experiment.optimizer.param_groups for p in group["params"]}
+    assert rates["backbone.blocks.0.0.weight"] == 0
+    assert rates["backbone.blocks.1.0.weight"] > 0

@@ -169,12 +169,16 @@ def alone_with(job: Job) -> Iterator[None]:
     if not os.access(place, os.W_OK):
         yield
         return
-    lock = FileLock(place / f".{job.fingerprint}.lock", poll_interval=SECONDS_BETWEEN_LOOKS)
-    with lock:
+    lock = lock_of(job)
+    with FileLock(lock, poll_interval=SECONDS_BETWEEN_LOOKS):
         try:
             yield
         finally:
-            Path(lock.lock_file).unlink(missing_ok=True)
+            lock.unlink(missing_ok=True)
+
+
+def lock_of(job: Job) -> Path:
+    return Path(job.config["output_dir"]) / f".{job.fingerprint}.lock"
 
 
 @contextlib.contextmanager

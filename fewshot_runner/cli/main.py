@@ -6,7 +6,9 @@ import importlib
 import os
 import signal
 import sys
+import sysconfig
 import traceback
+from pathlib import Path
 from types import ModuleType
 
 from fewshot_runner.cli.garbage import no_search_for_garbage
@@ -15,10 +17,10 @@ COMMANDS = {
     "train": "train a method, test its best checkpoint, leave a run folder (-m sweeps)",
     "eval": "evaluate a run, also on other data, episodes or protocols",
     "resume": "go on with an interrupted run",
-    "predict": "classify your own pictures from a folder of examples",
+    "predict": "classify your own pictures, by a trained head or a folder of examples",
     "compare": "runs side by side",
     "report": "one page with all that is known of runs",
-    "list": "the data sets, models, methods, episodes, hardware and experiments there are",
+    "list": "what a run can be composed of: data sets, models, methods and so on",
     "tb": "TensorBoard on this machine",
     "export": "a run's weights as safetensors, with its config",
     "doctor": "check the installation, the data folders and the hardware",
@@ -28,6 +30,9 @@ DONE, DEFECT, USER_ERROR = 0, 1, 2
 
 def main() -> None:
     """Entry point of `fsl`."""
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed: the next file that is opened would stand in its place
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: SIM115
     atexit.register(gc.freeze)  # else Python searches all that was imported for garbage, a twentieth of a second
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("-h", "--help", "help"):
@@ -79,9 +84,11 @@ def run(command: str, arguments: list[str]) -> int:
         return DONE
     except RunFailed as error:
         return _complain(str(error), error.exit_code)
-    except Exception:
+    except Exception as error:
         traceback.print_exc()
-        print("\nThis is a defect of fsl; please report it with the lines above.", file=sys.stderr)
+        place = outside(error)
+        said = f"came from {place}" if place else "is a defect of fsl; please report it with the lines above"
+        print(f"\nThis {said}.", file=sys.stderr)
         return DEFECT
     return DONE
 
@@ -90,6 +97,18 @@ def imported(command: str) -> ModuleType:
     """The command's module."""
     with no_search_for_garbage():
         return importlib.import_module(f"fewshot_runner.cli.{command}")
+
+
+def outside(error: Exception) -> Path | None:
+    """The file of somebody's own that `error` came from; None where it is fsl's."""
+    libraries = [Path(path).resolve() for path in sysconfig.get_paths().values()]
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        file = Path(frame.filename).resolve()
+        if file.is_relative_to(Path(__file__).resolve().parents[1]):
+            return None
+        if file.is_file() and not any(map(file.is_relative_to, libraries)):
+            return file
+    return None
 
 
 def _complain(message: str, code: int = USER_ERROR) -> int:

@@ -58,6 +58,11 @@ class Protocols:
         if test.protocol == "runs":
             runs = self._runs(test)
             return Runs(runs.runs(), self.dataset.fixed_runs(runs, self.device), name=runs.name, bn_mode=bn_mode)
+        if test.protocol in ("closed_set", "retrieval") and self.dataset.symmetries != "none":
+            raise UserError(
+                f"dataset.symmetries={self.dataset.symmetries}: eval.protocol={test.protocol} would take every class's "
+                "turned pictures for those of other classes; set dataset.symmetries=none"
+            )
         if test.protocol == "closed_set":
             episodes = test.episodes if test.episodes != "auto" else 100
             return ClosedSet(
@@ -84,11 +89,6 @@ class Protocols:
         Where nobody has labelled the test images, the figures are those of validation, and the answers the test's.
         """
         table, unknown = self.dataset.table, self.dataset.source.unknown_label
-        if self.dataset.symmetries != "none":
-            raise UserError(
-                f"dataset.symmetries={self.dataset.symmetries}: eval.protocol=retrieval would look for every identity "
-                "among its turned pictures, which count as others; set dataset.symmetries=none"
-            )
         of_val = Search.build(table("train"), table("val", unknown=True), unknown=unknown)
         search = asked = of_val
         if part == "test":

@@ -16,8 +16,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from fewshot_runner.cli.compose import Composer
-from fewshot_runner.cli.job import Job, Outcome, falls_behind, find_run, fingerprint
+from fewshot_runner.cli.job import Job, Outcome, falls_behind, find_run, fingerprint, lock_of
 from fewshot_runner.cli.launchers.base import Launcher
 from fewshot_runner.cli.manifest import PENDING, Entry, Manifest
 from fewshot_runner.cli.search.base import Proposal, Search
@@ -41,7 +43,7 @@ class SweepFailed(RunFailed):
 class SweepStopped(RunFailed):
     """A sweep was stopped by a signal; its manifest says how far it came."""
 
-    def __init__(self, exit_code: int, folder: Path) -> None:
+    def __init__(self, exit_code: int) -> None:
         name = signal.Signals(exit_code - 128).name
         super().__init__(f"stopped by {name}; the same command goes on with what is missing")
         self.exit_code = exit_code
@@ -200,7 +202,7 @@ class Sweep:
     def _report(self, code: int) -> None:
         self.manifest.save()
         jobs, folder = self.manifest.jobs, self.manifest.folder
-        output().print(sweep_table(jobs, swept=[key.lstrip("+") for key in swept_keys(self.space)], title=folder.name))
+        output().print(sweep_table(jobs, swept=swept_keys(self.space), title=folder.name))
         if best := best_of(jobs):
             words = [*config_option(self.config_dir), *best["overrides"]]
             print(f"best on validation: fsl train {shlex.join(words)}")
@@ -208,7 +210,7 @@ class Sweep:
         for trace in self.traces:
             print(trace, file=sys.stderr)
         if code:
-            raise SweepStopped(code, folder)
+            raise SweepStopped(code)
         if failed := [job for job in jobs if job["state"] == FAILED]:
             lines = [f"failed: {self._swept(job)}: {job['reason']}" for job in failed]
             raise SweepFailed(f"{len(failed)} of {len(jobs)} jobs failed\n" + "\n".join(lines))
@@ -227,6 +229,8 @@ class Sweep:
 
 def with_run(job: Job, outcome: Outcome) -> Outcome:
     """The outcome with the run that there is of the job: who was killed could not name it, nor say how it ended."""
+    with suppress(Timeout, OSError), FileLock(lock_of(job), timeout=0):  # which a kill has left
+        lock_of(job).unlink(missing_ok=True)
     run = find_run(job)[0]
     if run is None:
         return outcome

@@ -63,3 +63,22 @@ def test_layers_have_options_of_their_own(fsl, tiny, tmp_path):
     rates = {names[id(p)]: group["lr"] for group in experiment.optimizer.param_groups for p in group["params"]}
     assert rates["backbone.blocks.0.0.weight"] == 0
     assert rates["backbone.blocks.1.0.weight"] > 0
+
+
+def test_turned_pictures_are_no_classes_of_a_trained_head(refused, tiny):
+    words = ["eval.protocol=closed_set", "dataset.symmetries=dihedral", "episode.n_way=all", "episode.n_shot=0"]
+    assert "set dataset.symmetries=none" in refused("train", *tiny("finetune"), *words)
+
+
+def test_a_defect_in_a_package_of_ones_own_is_said_to_be_there(fsl, tiny, tmp_path, monkeypatch):
+    file = tmp_path / "flawed" / "network.py"
+    file.parent.mkdir()
+    file.write_text(
+        "import torch\nfrom fewshot_runner.models.conv4 import Conv4\n\n"
+        "class Network(Conv4):\n    def forward(self, images):\n        return torch.ones(3) @ torch.ones(2)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    words = ["model._target_=flawed.network.Network", "trusted_packages=[flawed]", f"output_dir={tmp_path}"]
+    answer = fsl("train", *tiny(), *words)
+    assert answer.code == 1
+    assert answer.err.rstrip().endswith(f"This came from {file}.")

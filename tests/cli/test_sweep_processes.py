@@ -89,6 +89,7 @@ def test_a_worker_that_is_killed_fails_its_job_alone(tiny, tmp_path, by):
     assert (failed["state"], done["state"]) == ("failed", "done")
     [killed] = [run for run in runs_below(tmp_path) if run.read_config()["trainer"]["max_steps"] == 100000]
     assert failed["run"].endswith(killed.name)
+    assert not list(tmp_path.glob(".*"))
     status = killed.read_status()
     assert (status["state"], by.name in status["reason"]) == ("failed" if by == signal.SIGKILL else "stopped", True)
 
@@ -108,3 +109,12 @@ def test_workers_have_imported_everything_in_a_process_without_threads():
     status = Path(f"/proc/{server_of(os.getpid())}/status").read_text()
     assert "Threads:\t1\n" in status
     worker.join()
+
+
+def test_closed_streams_are_no_reason_to_fail(tiny, tmp_path):
+    """As in a daemon: nobody reads what the sweep says, and no file takes the place of a stream."""
+    command = [*PROGRAM, "train", "-m", *tiny(), "trainer.max_steps=2", "seed=0,1", f"output_dir={tmp_path}"]
+    program = "import os, sys; [os.close(number) for number in (0, 1, 2)]; os.execv(sys.argv[1], sys.argv[1:])"
+    ended = subprocess.run([sys.executable, "-c", program, *command], check=False)
+    assert ended.returncode == 0
+    assert [job["state"] for job in manifest_of(tmp_path)["jobs"]] == ["done", "done"]

@@ -13,9 +13,7 @@ from fewshot_runner.report.console import output
 
 def run(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser("fsl list", description="What there is to compose a run of.")
-    parser.add_argument(
-        "group", nargs="?", help="one of them alone, as dataset, method, experiment, sweep"
-    )
+    parser.add_argument("group", nargs="?", help="one of them alone, as dataset, method, experiment, sweep")
     parser.add_argument("--config-dir", type=Path, help="a config folder of your own, listed as well")
     options = parser.parse_args(arguments)
     folders = [conf_dir()] + ([options.config_dir] if options.config_dir else [])

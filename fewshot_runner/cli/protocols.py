@@ -71,8 +71,8 @@ class Protocols:
             )  # fmt: skip
         if test.protocol == "verification":
             return Verification(
-                table(part), viewer, fitted_on=table("val"), fitted_viewer=self.viewer("val"), pairs=test.pairs,
-                seed=test.seed, part=part, bn_mode=bn_mode,
+                table(part), viewer, fitted_on=table("val"), pairs=test.pairs, seed=test.seed, part=part,
+                bn_mode=bn_mode,
             )  # fmt: skip
         if test.protocol == "retrieval":
             return self._retrieval(part, viewer, bn_mode)

@@ -27,6 +27,7 @@ class Method(nn.Module, ABC):
 
     learns_from: tuple[type, ...] = (Episode, Batch)  # what the sampler has to draw
     bn_mode: str = "running"
+    takes_pairs: bool = False  # whether `loss` heeds those that a sampler has chosen
     images_at_once: int | None = None  # of a pass in training; None: all that the sampler draws
     episodes_at_once: int = 1  # how many the evaluator gives to one call of `classify`
 
@@ -36,6 +37,11 @@ class Method(nn.Module, ABC):
             kinds = {Episode: "episodes (EpisodeSampler)", Batch: "labelled batches (PKSampler, BatchSampler)"}
             wanted = " or ".join(kinds[kind] for kind in self.learns_from)
             raise UserError(f"method.sampler draws {kinds[type(item)]}: {type(self).__name__} learns from {wanted}")
+        if isinstance(item, Batch) and item.pairs is not None and not self.takes_pairs:
+            raise UserError(
+                f"method.sampler chooses pairs: {type(self).__name__} heeds none; take another sampler, or PKSampler "
+                "with n_pairs=null"
+            )
 
     @abstractmethod
     def loss(self, batch: Episode | Batch) -> Tensor:

@@ -28,6 +28,8 @@ class Contrastive(MetricMethod):
     `margin`: the distance from which on a pair of different classes costs nothing.
     """
 
+    takes_pairs = True
+
     def __init__(self, backbone: nn.Module, *, embedding: int = 0, distance: str = "l2", margin: float = 1.0) -> None:
         super().__init__(backbone, embedding=embedding, distance=distance)
         if margin <= 0:

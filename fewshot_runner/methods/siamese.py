@@ -36,6 +36,7 @@ class Siamese(EmbeddingMethod):
     """
 
     learns_from = (Batch,)
+    takes_pairs = True
 
     def __init__(
         self,

@@ -32,7 +32,7 @@ class Shade(EmbeddingMethod):
 
 def verification(world, *, part: str = "test", pairs: int = 200, **options) -> Verification:
     return Verification(
-        world.table(part), world.viewer, fitted_on=world.table("val"), fitted_viewer=world.viewer, pairs=pairs, seed=0,
+        world.table(part), world.viewer, fitted_on=world.table("val"), pairs=pairs, seed=0,
         part=part, **options,
     )  # fmt: skip
 

@@ -34,7 +34,6 @@ class Verification(Protocol):
         viewer: Viewer,
         *,
         fitted_on: ClassTable,
-        fitted_viewer: Viewer,
         pairs: int,
         seed: int,
         part: str,
@@ -42,7 +41,6 @@ class Verification(Protocol):
     ) -> None:
         check_running(bn_mode, protocol="verification")
         self.viewer = viewer
-        self.fitted_viewer = fitted_viewer
         self.part = part
         self.seed = seed
         self.pairs = self.fitting = Pairs.draw(fitted_on, n_pairs=pairs, seed=seed, stream="verification val")
@@ -54,18 +52,18 @@ class Verification(Protocol):
         check_compares(method, protocol="verification", example="siamese")
 
     def measure(self, method: Method, between: Between) -> Evaluation:
-        similarities = self._compare(method, self.fitting, self.fitted_viewer, between)
+        similarities = self._compare(method, self.fitting, between)
         threshold = best_threshold(similarities, self.fitting.same)
         if self.pairs is not self.fitting:
-            similarities = self._compare(method, self.pairs, self.viewer, between)
+            similarities = self._compare(method, self.pairs, between)
         right = (similarities > threshold) == self.pairs.same
         further = {"auc": area_under_curve(similarities, self.pairs.same), "threshold": threshold}
         return Evaluation({"accuracy": right.astype(float)}, self.describe(), unit="pairs", further=further)
 
-    def _compare(self, method: Method, pairs: Pairs, viewer: Viewer, between: Between) -> np.ndarray:
+    def _compare(self, method: Method, pairs: Pairs, between: Between) -> np.ndarray:
         """(P,) similarities."""
         first, second = torch.from_numpy(pairs.images).unbind(1)
-        return compare_pairs(method, viewer, first, second, between).double().cpu().numpy()
+        return compare_pairs(method, self.viewer, first, second, between).double().cpu().numpy()
 
     def describe(self) -> dict[str, Any]:
         return {

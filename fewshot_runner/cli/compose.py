@@ -56,7 +56,7 @@ def compose(overrides: Sequence[str] = (), *, config_dir: Path | None = None) ->
 def composed(overrides: Sequence[str], *, config_dir: Path | None = None) -> DictConfig:
     """The same before anything is resolved, with `sweep`, `launcher` and what is Hydra's own."""
     GlobalHydra.instance().clear()
-    with hydra_errors(), initialize_config_dir(str(conf_dir()), version_base=VERSION_BASE):
+    with hydra_errors(overrides, config_dir), initialize_config_dir(str(conf_dir()), version_base=VERSION_BASE):
         return hydra_compose("train", overrides=[*overrides, *search_path(config_dir)], return_hydra_config=True)
 
 
@@ -132,19 +132,27 @@ def search_path(config_dir: Path | None) -> list[str]:
 
 
 @contextmanager
-def hydra_errors() -> Iterator[None]:
-    """Hydra's and OmegaConf's errors as the user's."""
+def hydra_errors(overrides: Sequence[str] = (), config_dir: Path | None = None) -> Iterator[None]:
+    """Hydra's and OmegaConf's errors, in composing with `overrides`, as the user's."""
     try:
         yield
     except UserError:
         raise
     except (HydraException, OmegaConfBaseException, ValueError) as error:  # the last: Hydra's, of overrides such as =5
-        raise as_user_error(error) from error
+        raise as_user_error(error, lambda: known_keys(overrides, config_dir)) from error
 
 
-def run_hydra(config_name: str, program: str, arguments: list[str], task: Callable[[dict, list[str]], None]) -> None:
+def run_hydra(
+    config_name: str,
+    program: str,
+    arguments: list[str],
+    task: Callable[[dict, list[str]], None],
+    *,
+    config_dir: Path | None = None,
+) -> None:
     """Calls `task(config, overrides)` as a Hydra program does; Hydra itself answers --help, --cfg, --info and the like.
 
+    `config_dir` is what `arguments` say it is.
     Sweeps are not for this function: see `fewshot_runner.cli.multirun`.
     """
     for argument in arguments:
@@ -158,7 +166,7 @@ def run_hydra(config_name: str, program: str, arguments: list[str], task: Callab
         kept.append((config, HydraConfig.get()))
 
     sys.argv = [program, *arguments]
-    with hydra_errors(), no_search_for_garbage():
+    with hydra_errors(arguments, config_dir), no_search_for_garbage():
         keep()
         settled = [(plain(config, hydra.runtime.choices), hydra) for config, hydra in kept]
     for config, hydra in settled:
@@ -189,7 +197,7 @@ def overlay(config: dict[str, Any], overrides: Sequence[str], groups: Sequence[s
             try:
                 return OmegaConf.to_container(hydra_compose("saved", overrides=values), resolve=True)
             except (HydraException, OmegaConfBaseException) as error:
-                raise as_user_error(error, list(flatten(merged))) from error
+                raise as_user_error(error, lambda: list(flatten(merged))) from error
 
 
 def plain(config: DictConfig, choices: Mapping[str, Any]) -> dict[str, Any]:
@@ -217,14 +225,14 @@ def resolved(config: DictConfig, choices: Mapping[str, Any]) -> dict[str, Any]:
     return {"choices": chosen, **content}
 
 
-def as_user_error(error: Exception, keys: Sequence[str] | None = None) -> UserError:
-    """Hydra's message in a few lines, with the nearest of `keys` (the default config's) where one was misspelt."""
+def as_user_error(error: Exception, keys: Callable[[], Sequence[str]]) -> UserError:
+    """Hydra's message in a few lines, with the nearest of `keys()` where one was misspelt."""
     message = str(error).strip() or str(error.__cause__)
     if found := re.search(r"Could not override '([^']+)'", message):
         key = found.group(1)
         if key.startswith(tuple(f"{group}." for group in OF_SWEEPS)):
             return UserError(f"{key}: {where_else(key)}")
-        names = known_keys() if keys is None else keys
+        names = keys()
         if any(name == key or name.startswith(f"{key}.") for name in names):
             return UserError(f"{key}: not all keys in it are there; add each as +{key}.NAME=..., or give ++{key}")
         return UserError(f"{key}: there is no such key{nearest_key(key, names)}")
@@ -268,11 +276,19 @@ def nearest_key(key: str, known: Sequence[str]) -> str:
     return nearest(key, near or beside or sorted({name.split(".")[0] for name in known}))
 
 
-def known_keys() -> list[str]:
-    """The dotted names of all keys of the default config."""
+def known_keys(overrides: Sequence[str], config_dir: Path | None) -> list[str]:
+    """The dotted names of all keys of the config with the groups that `overrides` choose.
+
+    Where these cannot be composed, those of the default config.
+    """
+    chosen = [word for word in overrides if "=" in word and is_group(word.split("=")[0].lstrip("+"), config_dir)]
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_dir()), version_base=VERSION_BASE):
-        return [key for key in flatten(plain(hydra_compose("train"), {})) if key != "choices"]
+        try:
+            config = hydra_compose("train", overrides=[*chosen, *search_path(config_dir)])
+        except (HydraException, OmegaConfBaseException, ValueError):
+            config = hydra_compose("train")
+    return list(flatten(OmegaConf.to_container(of_run(config))))  # names alone: values may be missing
 
 
 def to_yaml(config: Any) -> str:

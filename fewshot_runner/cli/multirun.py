@@ -24,8 +24,10 @@ from fewshot_runner.cli.sweep import Sweep, config_option
 from fewshot_runner.cli.targets import instance_of
 from fewshot_runner.errors import UserError
 
-# Of the sweep itself, not of its jobs; and what does not make it another sweep.
+# Of the sweep itself, not of its jobs; what is the same for all of them, as jobs are looked up in one place; and what
+# does not make it another sweep.
 ITS_OWN = ("sweep", "launcher")
+OF_THE_WHOLE = (*ITS_OWN, "output_dir")
 SAME_SWEEP = ("output_dir", "name", "hardware.threads")
 SAME_SEARCH = ("folder", "trials", "params")
 
@@ -35,12 +37,15 @@ def run(overrides: Sequence[str], *, config_dir: Path | None, dry_run: bool) -> 
     refuse_hydras_own(overrides)
     with hydra_errors():
         read = parsed(overrides, config_dir=config_dir)
+        refuse_sweeping_the_whole(read)
         config = config_of_all(read, config_dir=config_dir)
         described, placed = (OmegaConf.to_container(config[group], resolve=True) for group in ITS_OWN)
         output_dir = Path(config.output_dir)
         params = [f"{key}={value}" for key, value in (described.pop("params", None) or {}).items()]
+        of_yaml = parsed(params, config_dir=config_dir)
+        refuse_sweeping_the_whole(of_yaml)
         of_jobs = [override for override in read if group_of(override.key_or_group) not in ITS_OWN]
-        space = space_of([*parsed(params, config_dir=config_dir), *of_jobs])
+        space = space_of([*of_yaml, *of_jobs])
     folder = described.pop("folder", None)
     folder = Path(folder) if folder else output_dir / "sweeps" / sweep_name(space, described)
     sweep = Sweep(
@@ -65,6 +70,12 @@ def refuse_hydras_own(overrides: Sequence[str]) -> None:
                 raise UserError(f"{override}: sweeps of fsl have groups of their own; see fsl list {ours}")
 
 
+def refuse_sweeping_the_whole(read: Sequence[Override]) -> None:
+    for override in read:
+        if override.is_sweep_override() and group_of(override.key_or_group) in OF_THE_WHOLE:
+            raise UserError(f"{override.input_line}: belongs to the sweep as a whole; give one value")
+
+
 def config_of_all(read: Sequence[Override], *, config_dir: Path | None) -> DictConfig:
     """What the jobs have in common, as the sweep itself and where it leaves its results.
 
@@ -73,8 +84,6 @@ def config_of_all(read: Sequence[Override], *, config_dir: Path | None) -> DictC
     """
     values: dict[int, list[str]] = {}
     for number, override in enumerate(read):
-        if override.is_sweep_override() and group_of(override.key_or_group) in ITS_OWN:
-            raise UserError(f"{override.input_line}: belongs to the sweep as a whole; give one value")
         if override.is_interval_sweep():
             values[number] = []
         elif override.is_sweep_override():
@@ -115,9 +124,10 @@ def part(described: dict[str, Any], group: str, kind: type) -> Any:
 
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Keeps a second process from the same sweep."""
+    """Keeps a second process from the same sweep; of one that was refused, the folders made here go again."""
     lock = FileLock(folder / ".lock", timeout=0)
     try:
+        made = [path for path in (folder, *folder.parents) if not path.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout as error:
@@ -132,7 +142,7 @@ def held(folder: Path) -> Iterator[None]:
     finally:
         if {path.name for path in folder.iterdir()} <= {".lock"}:  # refused: as if nothing had been asked
             (folder / ".lock").unlink(missing_ok=True)
-            for empty in [folder, *folder.parents[:2]]:
+            for empty in made:
                 with suppress(OSError):
                     empty.rmdir()
         lock.release()

@@ -31,7 +31,7 @@ def run(arguments: list[str]) -> None:
         else:
             session.start(config, overrides)
 
-    run_hydra("train", "fsl", arguments, task)
+    run_hydra("train", "fsl", arguments, task, config_dir=config_dir)
 
 
 def without_config_dir(words: list[str]) -> tuple[list[str], Path | None]:

@@ -74,6 +74,11 @@ def _place(path: str, header: Sequence[str], key: str, column: str) -> int:
         return header.index(column)
     if column in header:
         raise UserError(f"{path}: two columns are called {column!r}; rename one of them")
+    if len(header) == 1:
+        raise UserError(
+            f"{path}: dataset.{key}={column} is no column: the header is one column, {header[0]!r}; "
+            "separate columns by commas, semicolons or tabs"
+        )
     raise UserError(
         f"{path}: dataset.{key}={column} is no column{nearest(column, header)}; set dataset.{key} to one of: "
         f"{', '.join(header)}"

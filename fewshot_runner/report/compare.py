@@ -16,7 +16,7 @@ from fewshot_runner.report.settings import SEED, differing, short, shown
 
 # What a narrow table tells beneath its rows, in this order; the last only after the settings.
 FURTHER = ("to tell apart", "seconds", "p", "± over seeds (s.d.)", "seeds", "p (Holm)")
-LAST = ("tasks",)
+LAST = ("tasks", "test", "difference")
 ALONE = "tests that nothing else was put to"
 LEGEND = (
     "±: half of a 95 % interval, over tasks unless it says over seeds. difference: to the run marked *, in points, "
@@ -123,5 +123,7 @@ def state_table(records: Sequence[Record], *, width: int) -> Text:
         told = {short(name): shown(record.settings.get(name)) for name in names}
         status = {key: shown(record.status.get(key)) for key in ("step", "updated")}
         rows.append({"run": record.name, "state": record.state, **told, **status, "reason": record.reason or ""})
-    table = grid(rows, width=width, right=["step"], beneath=["reason", *map(short, names)], unnamed=["reason"])
+    table = grid(
+        rows, width=width, right=["step"], beneath=["reason", "updated", *map(short, names)], unnamed=["reason"]
+    )
     return Text.assemble(("without results\n", "bold"), table)

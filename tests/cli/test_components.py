@@ -27,7 +27,7 @@ CASES = {
     "an optimiser of sparse gradients": (
         ["prototypical", "method.optimizer._target_=torch.optim.SparseAdam", "~method.optimizer.weight_decay"], "Adam",
     ),
-    "pairs for a loss that heeds none": (["triplet", "+method.sampler.n_pairs=9"], "with n_pairs=null"),
+    "pairs for a loss that heeds none": (["triplet", "+method.sampler.n_pairs=50"], "with n_pairs=null"),
     "batches of one before a batch norm of single pixels": (
         ["finetune", "model=conv4_pooled", "model.widths=[8,8,8,8]", "method.sampler.batch_size=1"],
         "method.sampler.batch_size=1",

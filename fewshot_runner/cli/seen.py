@@ -67,9 +67,10 @@ def trained_classes(builder: Builder, checkpoint: dict[str, Any], saved: dict[st
     except UserError:  # the data of the training are no longer where they were, but may be those of the test
         split = same_data(builder, checkpoint, dataset["split"])
         if split is None:
+            checked = "checked by the names that its head knows alone" if known else "not checked"
             print(
                 f"fsl: {checkpoint['dataset']}, the data of the training, is not where it was; whether classes of it "
-                f"are among the test classes of {builder.dataset.name} is not checked",
+                f"are among the test classes of {builder.dataset.name} is {checked}",
                 file=sys.stderr,
             )
             return known

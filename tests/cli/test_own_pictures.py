@@ -101,6 +101,19 @@ def test_what_a_head_was_trained_on_is_known_by_what_the_files_hold(refused, fsl
     assert "test pictures were used in training this run" in said
 
 
+def test_classes_of_a_head_are_known_though_the_pictures_of_its_training_are_gone(refused, headed, tmp_path):
+    """Their names stand beside the weights, and a few-shot test must show others."""
+    config = RunFolder(headed).read_config()
+    config["dataset"]["path"] = config["dataset"]["source"]["path"] = str(tmp_path / "gone")
+    (headed / "config.yaml").write_text(yaml.safe_dump(config))
+    other = paint(tmp_path / "other", {name: name for name in COLOURS}, numbers=range(10, 16))
+    words = ["dataset=folder", f"dataset.path={other}", "dataset.split=random", "dataset.test_fraction=0.25"]
+    episodes = ["eval.protocol=episodes", "episode=5way1shot", "episode.n_way=2", "episode.n_query=3"]
+    said = refused("eval", f"run={headed}", *words, *episodes)
+    first, second = Folder(path=other, test_fraction=0.25).split("random").classes["test"]
+    assert f"2 of its test classes ({first}, {second}) have the names of classes" in said
+
+
 def test_copies_that_were_told_in_training_are_no_reason_to_refuse_the_same_test(fsl, tiny, tmp_path):
     pictures = paint(tmp_path / "pictures", {name: name for name in COLOURS})
     for file in pictures.glob("*/*.png"):

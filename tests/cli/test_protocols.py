@@ -6,7 +6,9 @@ import torch
 from fewshot_runner.cli.build import Builder
 from fewshot_runner.cli.compose import compose
 from fewshot_runner.cli.evaluation import merge
+from fewshot_runner.data.classes import ClassTable
 from fewshot_runner.engine.features import FeatureViewer
+from fewshot_runner.engine.protocols.retrieval import Retrieval
 from fewshot_runner.errors import UserError
 from fewshot_runner.runs import RunFolder
 
@@ -61,7 +63,7 @@ def test_trap_06_classes_without_spare_images_are_refused_before_training(refuse
         (["eval.pairs=7", "eval.protocol=verification"], ["eval.pairs=7", "even"]),
         (["eval.protocol=verification", "eval.bn_mode=support"], ["eval.bn_mode=support", "running"]),
         (["eval.protocol=verification", "trainer.monitor=loss"], ["trainer.monitor=loss", "accuracy, auc"]),
-        (["eval.protocol=closed_set"], ["is a class of the", "dataset.split"]),
+        (["eval.protocol=closed_set", "dataset.symmetries=none"], ["is a class of the", "dataset.split"]),
         (["eval.protocol=retrieval"], ["dataset.symmetries=dihedral", "none"]),
         (["eval.protocol=retrieval", "dataset.symmetries=none"], ["not in the gallery"]),
         (["episode.n_shot=all"], ["n_shot=all", "closed_set"]),
@@ -80,6 +82,18 @@ def test_a_test_of_the_data_set_may_not_hide_the_runs_own(builder) -> None:
     with pytest.raises(UserError, match=r"dataset\.tests\.3way1shot"):
         builder(tests={"3way1shot": {"n_query": 2}}).tests()
     assert list(builder(tests={"3way1shot": {"n_query": 4, "split": "alphabets"}}).tests()) == ["3way1shot"]
+
+
+def names_in(protocol: Retrieval, table: ClassTable) -> set[str]:
+    return {*protocol.image_names[table.members]}
+
+
+def test_a_test_of_retrieval_searches_the_images_of_training_and_of_validation(pictures) -> None:
+    made = Builder(compose([*pictures(range(5)), "dataset.split=images", "eval.protocol=retrieval"]))
+    images = made.dataset.split.images
+    [protocol] = made.tests().values()
+    assert names_in(protocol, protocol.search.gallery) == {*images["train"], *images["val"]}
+    assert names_in(protocol, protocol.fitted_on.gallery) == {*images["train"]}
 
 
 def test_nothing_to_train_is_refused_unless_no_step_is_to_be_made(builder) -> None:

@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fewshot_runner.cli.build import Builder
+from fewshot_runner.cli.compose import compose
+
 SMALL = (
     "model=pixels", "~model.frozen", "method.learner.embedding=8", "dataset.image_size=16", "hardware=cpu",
     "hardware.threads=1", "trainer.max_steps=4", "trainer.val_every=2", "method.sampler.n_classes=3",
@@ -27,6 +30,16 @@ def kaggle(tmp_path):
             rows += [(name, f"w_{n % 5}" if n < 20 else "new_whale") for n, name in enumerate(names)]
     (folder / "train.csv").write_text("\n".join(",".join(row) for row in rows))
     return tmp_path
+
+
+def test_pictures_that_nobody_has_labelled_are_looked_for_among_all_whales_that_are_known(kaggle):
+    """Those of validation, which give the figures, among the training images alone."""
+    made = Builder(compose(["experiment=whale_triplet", "dataset=whales", *SMALL, f"dataset.root={kaggle}"]))
+    [protocol] = made.tests().values()
+    of_val, known = ({*protocol.image_names[s.gallery.members]} for s in (protocol.search, protocol.asked))
+    assert known == {f"train/a{number}.jpg" for number in range(20)}
+    assert of_val == {*made.dataset.split.images["train"]} & known
+    assert len(of_val) == 15  # each whale gives one away
 
 
 @pytest.mark.parametrize("features", [(), ("trainer.cache_features=true", "dataset.augment=null")])

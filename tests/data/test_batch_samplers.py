@@ -245,3 +245,11 @@ def test_where_pairs_of_a_kind_run_out_the_other_kind_fills_up() -> None:
     assert len(batch.pairs) == 20  # 4 of one class, 4 within the group, 20 across
     with pytest.raises(UserError, match="n_pairs=4"):
         PKSampler(table, n_classes=4, n_images=2, n_pairs=4, seed=0)
+
+
+def test_classes_of_one_group_give_as_many_pairs_as_were_asked_for() -> None:
+    """No pair is across groups, so those within take that half as well."""
+    batch = PKSampler(make_table({"only": [5] * 6}), n_classes=4, n_images=2, n_pairs=20, seed=0)[0]
+    assert len({frozenset(pair) for pair in batch.pairs.tolist()}) == len(batch.pairs) == 20
+    first, second = batch.labels[batch.pairs].unbind(1)
+    assert int((first == second).sum()) == 4

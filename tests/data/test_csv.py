@@ -91,6 +91,13 @@ def test_missing_columns(table):
     assert "two columns are called 'label'" in error(table("image,label,label\na.png,cat,dog\n"))
 
 
+@pytest.mark.parametrize("header", ["image|label", "image:label|split", "image label", "image"])
+def test_a_header_that_is_not_divided_is_told_by_which_signs_it_would_be(table, header):
+    message = error(table(f"{header}\na.png\n"))
+    assert f"the header is one column, {header!r}; separate columns by commas, semicolons or tabs" in message
+    assert "nearest" not in message
+
+
 def test_missing_images_are_counted_and_the_first_named(table):
     rows = "".join(f"{number}.png,cat\n" for number in range(5))
     message = error(table("image,label\na.png,cat\n" + rows))

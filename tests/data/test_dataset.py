@@ -142,6 +142,20 @@ def test_the_hash_of_images_tells_which_there_are_whatever_their_size(make, squa
     assert len({plain, *map(hashed, changes)}) == 1 + len(changes)
 
 
+def test_a_copy_of_a_training_image_in_validation_alone_is_told(make, squares):
+    class Copied(squares):
+        """The first image of val is, file for file, the first of train."""
+
+        def checksum(self, index):
+            return 0 if index == 24 else index
+
+    dataset = make(Copied())
+    assert (dataset.images_of("train")[0], dataset.images_of("val")[0]) == (0, 24)
+    assert dataset.repeated() == 1
+    [said] = dataset.remarks()
+    assert said == "1 of the images for validation and test are copies of training images: figures flatter"
+
+
 def test_a_viewer_of_centred_drawings_centres_what_the_table_names(make):
     plain, moved = make(), make(centre=True)
     index = torch.from_numpy(plain.table("train").members[:4])

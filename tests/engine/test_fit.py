@@ -286,6 +286,17 @@ class Dropping(Prototypical):
         return nn.functional.dropout(super().embed(images), 0.5, self.training)
 
 
+def test_each_step_draws_random_numbers_of_its_own_which_the_seed_tells(scripted, recorder) -> None:
+    def drawn(seed: int) -> list[float]:
+        losses = (float(torch.rand(1)) for _ in range(5))  # drawn when the step asks, as dropout is
+        scripted(losses, [0.5], rate=1e-9, seed=seed, max_steps=5, log_every=1, val_every=100)
+        return [figures["loss"] for figures in recorder.train.values()]
+
+    first, other, again = (drawn(seed) for seed in (0, 1, 0))
+    assert len({*first, *other}) == 10
+    assert again == first
+
+
 @pytest.mark.parametrize("stop_at", [1, 3, 4, 5])
 def test_trap_16_resuming_goes_on_with_the_same_bits(
     make_experiment, make_method, recorder, tmp_path: Path, stop_at: int

@@ -14,7 +14,7 @@ from fewshot_runner.report.records import Record
 from fewshot_runner.report.results import interval_text
 from fewshot_runner.report.settings import SEED, differing, short, shown
 
-# What a narrow table tells beneath its rows, in this order; the last only after the settings.
+# What a narrow table tells beneath its rows, in this order; the last ones only after the settings.
 FURTHER = ("to tell apart", "seconds", "p", "± over seeds (s.d.)", "seeds", "p (Holm)")
 LAST = ("tasks", "test", "difference")
 ALONE = "tests that nothing else was put to"

@@ -172,6 +172,12 @@ def test_a_slip_in_every_job_is_refused_once_and_leaves_nothing(refused, quick, 
     assert told in refused("train", "-m", *quick(), slip, "seed=0,1,2", *more)
 
 
+def test_a_refused_sweep_leaves_the_users_empty_folders(refused, quick, elsewhere):
+    (elsewhere / "mine" / "sweeps").mkdir(parents=True)
+    for place in ("output_dir=mine", "output_dir=new/below", "sweep.folder=mine/sweeps", "sweep.folder=a/b/c/d"):
+        assert "seed=a: give a whole number" in refused("train", "-m", *quick(), "seed=a,b", place)
+
+
 @pytest.mark.parametrize("damage", ["cut off", "gone"])
 def test_a_finished_run_without_readable_results_is_done_again(fsl, quick, tmp_path, damage):
     command = ["train", "-m", *quick(), "seed=0,1", f"output_dir={tmp_path}"]
@@ -238,6 +244,8 @@ def test_a_key_may_be_there_in_the_members_of_the_swept_group_alone(fsl, tmp_pat
         (["hydra/launcher=joblib", "seed=0,1"], "fsl list launcher"),
         (["launcher=serial,parallel", "seed=0,1"], "launcher=serial,parallel: belongs to the sweep as a whole"),
         (["sweep=random", "sweep.trials=1,2", "seed=0,1"], "sweep.trials=1,2: belongs to the sweep as a whole"),
+        (["output_dir=a,b", "seed=0,1"], "output_dir=a,b: belongs to the sweep as a whole; give one value"),
+        (["++sweep.params={output_dir:'a,b'}"], "output_dir=a,b: belongs to the sweep as a whole"),
         (["method=glob(nothing*)"], "method=glob(nothing*): matches no choice"),
         (["sweep=nothing"], "sweep=nothing: there is no such choice; there is grid, optuna, random"),
         (["sweep=rando"], "did you mean random?"),

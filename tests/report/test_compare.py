@@ -18,7 +18,7 @@ from fewshot_runner.report.order import sorted_rows
 from fewshot_runner.report.predictions import prediction_table
 from fewshot_runner.report.ranking import rank
 from fewshot_runner.report.records import find_records
-from fewshot_runner.report.results import results_table, with_interval
+from fewshot_runner.report.results import results_table
 
 RESULT = {
     "name": "5way1shot", "dataset": "squares", "split": "classes", "accuracy": 0.97313, "ci95": 0.00084,
@@ -34,9 +34,13 @@ def text_of(what) -> str:
     return capture.get()
 
 
-def table_of(path, **options) -> str:
+def plain_of(path, *, width: int, **options) -> str:
     records, _ = find_records([path])
-    return text_of(comparison(rank(records, **options), records, width=200))
+    return comparison(rank(records, **options), records, width=width).plain
+
+
+def table_of(path, **options) -> str:
+    return plain_of(path, width=200, **options)
 
 
 def ranked_lines(table: str) -> list[str]:
@@ -228,11 +232,6 @@ def test_a_result_stands_with_interval_episodes_and_seed():
     assert "fixed" in second
 
 
-def test_an_interval_is_a_half_width_in_percent():
-    assert with_interval({"accuracy": 0.5, "ci95": 0.0123}) == "50.00 ± 1.23 %"
-    assert with_interval({"accuracy": 1.0, "ci95": None}) == "100.00 %"
-
-
 def test_predictions_name_the_best_and_the_runners_up():
     ranking = [{"class": "cat", "score": 0.75}, {"class": "dog", "score": 0.25}]
     table = text_of(prediction_table([{"image": "a.png", "ranking": ranking}], width=99))
@@ -328,8 +327,7 @@ def test_names_with_control_characters_are_one_clean_line(make, config, result, 
     for lr, name in ((0.1, named), (0.2, "plain")):
         make({**config(lr=lr), "name": name}, results=[result(FIGURES - lr, dataset=named)])
     make({**config(lr=0.3), "name": named}, state="failed", reason="it \x1b[2J\nbroke")
-    records, _ = find_records([tmp_path])
-    plain = comparison(rank(records), records, width=width).plain
+    plain = plain_of(tmp_path, width=width)
     assert all(line.isprintable() for line in plain.splitlines())
     assert "a \\x1b[31mred two lines \\u202e" in " ".join(plain.split())
     assert "it \\x1b[2J broke" in " ".join(plain.split())
@@ -340,8 +338,7 @@ def test_the_narrowest_terminal_gets_every_figure(make, config, result, tmp_path
     for k in range(2):
         many = {f"a_rather_long_setting_{n}": n + k for n in range(4)}
         make(config(**many), results=[result(FIGURES[: 50 - k] - k / 9)])
-    records, _ = find_records([tmp_path])
-    lines = comparison(rank(records), records, width=width).plain.splitlines()
+    lines = plain_of(tmp_path, width=width).splitlines()
     told = "".join("".join(lines).split())  # a long name is broken where it has to be
     for word in ("a_rather_long_setting_3=4", f"{100 * FIGURES.mean():.2f}±", "thetasksthatbothanswered"):
         assert word in told
@@ -355,12 +352,35 @@ def test_eighty_columns_hold_an_experiment_with_seeds_and_repeats(make, config, 
         for seed in seeds:
             noise = np.random.default_rng(seed).uniform(-0.2, 0.2, 50)
             make(config(lr=lr, seed=seed), results=[result((FIGURES - lr + noise)[: 50 - 10 * seed])])
-    records, _ = find_records([tmp_path])
-    lines = comparison(rank(records), records, width=80).plain.splitlines()
+    lines = plain_of(tmp_path, width=80).splitlines()
     assert max(map(len, lines)) <= 80
     told = " ".join(lines)
     for name in ("accuracy", "difference", "p (Holm)", "tasks", "to tell apart"):
         assert name in told
+
+
+def test_eighty_columns_hold_runs_without_results(make, config, tmp_path):
+    for seed in (3, 4):
+        reason = "stopped, with a reason that fills the line that it stands in to the last column"
+        make(config(seed=seed), state="interrupted", step=2000, updated="2026-01-01T00:00:00+0000", reason=reason)
+    lines = plain_of(tmp_path, width=80).splitlines()
+    assert max(map(len, lines)) <= 80
+    [row] = [number for number, line in enumerate(lines) if "000001-abcdef" in line]
+    assert lines[row].split()[1:] == ["interrupted", "4", "2000"]
+    assert any("updated: 2026-01-01T00:00:00+0000" in line for line in lines[row + 1 :])
+
+
+@pytest.mark.parametrize("width", [60, 80, 100])
+def test_a_narrow_terminal_holds_a_forced_ranking(make, config, result, tmp_path, width):
+    for lr, figures in ((0.1, FIGURES), (0.3, FIGURES - 0.1)):
+        make(config(lr=lr), results=[result(figures, dataset="omniglot", split="alphabets")])
+    make(config(lr=0.2), results=[result(FIGURES[:20] - 0.3, split="images", split_hash="def")])
+    lines = plain_of(tmp_path, width=width, forced=True).splitlines()[1:]  # below the heading
+    assert max(map(len, lines)) <= width
+    [row] = [number for number, line in enumerate(lines) if "000002-abcdef" in line]
+    beneath = " ".join(lines[row + 1 : row + 4])
+    assert "test: squares images 5way1shot, inductive" in beneath
+    assert ("difference: -" in beneath) == (width == 60)
 
 
 @pytest.mark.parametrize("width", [80, 120])
@@ -369,9 +389,7 @@ def test_a_narrow_terminal_tells_beneath_a_row_what_does_not_fit_beside_it(make,
     for shift in (0.0, 0.01):
         settings = config(momentum=shift, weight_decay=0.5 + shift, schedule_with_a_long_name=f"constant{shift}")
         make(settings, results=[result(random.uniform(0.4, 0.6, 50) + shift)])
-    records, _ = find_records([tmp_path])
-    wide = text_of(comparison(rank(records), records, width=400))
-    narrow = text_of(comparison(rank(records), records, width=width))
+    wide, narrow = plain_of(tmp_path, width=400), plain_of(tmp_path, width=width)
     lines = narrow.splitlines()
     assert max(map(len, lines)) <= width < max(map(len, wide.splitlines()))
     [row] = [number for number, line in enumerate(lines) if line.startswith("  2026")]

@@ -126,3 +126,8 @@ def test_the_mode_says_what_was_seen(changes: dict, mode: str) -> None:
 
 def test_a_run_without_results_says_so() -> None:
     assert lines(results_table([], title="a/run", width=80)) == [["a/run:", "no", "results"]]
+
+
+def test_an_interval_is_a_half_width_in_percent():
+    assert with_interval({"accuracy": 0.5, "ci95": 0.0123}) == "50.00 ± 1.23 %"
+    assert with_interval({"accuracy": 1.0, "ci95": None}) == "100.00 %"

@@ -257,7 +257,8 @@ class Builder:
         groups: dict[str, dict[str, Any]] = {"": {"params": []}}
         described = self.config.method["optimizer"]
         for prefix, options in layers.items():
-            self._check_options(described, f"method.layers.{prefix}", options)
+            alone = [torch.nn.Parameter(torch.zeros(1))]  # refuses what the optimiser would refuse for all layers
+            self._make({**described, **options}, f"method.layers.{prefix}", params=alone)
             groups[prefix] = {"params": [], **options}
         for name, parameter in named.items():
             matching = [prefix for prefix in groups if name.startswith(prefix)]
@@ -281,12 +282,6 @@ class Builder:
                     raise UserError(f"method.{option}: {type(optimizer).__name__} has no such option to change")
                 group[f"initial_{option}"] = group[option]
         return optimizer
-
-    def _check_options(self, described: Mapping[str, Any], key: str, options: Mapping[str, Any]) -> None:
-        """Raises `UserError` for options of single layers that the optimiser would refuse for all."""
-        _, arguments = target_of(described, "method.optimizer", self.trusted)
-        single = {"_target_": described["_target_"], **arguments, **options}
-        self._make(single, key, params=[torch.nn.Parameter(torch.zeros(1))])
 
     def stamp(self) -> dict[str, Any]:
         """What a checkpoint or a result says of its data: class names alone would hide that pictures were added, and

@@ -15,6 +15,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from fewshot_runner.engine.stopping import Pruned, Watch, merit
 from fewshot_runner.errors import RunFailed, UserError
 from fewshot_runner.report.config import WITHOUT_EFFECT, flatten
@@ -161,8 +163,6 @@ def _finished(job: Job) -> RunFolder:
 @contextlib.contextmanager
 def alone_with(job: Job) -> Iterator[None]:
     """Waits for another sweep that is at work on the same job: before its data are read, it has no run to be found."""
-    from filelock import FileLock  # late: what is done already is told without
-
     place = Path(job.config["output_dir"])
     with contextlib.suppress(OSError):  # told better when a run folder is made
         place.mkdir(parents=True, exist_ok=True)
@@ -179,6 +179,13 @@ def alone_with(job: Job) -> Iterator[None]:
 
 def lock_of(job: Job) -> Path:
     return Path(job.config["output_dir"]) / f".{job.fingerprint}.lock"
+
+
+def remove_lock(job: Job) -> None:
+    """Where a kill has left it, and no other sweep holds it."""
+    lock = lock_of(job)
+    with contextlib.suppress(Timeout, OSError), FileLock(lock, timeout=0):
+        lock.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -16,10 +16,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from fewshot_runner.cli.compose import Composer
-from fewshot_runner.cli.job import Job, Outcome, falls_behind, find_run, fingerprint, lock_of
+from fewshot_runner.cli.job import Job, Outcome, falls_behind, find_run, fingerprint, remove_lock
 from fewshot_runner.cli.launchers.base import Launcher
 from fewshot_runner.cli.manifest import PENDING, Entry, Manifest
 from fewshot_runner.cli.search.base import Proposal, Search
@@ -229,8 +227,7 @@ class Sweep:
 
 def with_run(job: Job, outcome: Outcome) -> Outcome:
     """The outcome with the run that there is of the job: who was killed could not name it, nor say how it ended."""
-    with suppress(Timeout, OSError), FileLock(lock_of(job), timeout=0):  # which a kill has left
-        lock_of(job).unlink(missing_ok=True)
+    remove_lock(job)
     run = find_run(job)[0]
     if run is None:
         return outcome

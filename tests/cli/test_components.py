@@ -2,6 +2,9 @@
 
 import pytest
 
+from fewshot_runner.cli.build import Builder
+from fewshot_runner.cli.compose import compose
+
 CROPS = "fewshot_runner.data.crops"
 CASES = {
     "a crop of pictures among the transforms": (
@@ -54,11 +57,8 @@ def test_batches_of_one_are_fine_where_maps_have_pixels_to_be_normalised_over(fs
     assert answer.code == 0, answer.err
 
 
-def test_layers_have_options_of_their_own(fsl, tiny, tmp_path):
+def test_layers_have_options_of_their_own(tiny):
     """The first block keeps still, the second does not."""
-    from fewshot_runner.cli.build import Builder
-    from fewshot_runner.cli.compose import compose
-
     experiment = Builder(compose([*tiny(), "+method.layers={backbone.blocks.0:{lr:0}}"])).experiment()
     names = {id(parameter): name for name, parameter in experiment.method.named_parameters()}
     rates = {names[id(p)]: group["lr"] for group in experiment.optimizer.param_groups for p in group["params"]}

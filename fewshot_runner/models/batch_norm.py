@@ -5,8 +5,8 @@ https://arxiv.org/abs/2003.03284): the running statistics of training, those of 
 episode with all its queries, which is transductive.
 
 A frozen batch norm keeps to the statistics it came with in every one of these modes, as it does in training: what the
-rest of the network has learned rests on them. A backbone that is frozen as a whole so answers alike in each mode; it is
-normalised by other images where it is not frozen, and just not trained (trainer.max_steps=0).
+rest of the network has learned rests on them. So a fully frozen backbone answers the same in every mode. To normalise a
+pretrained one by other images, leave it unfrozen and do not train it (trainer.max_steps=0).
 """
 
 import copy
@@ -16,8 +16,6 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-
-BN_MODES = ("running", "support", "transductive")
 
 
 def learning_norms(module: nn.Module) -> list[_BatchNorm]:

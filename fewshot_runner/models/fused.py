@@ -39,7 +39,7 @@ def conv_norm_relu_pool(images: Tensor, weight: Tensor, gamma: Tensor, beta: Ten
     weight, gamma = weight * sign[:, None, None, None], gamma * sign
     if not images.requires_grad and images.shape[1] <= FEW_CHANNELS:
         mean, variance = map_moments(images, weight)
-        output = _Normalise.apply(_ConvPool.apply(images, weight), gamma, beta, mean, variance, eps).relu_()
+        output = _Normalise.apply(_PaddedConvPool.apply(images, weight), gamma, beta, mean, variance, eps).relu_()
     else:
         output, mean, variance = _NormReluPool.apply(functional.conv2d(images, weight, padding=1), gamma, beta, eps)
     return output, mean.detach() * sign, variance.detach()
@@ -86,14 +86,14 @@ class _NormReluPool(Function):
     def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         maps, gamma, beta, output, places, mean, inverse_std = ctx.saved_tensors
         if torch.is_grad_enabled():
-            return *_plain_gradients(_NormReluPool.plain, (maps, gamma, beta), ctx.eps, gradient=gradient), None
+            return *plain_gradients(_NormReluPool.plain, (maps, gamma, beta), ctx.eps, gradient=gradient), None
         spread = _spread(aten.threshold_backward(gradient, output, 0), maps, places)
         return *aten.native_batch_norm_backward(
             spread, maps, gamma, None, None, mean, inverse_std, True, ctx.eps, [True, True, True]
         ), None  # fmt: skip
 
 
-class _ConvPool(Function):
+class _PaddedConvPool(Function):
     """Images (B, C, H, W), which get no gradient, and filters (F, C, 3, 3) to (B, F, h, w)."""
 
     @staticmethod
@@ -119,7 +119,7 @@ class _ConvPool(Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:
         images, weight, places = ctx.saved_tensors
         if torch.is_grad_enabled():
-            return None, *_plain_gradients(lambda w: _ConvPool.plain(images, w), (weight,), gradient=gradient)
+            return None, *plain_gradients(lambda w: _PaddedConvPool.plain(images, w), (weight,), gradient=gradient)
         total = torch.zeros_like(weight)
         for of, arriving, at in zip(*(each.split(ctx.chunk) for each in (images, gradient, places)), strict=True):
             maps = _empty_maps((len(of), len(weight), *of.shape[2:]), weight)  # for its shape alone
@@ -150,7 +150,7 @@ class _Normalise(Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         maps, gamma, _, mean, variance = ctx.saved_tensors
         if torch.is_grad_enabled():
-            return *_plain_gradients(_Normalise.plain, ctx.saved_tensors, ctx.eps, gradient=gradient), None
+            return *plain_gradients(_Normalise.plain, ctx.saved_tensors, ctx.eps, gradient=gradient), None
         d_maps, d_gamma, d_beta = aten.native_batch_norm_backward(
             gradient, maps, gamma, mean, variance, None, None, False, ctx.eps, [True, True, True]
         )
@@ -171,7 +171,7 @@ def _empty_maps(shape: Sequence[int], weight: Tensor) -> Tensor:
     return torch.empty(shape, dtype=weight.dtype, device=weight.device, memory_format=layout)
 
 
-def _plain_gradients(
+def plain_gradients(
     function: Callable[..., Tensor], inputs: Sequence[Tensor], *options: Any, gradient: Tensor
 ) -> tuple[Tensor | None, ...]:
     """Gradients that can be differentiated again, at the price of computing `function` once more."""

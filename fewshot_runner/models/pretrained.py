@@ -51,8 +51,8 @@ class Pretrained(nn.Module):
         return self
 
 
-def without_classifier(network: nn.Module) -> tuple[nn.Module, nn.Linear]:
-    """`network` without its last linear layer and the dropout right before it, and that layer.
+def without_classifier(network: nn.Module) -> nn.Module:
+    """`network`, changed in place, without its last linear layer and the dropout right before it.
 
     Raises `ValueError` where there is no linear layer.
     """
@@ -61,14 +61,13 @@ def without_classifier(network: nn.Module) -> tuple[nn.Module, nn.Linear]:
         raise ValueError("it ends in no linear layer")
     where, _, child = linear[-1].rpartition(".")
     parent = network.get_submodule(where)
-    classifier = getattr(parent, child)
     setattr(parent, child, nn.Identity())
     if isinstance(parent, nn.Sequential):
         siblings = [name for name, _ in parent.named_children()]
         before = siblings[max(siblings.index(child) - 1, 0)]
         if isinstance(getattr(parent, before), nn.Dropout):
             setattr(parent, before, nn.Identity())
-    return network, classifier
+    return network
 
 
 def check_channels(facts: Facts, network: nn.Module, name: str) -> None:

@@ -5,9 +5,9 @@ Needs the extra `timm`. The first use of pretrained weights downloads them from 
 
 import difflib
 from collections.abc import Sequence
-from types import ModuleType
 
 from fewshot_runner.errors import UserError
+from fewshot_runner.extras import imported
 from fewshot_runner.facts import Facts
 from fewshot_runner.models.pretrained import Pretrained
 
@@ -21,7 +21,7 @@ class Timm(Pretrained):
     def __init__(
         self, facts: Facts, *, name: str, weights: str | None = None, frozen: bool = False, thaw: Sequence[str] = ()
     ) -> None:
-        timm = import_timm()
+        timm = imported("timm", extra="timm", asked_by=f"model.name={name}")  # takes seconds: only where it is wanted
         bare, _, tag = name.partition(".")
         if tag:
             raise UserError(f"model.name={name}: give the tag apart, as in model.name={bare} model.weights={tag}")
@@ -44,12 +44,3 @@ class Timm(Pretrained):
                 "(untrained) or model=efficientnet_lite0 (weights from a package)"
             ) from error
         super().__init__(facts, network, name=name, frozen=frozen, thaw=thaw)
-
-
-def import_timm() -> ModuleType:
-    """timm takes seconds to import: only where a network of its is wanted."""
-    try:
-        import timm
-    except ImportError as error:
-        raise UserError("model needs timm, which is not installed: pip install 'fewshot-runner[timm]'") from error
-    return timm

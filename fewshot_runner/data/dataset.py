@@ -15,6 +15,7 @@ from fewshot_runner.data.decode import RESAMPLING
 from fewshot_runner.data.division import LEAST, untested
 from fewshot_runner.data.images import SYMMETRIES, Images
 from fewshot_runner.data.loader import Augmentation, Crop, Viewer
+from fewshot_runner.data.provenance import Provenance
 from fewshot_runner.data.ragged import RaggedImages
 from fewshot_runner.data.source import PARTS, FixedRuns, Source, Split
 from fewshot_runner.data.store import Progress, Store, open_store
@@ -142,6 +143,10 @@ class Dataset:
         if symmetries == "none":
             return table
         return table.with_symmetries(SYMMETRIES[symmetries], stride=len(store.labels))
+
+    @cached_property
+    def provenance(self) -> Provenance:
+        return Provenance(self.name, self.split.name, self.split.hash, self.images_hash, self.files_hash)
 
     @cached_property
     def images_hash(self) -> str:

@@ -7,11 +7,9 @@ Shapes: C channels (1 grey, 3 red, green, blue), H rows, W columns.
 """
 
 import io
-import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import PIL
@@ -42,7 +40,7 @@ _WHITE_IS_ZERO, _SIGNED = 0, 2  # values of the first and the last of them
 Key = TypeVar("Key")
 
 
-def decode(data: bytes | Path | BinaryIO, name: str) -> Image.Image:
+def decode(data: bytes | Path, name: str) -> Image.Image:
     """The picture in `data`, upright, in mode "L" or "RGB", at its own size; of several frames the first.
 
     Transparency is laid on white. Deep grey is scaled from its bit depth: 65535 of 16 bits becomes 255. Raises
@@ -151,14 +149,15 @@ def _channels_first(image: Image.Image) -> np.ndarray:
     return pixels[np.newaxis] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
-def _read(data: bytes | Path | BinaryIO, name: str) -> bytes:
+def _read(data: bytes | Path, name: str) -> bytes:
     if isinstance(data, bytes):
         return data
     try:
-        return data.read_bytes() if isinstance(data, Path) else data.read()
-    except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{name}: the file cannot be read ({reason}); check its path and its permissions") from error
+        return data.read_bytes()
+    except OSError as error:
+        raise UserError(
+            f"{name}: the file cannot be read ({error.strerror}); check its path and its permissions"
+        ) from error
 
 
 def _check_size(image: Image.Image, name: str) -> None:

@@ -3,6 +3,8 @@
 A file is called by its path from there, with slashes.
 """
 
+import hashlib
+import json
 import os
 import stat
 import zlib
@@ -27,6 +29,11 @@ class Listing:
 
     images: dict[str, Stamp] = field(default_factory=dict)
     folders: dict[str, list[str]] = field(default_factory=dict)  # folder -> its files that are no images
+
+    def identity(self) -> dict[str, Any]:
+        """How many images there are, and a digest of their names and stamps."""
+        files = sorted((name, *stamp) for name, stamp in self.images.items())
+        return {"images": len(files), "files": hashlib.sha256(json.dumps(files).encode()).hexdigest()}
 
 
 class Files(ABC):
@@ -132,8 +139,11 @@ def stamp_of(status: os.stat_result) -> Stamp:
 
 
 def is_image(name: str) -> bool:
-    return Path(name).suffix.lower() in EXTENSIONS
+    _, dot, extension = name.rpartition(".")
+    return dot + extension.lower() in EXTENSIONS
 
 
-def is_hidden(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX"
+def is_hidden(path: str) -> bool:
+    """Whether a file is hidden, or any folder that it lies in."""
+    path = f"/{path}/"
+    return "/." in path or "/__MACOSX/" in path

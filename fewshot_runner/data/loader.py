@@ -23,8 +23,6 @@ class Viewer:
     Evaluation sees the images as they are kept, or the middle of a photograph; training with `crop` another part.
     """
 
-    crop: Crop | None = None
-
     def __init__(
         self,
         images: Images | RaggedImages,
@@ -68,9 +66,6 @@ class TrainingLoader:
         self.seed = seed
 
     def __getitem__(self, k: int) -> Episode | Batch:
-        item = self.sampler[k]
-        if self.augment is None and self.viewer.crop is None:
-            return item.map(self.viewer).to(self.viewer.device)
         generator = torch_generator(self.seed, "augment", k)
-        augment = self.augment
-        return item.map(lambda index: self.viewer.augmented(index, augment, generator)).to(self.viewer.device)
+        item = self.sampler[k].map(lambda index: self.viewer.augmented(index, self.augment, generator))
+        return item.to(self.viewer.device)

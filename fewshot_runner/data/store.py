@@ -10,7 +10,7 @@ import os
 import shutil
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Store:
-    """What was ingested: uint8 pixels and, per image, its name, class number and part.
+    """What was ingested: uint8 pixels and, per image, its name and class number.
 
     `pixels` are (I, C, H, W) in a `Square` layout; in a `Ragged` one they are flat, with `sizes` (I, 2) and `offsets`
     (I + 1,). `labels` (I,) number `class_names` (C,); `class_groups` (C,) gives each class's group name, "" without
@@ -39,7 +39,6 @@ class Store:
 
     pixels: np.ndarray
     image_names: np.ndarray
-    image_parts: np.ndarray
     labels: np.ndarray
     class_names: np.ndarray
     class_groups: np.ndarray
@@ -47,6 +46,9 @@ class Store:
     sizes: np.ndarray | None = None
     offsets: np.ndarray | None = None
     checksums: np.ndarray | None = None
+
+
+ARRAYS = {field.name for field in fields(Store)}
 
 
 def open_store(
@@ -117,7 +119,6 @@ def build(
         np.savez(
             building / INDEX,
             image_names=np.array([item.name for item in items]),
-            image_parts=np.array([item.part for item in items]),
             labels=np.array([number[item.class_name] for item in items], dtype=np.int64),
             class_names=np.array([class_name for _, class_name in classes]),
             class_groups=np.array([group for group, _ in classes]),
@@ -144,7 +145,7 @@ def _load(path: Path, layout: Square | Ragged) -> Store | None:
         if not all(_intact(path / name, files[name]) for name in (layout.file, INDEX)):
             return None
         with np.load(path / INDEX, allow_pickle=False) as index:
-            arrays = dict(index)
+            arrays = {name: index[name] for name in ARRAYS if name in index}  # earlier versions kept others as well
         return Store(pixels=layout.read(path / layout.file, arrays), path=path, **arrays)
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
         return None

@@ -30,6 +30,9 @@ class Warp:
     to each image with `probability`, as in Koch et al., who drew for every number of the map. What comes in from
     beyond the border is `background`: "white" or "black" paper; or, for photographs, "edge", the nearest pixel, or
     "mirror", the image mirrored at its border.
+
+    The map goes from a pixel of the result to the place it is taken from, as `affine_grid` wants it. So a `scale` of
+    0.2 makes drawings 1 / 1.2 to 1 / 0.8 times as large, and a shift is scaled and sheared with them.
     """
 
     def __init__(

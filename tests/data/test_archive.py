@@ -108,6 +108,22 @@ def test_members_that_would_escape_are_bytes_like_others(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["p.zip"]
 
 
+def test_names_that_begin_with_a_dot_or_double_a_slash_are_those_that_unpacking_makes(tmp_path):
+    archive = tmp_path / "p.zip"
+    names = ("./", "./cat/", "./cat/1.png", "cat//2.png", "./dog/./3.png", "./empty//")
+    with zipfile.ZipFile(archive, "w") as file:
+        for name in names:
+            file.writestr(name, "" if name.endswith("/") else name)
+        file.extractall(tmp_path / "unpacked")
+    packed, unpacked = Archive(archive), Directory(tmp_path / "unpacked")
+    assert sorted(packed.listing().images) == sorted(unpacked.listing().images) == [
+        "cat/1.png", "cat/2.png", "dog/3.png"
+    ]  # fmt: skip
+    assert packed.listing().folders == unpacked.listing().folders
+    for name in packed.listing().images:
+        assert packed.read(name) == unpacked.read(name)
+
+
 def test_of_equal_names_the_last_counts(tmp_path):
     with zipfile.ZipFile(tmp_path / "p.zip", "w") as file:
         file.writestr("a", "first")
@@ -144,7 +160,7 @@ def test_stamps_and_identity_tell_changes(folder, tmp_path):
 def test_files_that_are_no_archives_are_named(folder, tmp_path, change):
     archive = pack(folder, tmp_path / "p.zip")
     archive.write_bytes(change(archive.read_bytes()))
-    with pytest.raises(UserError, match=f"^{archive}: not a readable zip file .*; fetch or pack it again"):
+    with pytest.raises(UserError, match=f"^{archive}: not a readable zip file .*; fetch or pack the archive again"):
         Archive(archive)
 
 

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from class_tables import CLASS_OF, TABLE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -115,3 +116,21 @@ def test_a_class_of_both_tables_keeps_all_its_images():
     first = ClassTable.build(np.array([0, 1, 0]), ["whale", "dolphin"], ["", ""], np.array([0, 1]))
     second = ClassTable.build(np.array([9, 9, 1, 0]), ["seal", "whale"], ["", ""], np.array([2, 3]))
     assert read(first.merged(second)) == {"": {"dolphin": [1], "seal": [3], "whale": [0, 2]}}
+
+
+@pytest.mark.parametrize("k", [1, 4, 9])
+def test_images_are_drawn_of_the_given_classes_and_differ(k):
+    random = np.random.default_rng(k)
+    classes = random.integers(TABLE.n_classes, size=(50, 3))
+    drawn = TABLE.draw_images(classes, random.random((50, 3, k)))
+    assert drawn.shape == (50, 3, k)
+    for asked, images in zip(classes.ravel(), drawn.reshape(-1, k).tolist(), strict=True):
+        assert {CLASS_OF[image] for image in images} == {asked}
+        assert len(set(images)) == k
+
+
+def test_the_same_numbers_draw_the_same_images_of_classes_given_once_for_all_rows():
+    uniform = np.random.default_rng(0).random((20, TABLE.n_classes, 3))
+    every = np.arange(TABLE.n_classes)
+    one_by_one = [TABLE.draw_images(np.array(c), uniform[e, c]).tolist() for e in range(20) for c in every]
+    assert TABLE.draw_images(every, uniform).reshape(-1, 3).tolist() == one_by_one

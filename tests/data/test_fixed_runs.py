@@ -114,11 +114,11 @@ def test_damaged_or_absent_runs_are_named(runs_archive, tmp_path):
         LakeRuns(root=str(tmp_path), download=False)
     place.parent.mkdir(parents=True)
     place.write_bytes(b"<html>")
-    with pytest.raises(UserError, match=f"{place}: not a readable zip file .*; delete it to have it fetched"):
+    with pytest.raises(UserError, match=f"{place}: not a readable zip file .*; delete it and let fsl"):
         LakeRuns(root=str(tmp_path), download=False)
     shutil.copyfile(runs_archive, place)
     rewrite(place, without="run07/test/item13")
-    with pytest.raises(UserError, match=f"{place}: 799 images where 800 belong; delete it to have it fetched"):
+    with pytest.raises(UserError, match=f"{place}: 799 images where 800 belong; delete it and let fsl"):
         LakeRuns(root=str(tmp_path), download=False)
 
 
@@ -146,7 +146,7 @@ def test_a_damaged_drawing_of_the_runs_is_named(runs_archive, tmp_path):
         source.image(index)
     shutil.copyfile(runs_archive, place)
     rewrite(place, without="run04/class_labels")
-    with pytest.raises(UserError, match=r"run04/class_labels.txt is damaged"):
+    with pytest.raises(UserError, match=r"run04/class_labels.txt: all_runs.zip has no such file; .*delete it"):
         LakeRuns(root=str(tmp_path), download=False).runs()
 
 

@@ -101,7 +101,7 @@ def test_folders_and_zip_files_give_equal_stores(small, tmp_path):
     zipped, folders = stores
     assert zipped.path != folders.path
     assert len(zipped.labels) == 20 * (24 + 17 + 26 + 20)
-    for name in ("pixels", "image_names", "labels", "class_names", "class_groups", "image_parts"):
+    for name in ("pixels", "image_names", "labels", "class_names", "class_groups"):
         assert np.array_equal(getattr(zipped, name), getattr(folders, name))
 
 

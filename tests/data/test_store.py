@@ -54,18 +54,33 @@ def test_cold_and_warm_stores_hold_what_a_straightforward_decode_gives(tmp_path,
         assert np.array_equal(store.pixels, expected)
 
 
-def test_names_labels_groups_and_parts_stand_beside_the_pixels(tmp_path, squares):
+def test_names_labels_and_groups_stand_beside_the_pixels(tmp_path, squares):
     source = squares()
     store = open_store(source, image_size=8, channels=1, cache=tmp_path)
     for index, item in enumerate(source.items()):
         assert store.image_names[index] == item.name
-        assert store.image_parts[index] == item.part
         assert store.class_names[store.labels[index]] == item.class_name
         assert store.class_groups[store.labels[index]] == item.group
     assert sorted(store.class_names) == sorted(source.classes)
     assert store.path.parent == tmp_path
     assert sorted(entry.name for entry in store.path.iterdir()) == FILES
     assert folders(tmp_path) == [store.path.name]
+
+
+def test_arrays_that_an_earlier_version_kept_as_well_are_passed_over(tmp_path, squares):
+    source = squares()
+    path = open_store(source, image_size=8, channels=1, cache=tmp_path).path
+    index, meta = path / "index.npz", json.loads((path / "meta.json").read_text())
+    with np.load(index) as kept:
+        np.savez(index, image_parts=np.array(["train"] * 36), **kept)
+    status = index.stat()
+    digest = hashlib.sha256(index.read_bytes()).hexdigest()
+    meta["files"]["index.npz"] = {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "sha256": digest}
+    (path / "meta.json").write_text(json.dumps(meta))
+    source.decoded.clear()
+    store = open_store(source, image_size=8, channels=1, cache=tmp_path)
+    assert source.decoded == [], "nothing is decoded anew"
+    assert store.image_names.tolist() == [item.name for item in source.items()]
 
 
 def test_the_key_covers_every_option_and_the_identity_of_the_source(tmp_path, squares, monkeypatch):

@@ -4,8 +4,6 @@ Three layouts, told apart by where the images lie: class/image, group/class/imag
 of them below the folders train, val and test.
 """
 
-import hashlib
-import json
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -62,14 +60,11 @@ class Folder(Source):
 
     def identity(self) -> dict[str, Any]:
         """The decoder, and a digest of every image's path and stamp; the splits are no part of it."""
-        files = sorted((path, *stamp) for path, stamp in self._tree.images.items())
-        digest = hashlib.sha256(json.dumps(files).encode()).hexdigest()
         return {
             "source": "folder",
             "checksums": "size and crc-32",
             "decoder": DECODER,
-            "images": len(files),
-            "files": digest,
+            **self._tree.identity(),
             **self._files.identity(),
         }
 

@@ -3,15 +3,11 @@
 Found as folders, as zip files, or downloaded, in the layout that torchvision leaves. Several protocols live on it, and
 their figures are not comparable: `lake` (30 background alphabets, five of which validate, against 20 evaluation
 alphabets), `koch` (Koch et al. 2015: 40 alphabets, all 30 background ones to train and ten evaluation ones to validate,
-against the ten of the runs), `vinyals`
-(Matching Networks 2016: 1,028 / 172 / 423 characters, each rotation a class of its own), and `lake_runs`, the
-authors' 20 fixed runs of 20-way one-shot classification within an alphabet.
+against the ten of the runs), `vinyals` (Matching Networks 2016: 1,028 / 172 / 423 characters, each rotation a class of
+its own), and `lake_runs`, the authors' 20 fixed runs of 20-way one-shot classification within an alphabet.
 """
 
-import hashlib
-import json
-import zipfile
-import zlib
+from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -19,9 +15,11 @@ from typing import Any
 
 from PIL import Image
 
-from fewshot_runner.data.decode import DECODER, decode
+from fewshot_runner.data.archive import Archive
+from fewshot_runner.data.decode import DECODER
 from fewshot_runner.data.download import fetch
-from fewshot_runner.data.source import FixedRuns, Item, Run, Source, Split
+from fewshot_runner.data.files import Directory, Files, Listing
+from fewshot_runner.data.source import PARTS, FixedRuns, Item, Run, Source, Split
 from fewshot_runner.errors import UserError
 
 BASE = "omniglot-py"
@@ -48,6 +46,7 @@ RUNS_ALPHABETS = (
     "Atlantean", "Ge_ez", "Glagolitic", "Gurmukhi", "Kannada", "Malayalam", "Manipuri",
     "Old_Church_Slavonic_(Cyrillic)", "Tengwar", "Tibetan",
 )  # fmt: skip
+REMEDY = "delete it and let fsl download it again"
 
 
 class Omniglot(Source):
@@ -59,7 +58,6 @@ class Omniglot(Source):
         self.root = Path(root).expanduser()
         self.download = download
         self.places = {part: self._find(part) for part in CHARACTERS}
-        self._archives: dict[str, zipfile.ZipFile] = {}
 
     def _find(self, part: str) -> Path:
         """The folder or zip file of images_background or images_evaluation; downloaded where it is absent."""
@@ -76,16 +74,21 @@ class Omniglot(Source):
             fetch(f"{ARCHIVES}/{part}.zip", archive, md5=MD5[part])
         return archive
 
+    @cached_property
+    def _files(self) -> dict[str, Files]:
+        """Where the drawings of each part are read, in which their names begin with the part's."""
+        return {
+            part: Directory(place.parent) if place.is_dir() else Archive(place, remedy=REMEDY)
+            for part, place in self.places.items()
+        }
+
+    @cached_property
+    def _listings(self) -> dict[str, Listing]:
+        return {part: files.listing(part) for part, files in self._files.items()}
+
     def identity(self) -> dict[str, Any]:
-        identity: dict[str, Any] = {"name": self.name, "version": 1, "decoder": DECODER}
-        for part, place in self.places.items():
-            if place.is_dir():
-                files = [(str(file.relative_to(place)), file.stat()) for file in sorted(place.glob("*/*/*.png"))]
-                stamps = json.dumps([(name, status.st_size, status.st_mtime_ns) for name, status in files])
-                identity[part] = {"images": len(files), "files": hashlib.sha256(stamps.encode()).hexdigest()}
-            else:
-                identity[part] = {"size": place.stat().st_size, "mtime_ns": place.stat().st_mtime_ns}
-        return identity
+        parts = {part: files.identity() or self._listings[part].identity() for part, files in self._files.items()}
+        return {"name": self.name, "version": 2, "decoder": DECODER, **parts}
 
     def items(self) -> Sequence[Item]:
         return self._items
@@ -93,70 +96,32 @@ class Omniglot(Source):
     @cached_property
     def _items(self) -> list[Item]:
         items = []
-        for part, place in self.places.items():
-            if place.is_dir():
-                names = [f"{part}/{file.relative_to(place).as_posix()}" for file in place.glob("*/*/*.png")]
-            else:
-                names = [name for name in self._archive(part).namelist() if _is_drawing(name, part)]
-            found = [_item(name) for name in sorted(names)]
-            drawings: dict[str, int] = {}
-            for item in found:
-                drawings[item.class_name] = drawings.get(item.class_name, 0) + 1
+        for part, listing in self._listings.items():
+            found = [_item(name) for name in sorted(listing.images) if _is_drawing(name)]
+            drawings = Counter(item.class_name for item in found)
             wrong = [f"{name} has {count}" for name, count in drawings.items() if count != DRAWERS]
             if len(drawings) != CHARACTERS[part] or wrong:
                 raise UserError(
-                    f"{place}: Omniglot is incomplete: {len(drawings)} characters where {CHARACTERS[part]} belong, "
-                    f"{DRAWERS} drawings each ({'; '.join(wrong[:3]) or 'whole characters are missing'}); "
-                    "delete it and let fsl download it again"
+                    f"{self.places[part]}: Omniglot is incomplete: {len(drawings)} characters where "
+                    f"{CHARACTERS[part]} belong, {DRAWERS} drawings each "
+                    f"({'; '.join(wrong[:3]) or 'whole characters are missing'}); {REMEDY}"
                 )
             items += found
         return items
 
-    def _archive(self, part: str) -> zipfile.ZipFile:
-        if part not in self._archives:
-            try:
-                self._archives[part] = zipfile.ZipFile(self.places[part])
-            except (zipfile.BadZipFile, OSError) as error:
-                raise UserError(
-                    f"{self.places[part]}: not a readable zip file ({error}); delete it and let fsl download it again"
-                ) from error
-        return self._archives[part]
-
     def image(self, index: int) -> Image.Image:
         name = self._items[index].name
-        part, _, inner = name.partition("/")
-        place = self.places[part]
-        if place.is_dir():
-            return decode(place / inner, str(place / inner))
-        try:
-            content = self._archive(part).read(name)
-        except (zipfile.BadZipFile, OSError, zlib.error) as error:
-            raise UserError(f"{place}: {name} is damaged ({error}); delete it and let fsl download it again") from error
-        return decode(content, f"{place}/{name}")
+        return self._files[name.partition("/")[0]].image(name)
 
     def split(self, name: str) -> Split:
         if name == "lake":
-            background = self._classes("images_background")
-            return Split(
-                name,
-                {
-                    "train": [c for c in background if c.split("/")[0] not in LAKE_VALIDATION],
-                    "val": [c for c in background if c.split("/")[0] in LAKE_VALIDATION],
-                    "test": self._classes("images_evaluation"),
-                },
-            )
+            val, train = _divided(self._classes("images_background"), LAKE_VALIDATION)
+            return Split(name, {"train": train, "val": val, "test": self._classes("images_evaluation")})
         if name == "koch":
-            evaluation = self._classes("images_evaluation")
-            return Split(
-                name,
-                {
-                    "train": self._classes("images_background"),
-                    "val": [c for c in evaluation if c.split("/")[0] not in RUNS_ALPHABETS],
-                    "test": [c for c in evaluation if c.split("/")[0] in RUNS_ALPHABETS],
-                },
-            )
+            test, val = _divided(self._classes("images_evaluation"), RUNS_ALPHABETS)
+            return Split(name, {"train": self._classes("images_background"), "val": val, "test": test})
         if name == "vinyals":
-            return Split(name, {part: self._vinyals(part) for part in ("train", "val", "test")}, rotations=True)
+            return Split(name, {part: self._vinyals(part) for part in PARTS}, rotations=True)
         raise UserError(f"dataset.split={name}: Omniglot has the splits lake, koch and vinyals")
 
     def _classes(self, part: str) -> list[str]:
@@ -178,15 +143,20 @@ class Omniglot(Source):
             found = f"{len(characters)} characters under {len(set(lines))} rotations"
             raise UserError(
                 f"{path}: not the published list of {expected} characters under 4 rotations each "
-                f"({'unknown: ' + ', '.join(unknown[:3]) if unknown else found}); "
-                "delete it and let fsl download it again"
+                f"({'unknown: ' + ', '.join(unknown[:3]) if unknown else found}); {REMEDY}"
             )
         return characters
 
 
-def _is_drawing(name: str, part: str) -> bool:
-    """Whether a member of an archive is one: whoever packs it again may add others, as macOS does."""
-    return name.startswith(f"{part}/") and name.endswith(".png") and name.count("/") == 3
+def _divided(classes: Sequence[str], alphabets: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The classes of these alphabets, and the others."""
+    inside = {name: name.partition("/")[0] in alphabets for name in classes}
+    return [name for name in classes if inside[name]], [name for name in classes if not inside[name]]
+
+
+def _is_drawing(name: str) -> bool:
+    """Whether an image is one: whoever packs an archive again may add others."""
+    return name.endswith(".png") and name.count("/") == 3
 
 
 def _item(name: str) -> Item:
@@ -211,18 +181,13 @@ class LakeRuns(FixedRuns):
             if not download:
                 raise UserError(f"{self.place}: the fixed runs are missing; set dataset.source.download=true")
             fetch(RUNS_ARCHIVE, self.place, md5=RUNS_MD5)
-        try:
-            self._archive = zipfile.ZipFile(self.place)
-        except (zipfile.BadZipFile, OSError) as error:
-            raise UserError(f"{self.place}: not a readable zip file ({error}); delete it to have it fetched") from error
-        self._names = sorted(name for name in self._archive.namelist() if name.endswith(".png"))
+        self._files = Archive(self.place, remedy=REMEDY)
+        self._names = sorted(self._files.listing().images)
         if len(self._names) != 800:
-            raise UserError(f"{self.place}: {len(self._names)} images where 800 belong; delete it to have it fetched")
+            raise UserError(f"{self.place}: {len(self._names)} images where 800 belong; {REMEDY}")
 
     def identity(self) -> dict[str, Any]:
-        status = self.place.stat()
-        stamp = {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
-        return {"name": self.name, "version": 1, "decoder": DECODER, **stamp}
+        return {"name": self.name, "version": 2, "decoder": DECODER, **self._files.identity()}
 
     def items(self) -> Sequence[Item]:
         """Support images are of the class their label file gives them; test images of the class that they match."""
@@ -232,8 +197,7 @@ class LakeRuns(FixedRuns):
         return [Item(name=name, class_name=classes[name], group=name.split("/")[0]) for name in self._names]
 
     def image(self, index: int) -> Image.Image:
-        name = self._names[index]
-        return decode(self._read(name), f"{self.place}/{name}")
+        return self._files.image(self._names[index])
 
     def runs(self) -> Sequence[Run]:
         position = {name: index for index, name in enumerate(self._names)}
@@ -254,17 +218,11 @@ class LakeRuns(FixedRuns):
     def _answers(self, run: str) -> dict[str, str]:
         """Test image to training image, from lines that read "run01/test/item01.png run01/training/class08.png"."""
         name = f"{run}/class_labels.txt"
-        lines = [line.split() for line in self._read(name).decode(errors="replace").split("\n") if line.strip()]
+        lines = [line.split() for line in self._files.read(name).decode(errors="replace").split("\n") if line.strip()]
         known = set(self._names)
         if len(lines) != 20 or not all(len(line) == 2 and known.issuperset(line) for line in lines):
-            raise UserError(f"{self.place}: {name} does not name 20 pairs of images; delete it to have it fetched")
+            raise UserError(f"{self.place}: {name} does not name 20 pairs of images; {REMEDY}")
         return dict(lines)
-
-    def _read(self, name: str) -> bytes:
-        try:
-            return self._archive.read(name)
-        except (zipfile.BadZipFile, OSError, zlib.error, KeyError) as error:
-            raise UserError(f"{self.place}: {name} is damaged ({error}); delete it to have it fetched") from error
 
 
 class TutorialRun(FixedRuns):

@@ -1,0 +1,96 @@
+"""Batches of P classes and K images of each.
+
+Shapes: P classes, B images, at most P K.
+"""
+
+import numpy as np
+
+from fewshot_runner.data.batch import Batch
+from fewshot_runner.data.classes import ClassTable
+from fewshot_runner.data.samplers.base import KEY, Sampler
+from fewshot_runner.data.samplers.pairs import classes_of_pairs
+from fewshot_runner.errors import UserError
+from fewshot_runner.randomness import numpy_generator
+
+
+class PKSampler(Sampler):
+    """P classes with K images each (Hermans, Beyer and Leibe 2017), so that a loss may use all pairs of a batch.
+
+    `n_groups` > 0 takes the classes from that many groups, equally many of each, so that classes that look alike
+    come together; where a group has too few, classes of other groups fill up. A class of fewer than K images gives
+    all it has.
+
+    `n_pairs` chooses pairs for losses that cannot afford all of them: every pair of one class, and of the pairs of
+    two classes as many as are left, half of them within a group where there are so many.
+    """
+
+    def __init__(
+        self,
+        classes: ClassTable,
+        *,
+        n_classes: int,
+        n_images: int,
+        n_groups: int = 0,
+        n_pairs: int | None = None,
+        seed: int,
+        stream: str = "train",
+    ) -> None:
+        super().__init__(classes, seed=seed, stream=stream)
+        if n_pairs is not None and n_pairs <= n_classes * n_images * (n_images - 1) // 2:
+            raise UserError(
+                f"{KEY}n_pairs={n_pairs}: the pairs of one class are {n_classes} x {n_images} x "
+                f"{n_images - 1} / 2 alone; give more, or null for all pairs"
+            )
+        if n_classes < 2 or n_images < 2 or n_groups < 0:
+            raise UserError(
+                f"method.sampler: n_classes={n_classes}, n_images={n_images}, n_groups={n_groups}: a batch needs "
+                "2 classes or more, 2 images or more of each (or there is no pair of one class), and 0 groups or more"
+            )
+        if n_classes > classes.n_classes:
+            raise UserError(
+                f"{KEY}n_classes={n_classes}: there are only {classes.n_classes} training classes; "
+                f"lower {KEY}n_classes to {classes.n_classes} or less"
+            )
+        classes_of_pairs(classes)
+        self.n_classes = n_classes
+        self.n_images = n_images
+        self.n_groups = min(n_groups, classes.n_groups)
+        self.n_pairs = n_pairs
+
+    def __getitem__(self, k: int) -> Batch:
+        random = numpy_generator(self.seed, self.stream, k)
+        chosen = self._draw_classes(random)  # (P,)
+        sizes = np.minimum(self.classes.sizes[chosen], self.n_images)
+        images = []
+        for size in np.unique(sizes):  # one draw for all classes that give equally many images
+            alike = chosen[sizes == size]
+            images.append((alike, self.classes.draw_images(alike, random.random((len(alike), int(size))))))
+        labels = np.concatenate([classes.repeat(drawn.shape[1]) for classes, drawn in images])
+        pairs = None if self.n_pairs is None else self._choose_pairs(labels, random)
+        return self._batch(labels, np.concatenate([drawn.ravel() for _, drawn in images]), pairs)
+
+    def _choose_pairs(self, labels: np.ndarray, random: np.random.Generator) -> np.ndarray:
+        """(n_pairs, 2) positions in a batch with these labels (B,); fewer where there are not so many pairs."""
+        pairs = np.stack(np.triu_indices(len(labels), k=1), axis=1)  # (B (B - 1) / 2, 2)
+        classes, groups = labels[pairs], self.classes.class_groups[labels[pairs]]
+        same = classes[:, 0] == classes[:, 1]
+        within = groups[:, 0] == groups[:, 1]
+        near, far = random.permutation(pairs[~same & within]), random.permutation(pairs[~within])
+        missing = self.n_pairs - same.sum()
+        n_near = min(len(near), max(missing // 2, missing - len(far)))
+        return np.concatenate([pairs[same], near[:n_near], far[: missing - n_near]])
+
+    def _draw_classes(self, random: np.random.Generator) -> np.ndarray:
+        table = self.classes
+        if not self.n_groups:
+            return random.choice(table.n_classes, self.n_classes, replace=False)
+        share = -(-self.n_classes // self.n_groups)
+        drawn = []
+        for group in random.choice(table.n_groups, self.n_groups, replace=False):
+            size = table.group_sizes[group]
+            drawn.append(table.group_offsets[group] + random.choice(size, min(share, size), replace=False))
+        grouped = np.concatenate(drawn)[: self.n_classes]
+        if not (missing := self.n_classes - len(grouped)):
+            return grouped
+        others = np.setdiff1d(np.arange(table.n_classes), grouped, assume_unique=True)
+        return np.concatenate([grouped, random.choice(others, missing, replace=False)])

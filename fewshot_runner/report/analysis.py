@@ -6,6 +6,7 @@ from typing import Any
 
 from fewshot_runner.errors import UserError
 from fewshot_runner.report.records import Record
+from fewshot_runner.runs import UNREADABLE
 
 FILE = "analysis.json"
 VERSION = 1
@@ -17,11 +18,11 @@ def read_analysis(record: Record) -> dict[str, Any] | None:
     Raises `UserError` where it is damaged.
     """
     path = record.run.analysis / FILE
-    if not path.is_file():
-        return None
     try:
         content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except FileNotFoundError:
+        return None
+    except UNREADABLE as error:
         raise UserError(
             f"{path}: cannot be read ({error}); delete it, and fsl report --analyse makes another"
         ) from error
@@ -36,5 +37,5 @@ def read_picture(record: Record, name: Any) -> bytes | None:
     path = record.run.analysis / Path(str(name)).name
     try:
         return path.read_bytes()
-    except OSError:
+    except (OSError, ValueError):  # the latter of a name with a zero byte
         return None

@@ -1,9 +1,12 @@
 """What stands in the row of an experiment, as text."""
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from fewshot_runner.report.groups import Group
 from fewshot_runner.report.ranking import Ranking, Row
+from fewshot_runner.report.records import is_number
 from fewshot_runner.report.results import interval_text
 from fewshot_runner.report.settings import differing, short, shown
 from fewshot_runner.report.statistics import Difference
@@ -11,6 +14,7 @@ from fewshot_runner.runs import DONE
 
 MOST_COLUMNS, WIDEST = 5, 50  # columns of settings, and characters in them all; more of them share one
 MANY_SETTINGS = "settings, then what differs"
+TEXTS = ("state", "test", "to tell apart")  # all other columns behind the settings are figures
 
 
 def run_text(group: Group) -> str:
@@ -37,8 +41,31 @@ def settings_columns(ranking: Ranking) -> dict[str, list[str]]:
     return {MANY_SETTINGS: told}
 
 
+@dataclass(frozen=True)
+class Columns:
+    """What stands behind the runs of a ranking. `rows` by column, in the order of the ranking's; of the columns,
+    `settings` are settings, and `right` stand flush right.
+    """
+
+    rows: Sequence[Mapping[str, str]]
+    settings: Sequence[str]
+    right: Sequence[str]
+
+
+def columns_of(ranking: Ranking) -> Columns:
+    """A column in which every row is empty is left out."""
+    lines = [cells(row, ranking) for row in ranking.rows]
+    used = [name for name in lines[0] if any(line[name] for line in lines)]
+    settings = settings_columns(ranking)
+    rows = [
+        {name: values[place] for name, values in settings.items()} | {name: line[name] for name in used}
+        for place, line in enumerate(lines)
+    ]
+    return Columns(rows, list(settings), [name for name in used if name not in TEXTS])
+
+
 def cells(row: Row, ranking: Ranking) -> dict[str, str]:
-    """The columns of a row behind its settings; a column in which every row is empty is left out."""
+    """The columns of a row behind its settings."""
     states = Counter(record.state for record in row.group.records)
     del states[DONE]
     figure = "result" if ranking.forced else ranking.tests[0].metric
@@ -65,7 +92,7 @@ def spread_text(row: Row) -> str:
 def mean_seconds(row: Row) -> float | None:
     """Of the runs of the experiment that say how long they took."""
     seconds = [record.status.get("seconds") for record in row.group.records]
-    known = [each for each in seconds if isinstance(each, int | float)]
+    known = [each for each in seconds if is_number(each)]
     return sum(known) / len(known) if known else None
 
 

@@ -6,12 +6,13 @@ Colours come from the page's style sheet (classes s0 to s7 for series), so that 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from html import escape
-from math import ceil, floor, isfinite, log10
+from math import ceil, floor, log10
 
 WIDTH, HEIGHT = 420, 230
 LEFT, RIGHT, TOP, BOTTOM = 50, 22, 12, 36
 COLOURS = 8
 MOST_POINTS = 400
+LARGEST, SMALLEST = 1e300, 1e-300  # that the arithmetic of axes can bear
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,8 @@ class Line:
 
 
 def line_chart(lines: Sequence[Line], *, x_title: str, y_title: str, percent: bool = False) -> str:
-    """Without points that are not finite; a point alone is a dot."""
-    drawn = [replace(line, points=thinned([p for p in line.points if all(map(isfinite, p))])) for line in lines]
+    """Without points that are not finite, or too large for the axes' arithmetic; a point alone is a dot."""
+    drawn = [replace(line, points=thinned([p for p in line.points if all(map(can_be_drawn, p))])) for line in lines]
     points = [point for line in drawn for point in line.points]
     if not points:
         return ""
@@ -103,6 +104,10 @@ def heat_map(
     return "".join([*parts, "</svg>"])
 
 
+def can_be_drawn(value: float) -> bool:
+    return abs(value) < LARGEST  # neither is nan
+
+
 def thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     """At most `MOST_POINTS`, evenly chosen, the last one always among them."""
     if len(points) <= MOST_POINTS:
@@ -114,8 +119,9 @@ def thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 def ticks(values: Sequence[float], count: int = 5) -> list[float]:
     """Round numbers, about `count` of them, from below the lowest value to above the highest."""
     low, high = min(values), max(values)
-    if low == high:
-        low, high = low - (abs(low) or 1) / 2, high + (abs(high) or 1) / 2
+    if high - low < SMALLEST:
+        half = abs(low) / 2 if abs(low) > SMALLEST else 0.5
+        low, high = low - half, high + half
     raw = (high - low) / count
     magnitude = 10 ** floor(log10(raw))
     step = next(factor * magnitude for factor in (1, 2, 2.5, 5, 10) if factor * magnitude >= raw * 0.999)
@@ -127,4 +133,4 @@ def number(value: float) -> str:
     """As short as can be: 2,000, 0.25, 1e-06."""
     if value == 0:
         return "0"
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e15 else f"{value:.4g}"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from rich.cells import cell_len
 from rich.text import Text
 
-from fewshot_runner.report.cells import MANY_SETTINGS, MOST_COLUMNS, cells, run_text, settings_columns, spread_text
+from fewshot_runner.report.cells import MANY_SETTINGS, MOST_COLUMNS, columns_of, run_text, spread_text
 from fewshot_runner.report.grid import grid
 from fewshot_runner.report.line import one_line
 from fewshot_runner.report.ranking import Ranking, Row
@@ -68,19 +68,18 @@ def members(row: Row) -> list[Record]:
 
 
 def ranking_table(ranking: Ranking, *, width: int) -> Text:
-    lines = [cells(row, ranking) for row in ranking.rows]
-    settings = settings_columns(ranking)
-    used = [name for name in lines[0] if any(line[name] for line in lines)]
+    columns = columns_of(ranking)
     rows = []
-    for number, (row, line) in enumerate(zip(ranking.rows, lines, strict=True)):
-        told = {name: values[number] for name, values in settings.items()}
-        mark = "*" if row.is_reference and len(lines) > 1 else " "
-        rows.append({"run": f"{mark} {run_text(row.group)}", **told, **{name: line[name] for name in used}})
+    for row, told in zip(ranking.rows, columns.rows, strict=True):
+        mark = "*" if row.is_reference and len(ranking.rows) > 1 else " "
+        rows.append({"run": f"{mark} {run_text(row.group)}", **told})
     table = grid(
         rows,
         width=width,
-        right=[name for name in used if name not in ("state", "test", "to tell apart")],
-        beneath=[name for name in dict.fromkeys([MANY_SETTINGS, *FURTHER, *settings, *LAST]) if name in rows[0]],
+        right=columns.right,
+        beneath=[
+            name for name in dict.fromkeys([MANY_SETTINGS, *FURTHER, *columns.settings, *LAST]) if name in rows[0]
+        ],
         unnamed=[MANY_SETTINGS],
         styles={number: "bold" for number, row in enumerate(ranking.rows) if row.is_reference},
     )

@@ -1,6 +1,6 @@
 """A config as a tree, and flat."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fewshot_runner.report.line import as_markup
@@ -42,6 +42,11 @@ def _title(key: str, choice: str | None) -> str:
 
 def _plain(value: Any) -> str:
     return "-" if value in (None, "", {}, []) else as_markup(str(value))
+
+
+def is_below(key: str, names: Sequence[str]) -> bool:
+    """Whether a dotted key is one of `names`, or lies in a group that is."""
+    return any(key == name or key.startswith(f"{name}.") for name in names)
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Runs that differ in nothing but the seed belong together: they are one experiment, repeated."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fewshot_runner.report.records import Record
@@ -34,7 +34,8 @@ class Group:
         return f"{self.records[0].name}{more}"
 
     def __contains__(self, record: Record) -> bool:
-        return any(record is each for each in (*self.records, *self.repeats))
+        """Whether it counts here; a repeat does not."""
+        return any(record is each for each in self.records)
 
 
 def group_runs(records: Iterable[Record]) -> list[Group]:
@@ -47,6 +48,14 @@ def group_runs(records: Iterable[Record]) -> list[Group]:
         key = frozenset((name, repr(value)) for name, value in settings.items() if makes_an_experiment(name))
         experiments.setdefault(key, []).append(record)
     return [_group(runs) for alike in experiments.values() for runs in _by_images(alike)]
+
+
+def with_row_of(record: Record, groups: Sequence[Group]) -> list[Group]:
+    """`groups`, and one of `record` alone where it counts in none of them: as a repeat, or as it is not among them."""
+    if any(record in group for group in groups):
+        return list(groups)
+    others = [replace(group, repeats=[each for each in group.repeats if each is not record]) for group in groups]
+    return [*others, Group([record])]
 
 
 def makes_an_experiment(name: str) -> bool:

@@ -15,6 +15,11 @@ def one_line(text: str) -> str:
     )
 
 
+def encodable(text: str) -> str:
+    r"""What UTF-8 cannot hold is spelt out: a byte of a folder's name that is none of it as "\udcff"."""
+    return text.encode(errors="backslashreplace").decode()
+
+
 def as_markup(text: str) -> str:
     """The same, for what takes rich's markup: a name in brackets is no colour."""
     from rich.markup import escape  # late: whoever compares nothing need not wait for rich

@@ -28,4 +28,4 @@ def order_of(value: Any) -> tuple[int, float, str]:
     """Numbers before texts before nothing."""
     if value is None:
         return (2, 0.0, "")
-    return (0, float(value), "") if isinstance(value, int | float) else (1, 0.0, str(value))
+    return (0, value, "") if isinstance(value, int | float) else (1, 0.0, str(value))

@@ -8,7 +8,8 @@ from typing import Any
 
 from fewshot_runner.errors import UserError
 from fewshot_runner.report.analysis import read_analysis
-from fewshot_runner.report.cells import cells, run_text, settings_columns
+from fewshot_runner.report.cells import columns_of, run_text
+from fewshot_runner.report.charts import COLOURS
 from fewshot_runner.report.compare import ALONE, LEGEND, divided, footnote, without_results
 from fewshot_runner.report.curves import curves
 from fewshot_runner.report.details import details
@@ -97,15 +98,9 @@ def comparison_section(
 
 
 def ranking_html(ranking: Ranking, numbers: Mapping[int, int]) -> str:
-    lines = [cells(row, ranking) for row in ranking.rows]
-    used = [name for name in lines[0] if any(line[name] for line in lines)]
-    settings = settings_columns(ranking)
-    rows = []
-    for place, (row, line) in enumerate(zip(ranking.rows, lines, strict=True)):
-        told = {name: values[place] for name, values in settings.items()}
-        rows.append({"run": run_html(row, numbers), **told, **{name: line[name] for name in used}})
+    columns = columns_of(ranking)
+    rows = [{"run": run_html(row, numbers), **told} for row, told in zip(ranking.rows, columns.rows, strict=True)]
     marked = [number for number, row in enumerate(ranking.rows) if row.is_reference and len(rows) > 1]
-    figures = [name for name in used if name not in ("state", "test", "to tell apart")]
     title = tag("h3", text(ranking.title))
     if ranking.forced:
         about = paragraph("Forced: these figures do not measure the same.", css="warning")
@@ -113,7 +108,7 @@ def ranking_html(ranking: Ranking, numbers: Mapping[int, int]) -> str:
         about = paragraph(ranking.details, css="faint")
     note = footnote(ranking)
     end = paragraph(note, css="faint") if note else ""
-    return title + about + table(rows, figures=figures, names=["run"], html=["run"], marked=marked) + end
+    return title + about + table(rows, figures=columns.right, names=["run"], html=["run"], marked=marked) + end
 
 
 def run_html(row: Row, numbers: Mapping[int, int]) -> str:
@@ -122,7 +117,12 @@ def run_html(row: Row, numbers: Mapping[int, int]) -> str:
     number = numbers.get(id(row.group.records[0]))
     if number is None:
         return name
-    return tag("a", tag("span", css=f"swatch b{number % 8}"), name, href=f"#run-{number}")
+    return tag("a", swatch(number), name, href=f"#run-{number}")
+
+
+def swatch(number: int) -> str:
+    """The colour of an experiment's curves."""
+    return tag("span", css=f"swatch b{number % COLOURS}")
 
 
 def settings_section(groups: Sequence[Group]) -> str:
@@ -156,10 +156,7 @@ def curves_section(
     groups: Sequence[Group], chosen: Mapping[int, Group], labels: Mapping[int, str], skipped: list[str]
 ) -> str:
     charts = curves(chosen, labels, skipped)
-    names = [
-        tag("span", tag("span", css=f"swatch b{number % 8}"), text(label), css="faint")
-        for number, label in labels.items()
-    ]
+    names = [tag("span", swatch(number), text(label), css="faint") for number, label in labels.items()]
     key = tag("p", *names, css="key")
     more = f"The first {MOST_CURVES} of {len(groups):,} experiments." if len(groups) > MOST_CURVES else ""
     return (paragraph(more) if more else "") + key + charts
@@ -177,8 +174,7 @@ def details_section(chosen: Mapping[int, Group], labels: Mapping[int, str], skip
                 skipped.append(str(error))
                 continue
             found = found or (analysis and (record, analysis))
-        swatch = tag("span", css=f"swatch b{number % 8}")
-        heading = tag("h3", swatch, text(labels[number]), id=f"run-{number}")
+        heading = tag("h3", swatch(number), text(labels[number]), id=f"run-{number}")
         runs = paragraph(", ".join(record.name for record in group.records), css="faint")
         parts.append(heading + runs + (details(*found) if found else ""))
         if not found and any(record.results for record in group.records):

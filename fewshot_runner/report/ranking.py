@@ -4,23 +4,24 @@ What was measured in another way (protocol, split, mode, way, shot, episode seed
 of one seed are the same however many of them were drawn, so runs with more of them are compared on those they share.
 """
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fewshot_runner.errors import UserError
 from fewshot_runner.intervals import t_interval
-from fewshot_runner.report.groups import Group, group_runs
+from fewshot_runner.report.groups import Group, group_runs, with_row_of
 from fewshot_runner.report.measured import Test, test_of
 from fewshot_runner.report.power import with_needs
-from fewshot_runner.report.records import Record
+from fewshot_runner.report.records import Record, read_record
 from fewshot_runner.report.results import figure_of
 from fewshot_runner.report.statistics import Difference, holm, paired_difference, unpaired_difference
 from fewshot_runner.report.tasks import read_tasks
+from fewshot_runner.runs import RunFolder
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,8 +92,14 @@ def rank(
     forced: bool = False,
     wanted: Callable[[Mapping[str, Any]], bool] = lambda result: True,
 ) -> list[Ranking]:
-    """The rankings of all results that are `wanted`, in the order in which their tests first occur."""
+    """The rankings of all results that are `wanted`, in the order in which their tests first occur.
+
+    A `baseline` that does not count among `records` (not one of them, or an older run of the same seed) has a row of
+    its own: the others are compared with the run that was named, and with no other.
+    """
     groups = group_runs(records)
+    if baseline is not None:
+        groups = with_row_of(baseline, groups)
     tests: dict[str, Test] = {}
     rows: dict[str, list[Row]] = {}
     for group in groups:
@@ -191,10 +198,12 @@ def _difference(row: Row, reference: Row) -> Difference | None:
 
 
 def find_baseline(records: Sequence[Record], path: str) -> Record:
-    """The run at `path` among those that are compared, named by its folder or the end of it."""
-    wanted = Path(path).resolve()
-    named = [record for record in records if record.run.path.resolve() == wanted or record.name.endswith(path)]
+    """One of the runs that are compared, named by its folder or the end of it, or else the run in the folder `path`."""
+    wanted = os.path.realpath(path)
+    named = [record for record in records if os.path.realpath(record.run.path) == wanted or record.name.endswith(path)]
+    if not named and os.path.lexists(path):
+        return read_record(RunFolder.open(path))
     if len(named) != 1:
-        problem = "none" if not named else f"{len(named)}"
-        raise UserError(f"--baseline={path}: {problem} of the compared runs is called so; give a whole run folder")
+        problem = f"{len(named)} of the compared runs are" if named else "none of the compared runs is"
+        raise UserError(f"--baseline={path}: {problem} called so; give a whole run folder")
     return named[0]

@@ -2,19 +2,17 @@
 
 import math
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from fewshot_runner.errors import UserError
 from fewshot_runner.report.line import one_line
 from fewshot_runner.report.results import figure_of
 from fewshot_runner.report.sections import parse_settings
-from fewshot_runner.runs import DONE, RUNNING, RunFolder
+from fewshot_runner.runs import DONE, RUNNING, UNREADABLE, RunFolder
 
 EXPORT = "export"  # a folder inside a run that holds a copy of its config
 KILLED = "killed"  # the state of a run that says it is running, and whose process is gone
@@ -28,7 +26,6 @@ class Record:
     status: Mapping[str, Any]
     settings: Mapping[str, Any]
     results: Sequence[Mapping[str, Any]]
-    summary: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -55,15 +52,28 @@ def find_records(paths: Sequence[Path]) -> tuple[list[Record], list[str]]:
             records.append(read_record(RunFolder(folder)))
         except UserError as error:
             skipped.append(one_line(str(error)))
-    return sorted(records, key=lambda record: record.run.path.name), skipped
+    return oldest_first(records), skipped
+
+
+def oldest_first(records: Iterable[Record]) -> list[Record]:
+    """A run folder is named by its time."""
+    return sorted(records, key=lambda record: record.run.path.name)
+
+
+def check_folder(path: Path) -> None:
+    """Raises `UserError` unless there is a folder at `path`."""
+    try:
+        if not path.is_dir():
+            raise UserError(f"{path}: there is no such folder; fsl train makes outputs/")
+    except OSError as error:  # a name that is too long, or behind a door that is closed
+        raise UserError(f"{path}: cannot be read ({error.strerror}); fsl train makes outputs/") from error
 
 
 def find_folders(paths: Sequence[Path], skipped: list[str]) -> list[Path]:
     """Folders that hold a config or a status, each once; nothing is looked for inside of them."""
     found: dict[str, Path] = {}
     for path in paths:
-        if not path.is_dir():
-            raise UserError(f"{path}: there is no such folder; fsl train makes outputs/")
+        check_folder(path)
         waiting = [(str(path), os.path.realpath(path))]  # links are not followed, so roots alone can name one twice
         while waiting:
             folder, real = waiting.pop()
@@ -86,14 +96,14 @@ def read_record(run: RunFolder) -> Record:
     status, summary = _read_status(run), run.read_summary()
     try:
         settings = parse_settings(run.config.read_text())
-    except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: no text, or a date such as 2026-13-45
+    except UNREADABLE as error:
         raise UserError(f"{run.config}: cannot be read ({error}); the run folder is damaged") from error
     if settings is None:
         raise UserError(f"{run.config}: holds no config; the run folder is damaged")
     results = summary.get("results", [])
-    if not isinstance(results, list) or not all(map(is_result, results)):
+    if not are_results(results):
         raise UserError(f"{run.summary}: holds results that cannot be read; the run folder is damaged")
-    return Record(run, status, settings, results, summary)
+    return Record(run, status, settings, results)
 
 
 def _read_status(run: RunFolder) -> dict[str, Any]:
@@ -105,6 +115,11 @@ def _read_status(run: RunFolder) -> dict[str, Any]:
     if status["state"] == RUNNING and run.is_abandoned():
         return {**status, "state": KILLED, "reason": f"its process is gone; fsl resume {run.path}"}
     return status
+
+
+def are_results(value: Any) -> bool:
+    """Whether these are the results of a run, of which there may be none."""
+    return isinstance(value, list) and all(map(is_result, value))
 
 
 def is_result(result: Any) -> bool:

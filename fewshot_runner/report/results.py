@@ -19,11 +19,18 @@ def result_table(run: RunFolder, *, width: int) -> Text:
 
 
 def published_table(run: RunFolder, *, width: int) -> Text | None:
-    """Published figures beside the run's own, or None where its config names none of its tests."""
+    """Published figures beside the run's own, or None where its config names none of its tests.
+
+    A result on other data, or under another split or mode, is no counterpart of a published figure, nor is validation.
+    """
     published = run.read_config().get("published")
     if not published:
         return None
-    results = {result["name"]: result for result in reversed(run.read_summary()["results"])}  # its own come first
+    results = {
+        result["name"]: result
+        for result in reversed(run.read_summary()["results"])  # its own come first
+        if is_counterpart(result, published)
+    }
     rows = [
         {
             "test": name,
@@ -39,6 +46,13 @@ def published_table(run: RunFolder, *, width: int) -> Text | None:
     styles = {number: COLOURS[row["ours lies"]] for number, row in enumerate(rows)}
     table = grid(rows, width=width, right=["published", "ours"], beneath=["ours lies"], styles=styles)
     return Text.assemble((textwrap.fill(one_line(f"published: {published['source']}"), width), "bold"), "\n", table)
+
+
+def is_counterpart(result: Mapping[str, Any], published: Mapping[str, Any]) -> bool:
+    """Whether a published figure of this test may stand beside the result."""
+    meant = all(result[key] in published[key] for key in ("dataset", "split") if published.get(key))
+    mode = "transductive" if result["name"].endswith("_transductive") else "inductive"
+    return meant and result["mode"] == mode and result.get("part") != "val"
 
 
 def beside(published: float, result: Mapping[str, Any]) -> str:
@@ -101,12 +115,14 @@ def result_cells(result: Mapping[str, Any]) -> dict[str, str]:
 
 def mode_of(result: Mapping[str, Any]) -> str:
     """What the method was allowed to see: batch norm's statistics, imbalanced queries, and images that are shown
-    otherwise than in the run's own config, are said where they differ.
+    otherwise than in the run's own config, are said where they differ; and validation where it stands in for a test
+    without labels.
     """
     bn_mode = result.get("bn_mode", "running")
     mode = result["mode"] if bn_mode in ("running", "transductive") else f"{result['mode']}, bn {bn_mode}"
     shown = f", shown {result['shown']}" if result.get("shown") else ""
-    return mode + ", imbalanced" * (result.get("imbalance") is not None) + shown
+    part = ", on validation" * (result.get("part") == "val")
+    return mode + ", imbalanced" * (result.get("imbalance") is not None) + part + shown
 
 
 def with_interval(result: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@ Parsing takes longer than anything else that a comparison does. But the configs 
 mapping in block style is the sum of its top-level sections, so each section is looked up by its text.
 """
 
+import json
 import re
 from functools import cache
 from typing import Any
@@ -17,7 +18,7 @@ SECTION = re.compile(r"^(?=[A-Za-z_]\w*:(?:[ \n]|$))", re.MULTILINE)
 
 
 def parse_settings(text: str) -> dict[str, Any] | None:
-    """What `yaml.load` makes of `text`, by dotted names; None where that is no mapping. Raises `yaml.YAMLError`."""
+    """What `yaml.load` makes of `text`, by dotted names; None where that is no mapping. Raises one of `UNREADABLE`."""
     first, *sections = SECTION.split(text)
     if first.strip() or not sections:
         return _whole(text)
@@ -32,9 +33,16 @@ def parse_settings(text: str) -> dict[str, Any] | None:
 
 @cache
 def _section(text: str) -> dict[str, Any]:
-    return flatten(yaml.load(text, Loader=LOADER))
+    return flatten(_loaded(text))
 
 
 def _whole(text: str) -> dict[str, Any] | None:
-    config = yaml.load(text, Loader=LOADER)
+    config = _loaded(text)
     return flatten(config) if isinstance(config, dict) else None
+
+
+def _loaded(text: str) -> Any:
+    """Raises `ValueError` for what refers to itself, `RecursionError` for what is nested too deeply to be printed."""
+    content = yaml.load(text, Loader=LOADER)
+    json.dumps(content, default=str, skipkeys=True)
+    return content

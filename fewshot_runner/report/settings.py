@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from fewshot_runner.report.config import WITHOUT_EFFECT
+from fewshot_runner.report.config import WITHOUT_EFFECT, is_below
 
 CHOICES = "choices."
 SEED = "seed"
@@ -18,7 +18,7 @@ NOT_COMPARED = (
 
 @cache
 def is_compared(name: str) -> bool:
-    return not name.startswith(NOT_COMPARED)
+    return not is_below(name, NOT_COMPARED)
 
 
 def compared(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -68,7 +68,44 @@ def shown(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
+def either(text: str) -> list[str]:
+    """The values that "a,b" names on the command line: a, b, and what itself is called so."""
+    return [text, *parts(text)]
+
+
+def parts(text: str) -> list[str]:
+    """Split at the commas that stand outside of brackets."""
+    found, depth = [""], 0
+    for character in text:
+        depth += (character in "[{") - (character in "]}")
+        if character == "," and depth == 0:
+            found.append("")
+        else:
+            found[-1] += character
+    return found
+
+
 def matches(value: Any, wanted: Sequence[str]) -> bool:
     """Whether `value` is one of those that the command line names."""
-    texts = {"null", "none", "-", ""} if value is None else {shown(value), str(value)}
-    return any(text in texts for text in wanted)
+    return any(_is_written(value, text) for text in wanted)
+
+
+def _is_written(value: Any, text: str) -> bool:
+    """Numbers may be written in any way (0.002, 2e-3), lists with spaces or without."""
+    if value is None:
+        return text in ("null", "none", "-", "")
+    if text in (shown(value), str(value)):
+        return True
+    if isinstance(value, list) and value:
+        inner = [part.strip() for part in parts(text[1:-1])]
+        return text == f"[{text[1:-1]}]" and len(inner) == len(value) and all(map(_is_written, value, inner))
+    return isinstance(value, int | float) and not isinstance(value, bool) and value == _number(text)
+
+
+def _number(text: str) -> float | None:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return None

@@ -51,7 +51,7 @@ def cells(job: Mapping[str, Any]) -> dict[str, str]:
     result, done = job.get("result"), job["state"] == DONE
     reason = f": {job['reason'].splitlines()[0]}" if job.get("reason") else ""
     return {
-        "test": test_of(job) if result else "",
+        "test": test_title(job) if result else "",
         "result": with_interval(result) if result else "",
         "validation": "" if job.get("validation") is None else f"{job['validation']:.4f}",
         "seconds": "" if job.get("seconds") is None else f"{job['seconds']:.0f}",
@@ -63,13 +63,13 @@ def cells(job: Mapping[str, Any]) -> dict[str, str]:
 def ranked(jobs: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Finished jobs with the highest figure first, test by test in the order of the jobs; then others, failed last."""
     finished = [job for job in jobs if job.get("result")]
-    tests = list(dict.fromkeys(test_of(job) for job in finished))
-    finished.sort(key=lambda job: (tests.index(test_of(job)), -figure_of(job["result"])))
+    tests = list(dict.fromkeys(test_title(job) for job in finished))
+    finished.sort(key=lambda job: (tests.index(test_title(job)), -figure_of(job["result"])))
     others = [job for job in jobs if not job.get("result")]
     return finished + sorted(others, key=lambda job: job["state"] == FAILED)
 
 
-def test_of(job: Mapping[str, Any]) -> str:
+def test_title(job: Mapping[str, Any]) -> str:
     """What was asked of a job; figures of different tests do not compare."""
     result = job["result"]
     mode = "" if result.get("mode") in (None, "inductive") else f" {result['mode']}"

@@ -28,6 +28,7 @@ from fewshot_runner.report.charts import (
         ([0, 1000], [0, 200, 400, 600, 800, 1000]),
         ([0.93, 0.99], [0.92, 0.94, 0.96, 0.98, 1.0]),
         ([3, 3], [1.0, 2.0, 3.0, 4.0, 5.0]),
+        ([0, 5e-324], [-0.6, -0.4, -0.2, 0.0, 0.2, 0.4, 0.6]),
         ([-1e-6, 1e-6], [-1e-6, -5e-7, 0, 5e-7, 1e-6]),
     ],
 )
@@ -57,6 +58,20 @@ def test_what_is_not_finite_is_left_out_and_a_point_alone_is_a_dot():
     svg = line_chart([Line("a", 0, [(1, 2.0), (2, float("nan"))])], x_title="x", y_title="y")
     assert "<circle" in svg
     assert "nan" not in svg
+
+
+def draw(points) -> str:
+    return line_chart([Line("a", 0, points)], x_title="x", y_title="y")
+
+
+@pytest.mark.parametrize("large", [1e308, -1e308, 10**308])
+def test_what_is_too_large_for_the_axes_is_left_out(large):
+    chart = draw([(1, 0.5), (large, 0.5), (2, large), (3, 0.7)])
+    assert chart == draw([(1, 0.5), (3, 0.7)])
+    assert draw([(large, large)]) == ""
+    widest = draw([(0, -1e299), (1, 1e299)])
+    assert "nan" not in widest
+    assert max(map(len, re.findall(">([^<>]+)</text>", widest))) < 10
 
 
 def test_more_than_eight_lines_are_told_apart_by_dashes():

@@ -65,6 +65,26 @@ def test_published_figures_stand_beside_the_runs_own(make) -> None:
     assert ["published:", "somebody", "[2015]"] in lines(table)
 
 
+@pytest.mark.parametrize(
+    ("changes", "meant", "shown"),
+    [
+        ({}, {}, True),
+        ({}, {"dataset": ["squares"], "split": ["classes"]}, True),
+        ({}, {"dataset": ["others"]}, False),
+        ({}, {"split": ["others"]}, False),
+        ({"mode": "transductive", "bn_mode": "transductive"}, {}, False),
+        ({"name": "5way1shot_transductive"}, {}, False),
+        ({"name": "5way1shot_transductive", "mode": "transductive"}, {}, True),
+        ({"part": "test"}, {}, True),
+        ({"part": "val"}, {}, False),
+    ],
+)  # fmt: skip
+def test_other_data_or_another_mode_is_no_counterpart_of_a_published_figure(make, changes, meant, shown) -> None:
+    result = {**RESULT, **changes}
+    table = published_table(make([result], {"source": "s", "figures": {result["name"]: 0.5}, **meant}), width=180)
+    assert (table is not None) == shown
+
+
 @pytest.mark.parametrize("published", [None, {"source": "somebody", "figures": {"verification": 0.9}}])
 def test_without_a_figure_of_theirs_there_is_no_table(make, published) -> None:
     assert published_table(make([RESULT], published), width=180) is None
@@ -113,6 +133,8 @@ def test_no_figure_is_cut_off_where_the_terminal_is_narrow(make, width: int) -> 
         ({"bn_mode": "transductive", "mode": "transductive"}, "transductive"),
         ({"bn_mode": "transductive", "mode": "transductive", "imbalance": 2.0}, "transductive, imbalanced"),
         ({"imbalance": None}, "inductive"),
+        ({"part": "test"}, "inductive"),
+        ({"part": "val"}, "inductive, on validation"),
         ({"shown": "centre=true mean=[0.5]"}, "inductive, shown centre=true mean=[0.5]"),
     ],
 )

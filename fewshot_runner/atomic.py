@@ -5,9 +5,10 @@ import json
 import os
 import secrets
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 
 def fsync_folder(folder: Path) -> None:
@@ -30,8 +31,10 @@ def write_bytes(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.filename = str(path)  # which a write to a full disk does not tell
         raise
     fsync_folder(path.parent)
 
@@ -44,7 +47,9 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
-def write_array(path: Path, content: np.ndarray) -> None:
+def write_array(path: Path, content: "np.ndarray") -> None:
+    import numpy as np  # late: whoever looks into a run's config need not wait for it
+
     buffer = io.BytesIO()
     np.save(buffer, content, allow_pickle=False)
     write_bytes(path, buffer.getvalue())

@@ -5,19 +5,21 @@ Shapes: T tasks.
 
 import numpy as np
 
+CONFIDENCE = 0.95
 
-def t_interval(values: np.ndarray, confidence: float = 0.95) -> float | None:
-    """Half the width of Student's interval for the mean of independent `values` (T,); None for fewer than two."""
+
+def t_interval(values: np.ndarray) -> float | None:
+    """Half the width of Student's 95 % interval for the mean of independent `values` (T,); None for fewer than two."""
     from scipy.special import stdtrit  # late: commands that evaluate nothing need no scipy
 
     if len(values) < 2:
         return None
-    quantile = stdtrit(len(values) - 1, (1 + confidence) / 2)
+    quantile = stdtrit(len(values) - 1, (1 + CONFIDENCE) / 2)
     return float(quantile * np.std(values, ddof=1) / np.sqrt(len(values)))
 
 
-def wilson_interval(values: np.ndarray, confidence: float = 0.95) -> float:
-    """Half the width of an interval for the share of ones among `values` (T,), zeros and ones.
+def wilson_interval(values: np.ndarray) -> float:
+    """Half the width of a 95 % interval for the share of ones among `values` (T,), zeros and ones.
 
     Wilson's score interval (1927) is not symmetric about the share: its farther end counts. So a test without a
     mistake has an interval as well.
@@ -25,12 +27,15 @@ def wilson_interval(values: np.ndarray, confidence: float = 0.95) -> float:
     from scipy.stats import binomtest  # late: commands that evaluate nothing need no scipy
 
     right = int(values.sum())
-    ends = binomtest(right, len(values)).proportion_ci(confidence, method="wilson")
+    ends = binomtest(right, len(values)).proportion_ci(CONFIDENCE, method="wilson")
     return float(max(ends.high - right / len(values), right / len(values) - ends.low))
 
 
 def interval(values: np.ndarray) -> float | None:
-    """Half the width of the 95 % interval of the mean over tasks (T,); of right or wrong answers, a share's."""
+    """Half the width of the 95 % interval of the mean over tasks (T,).
+
+    Wilson's where every value is 0 or 1, else Student's.
+    """
     if len(values) > 1 and np.isin(values, (0.0, 1.0)).all():
         return wilson_interval(values)
     return t_interval(values)

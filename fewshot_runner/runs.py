@@ -1,6 +1,7 @@
 """The run folder: the one place that knows the names of its files."""
 
 import json
+import os
 import platform
 import secrets
 import time
@@ -16,6 +17,8 @@ from fewshot_runner.errors import UserError
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 SECTIONS = ("choices", "dataset", "model", "method", "episode", "hardware", "trainer", "eval")  # of every run's config
+# What reading a damaged file raises: closed, no text, no date (2026-13-45), no YAML, nested too deeply, no timestamp.
+UNREADABLE = (OSError, ValueError, yaml.YAMLError, RecursionError, AttributeError)
 RUNNING, DONE, STOPPED, PRUNED, FAILED = "running", "done", "stopped", "pruned", "failed"
 
 
@@ -67,9 +70,12 @@ class RunFolder:
     def open(cls, path: str | Path) -> "RunFolder":
         """An existing run; raises `UserError` where `path` is not one."""
         run = cls(Path(path))
-        if not run.path.is_dir():
-            raise UserError(f"{path}: there is no such run folder; `fsl compare` lists the runs below outputs/")
-        missing = [file.name for file in (run.config, run.status) if not file.is_file()]
+        try:
+            if not run.path.is_dir():
+                raise UserError(f"{path}: there is no such run folder; `fsl compare` lists the runs below outputs/")
+            missing = [file.name for file in (run.config, run.status) if not file.is_file()]
+        except OSError as error:  # a name that is too long, or behind a door that is closed
+            raise UserError(f"{path}: cannot be read ({error.strerror})") from error
         if missing:
             inner = sorted(entry.parent for entry in run.path.glob("*/*/config.yaml"))[-1:]
             hint = f"; did you mean {inner[0]}?" if inner else ""
@@ -100,7 +106,7 @@ class RunFolder:
         except (Busy, OSError):  # the latter in a folder of somebody else's, where nothing can be told
             return False
 
-    def sweep(self) -> None:
+    def remove_half_written(self) -> None:
         """Removes what a kill in the middle of a save has left. Call it while nobody else is at work on the run."""
         for half_written in self.path.rglob(".*.tmp"):
             half_written.unlink(missing_ok=True)
@@ -113,7 +119,7 @@ class RunFolder:
         """The resolved config, plain values, with every section of `SECTIONS`; raises `UserError`."""
         try:
             content = yaml.load(self.config.read_text(), Loader=LOADER)
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        except UNREADABLE as error:
             raise UserError(f"{self.config}: cannot be read ({error}); the run folder is damaged") from error
         if not isinstance(content, dict):
             raise UserError(f"{self.config}: holds no config; the run folder is damaged")
@@ -127,14 +133,18 @@ class RunFolder:
     def read_status(self) -> dict[str, Any]:
         return self._read_json(self.status)
 
+    def read_data(self) -> dict[str, Any]:
+        """What the run was started on, as the entries of a `Provenance`; empty in a run of an earlier version."""
+        return self._read_json(self.environment).get("data", {}) if os.path.lexists(self.environment) else {}
+
     def read_summary(self) -> dict[str, Any]:
         """The results so far; an empty list of them while the run has none."""
-        return self._read_json(self.summary) if self.summary.is_file() else {"results": []}
+        return self._read_json(self.summary) if os.path.lexists(self.summary) else {"results": []}
 
     def _read_json(self, path: Path) -> dict[str, Any]:
         try:
             content = json.loads(path.read_bytes())
-        except (OSError, ValueError) as error:
+        except UNREADABLE as error:
             raise UserError(f"{path}: cannot be read ({error}); the run folder is damaged") from error
         if not isinstance(content, dict):
             raise UserError(f"{path}: holds no JSON object; the run folder is damaged")
@@ -159,12 +169,12 @@ class RunFolder:
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """The logged steps; a last line that was cut off by a kill is left out."""
-        if not self.metrics.is_file():
-            return []
-        lines = self.metrics.read_text(errors="replace").split("\n")
         try:
+            lines = self.metrics.read_text(errors="replace").split("\n")
             return [json.loads(line) for line in lines[:-1]]
-        except ValueError as error:
+        except FileNotFoundError:
+            return []
+        except UNREADABLE as error:
             raise UserError(f"{self.metrics}: cannot be read ({error}); the run folder is damaged") from error
 
     def cut_metrics(self, step: int) -> None:

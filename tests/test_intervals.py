@@ -23,12 +23,11 @@ def test_trap_12_interval_shrinks_with_the_square_root_of_the_episodes() -> None
     assert t_interval(values) == pytest.approx(1.96 * 0.1 / math.sqrt(1000), rel=5e-3)
 
 
-@pytest.mark.parametrize("confidence", [0.9, 0.95, 0.99])
 @pytest.mark.parametrize("count", [2, 5, 600])
-def test_trap_12_interval_equals_scipys(count: int, confidence: float) -> None:
+def test_trap_12_interval_equals_scipys(count: int) -> None:
     values = np.random.default_rng(count).random(count)
-    low, high = stats.t.interval(confidence, count - 1, loc=values.mean(), scale=stats.sem(values))
-    assert t_interval(values, confidence) == pytest.approx((high - low) / 2, rel=1e-9)
+    low, high = stats.t.interval(0.95, count - 1, loc=values.mean(), scale=stats.sem(values))
+    assert t_interval(values) == pytest.approx((high - low) / 2, rel=1e-9)
 
 
 def test_one_episode_has_no_interval() -> None:

@@ -154,7 +154,7 @@ def test_sweeping_removes_what_a_killed_save_left_and_nothing_else(run):
     kept = sorted(run.path.rglob("*"))
     for folder in (run.path, run.checkpoints, run.tasks):
         (folder / ".last.pt.0123456789ab.tmp").write_bytes(b"half")
-    run.sweep()
+    run.remove_half_written()
     assert sorted(run.path.rglob("*")) == kept
 
 

@@ -35,5 +35,5 @@ def analyse_run(run: RunFolder) -> None:
             Image.fromarray(picture).save(buffer, "PNG", optimize=True)
             atomic.write_bytes(folder / name, buffer.getvalue())
         step = trained.checkpoint["step"]
-        content = {"version": VERSION, "step": step, **builder.stamp(), **analysis.content}
+        content = {"version": VERSION, "step": step, **builder.dataset.provenance.entries(), **analysis.content}
         atomic.write_json(folder / FILE, content)  # last: with it the analysis is whole

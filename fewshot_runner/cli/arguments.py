@@ -24,7 +24,9 @@ def checked(target: Callable[..., Any], given: Mapping[str, Any], *, key: str, s
         if name not in allowed:
             if takes_any and name not in supplied:
                 continue
-            raise UserError(f"{prefix}{name}={_show(value)}: there is no such key{nearest(name, allowed)}")
+            hint = nearest(name, allowed)
+            more = "" if hint.endswith("?") else f"; or leave it out: ~{prefix}{name}"
+            raise UserError(f"{prefix}{name}={_show(value)}: there is no such key{hint}{more}")
         hint = hints.get(name)
         if hint is not None and not _fits(value, hint):
             raise UserError(f"{prefix}{name}={_show(value)}: give {_describe(hint)}")
@@ -39,10 +41,10 @@ def checked(target: Callable[..., Any], given: Mapping[str, Any], *, key: str, s
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
-    """ "; did you mean X?", or what there is where nothing is near."""
+    """ "; did you mean X?", or all that are known where nothing is near."""
     if close := difflib.get_close_matches(name, known, n=1, cutoff=0.6):
         return f"; did you mean {close[0]}?"
-    return f"; there is {', '.join(sorted(known))}" if known else "; it takes no keys"
+    return f"; choose one of: {', '.join(sorted(known))}" if known else "; it takes no keys"
 
 
 def _hints(target: Callable[..., Any]) -> dict[str, Any]:

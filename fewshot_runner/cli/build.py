@@ -13,7 +13,8 @@ from torch.optim import Optimizer
 
 from fewshot_runner.cli.arguments import checked, nearest
 from fewshot_runner.cli.evaluation_plan import EvaluationPlan
-from fewshot_runner.cli.protocols import OF_KNOWN_CLASSES, Protocols
+from fewshot_runner.cli.optimizer import make_optimizer
+from fewshot_runner.cli.protocols import KINDS, Protocols
 from fewshot_runner.cli.schema import Config, EpisodeConfig, EvalConfig, MethodConfig, PublishedConfig, TestConfig
 from fewshot_runner.cli.targets import ALLOWED_TARGETS, target_of
 from fewshot_runner.data.dataset import Dataset
@@ -154,7 +155,7 @@ class Builder:
     def facts(self) -> Facts:
         n_way = self.config.episode["n_way"]
         if n_way == "all":
-            judged_on = "train" if self.config.eval["protocol"] in OF_KNOWN_CLASSES else "test"
+            judged_on = "train" if KINDS[self.config.eval["protocol"]].of_known_classes else "test"
             n_way = self.dataset.table(judged_on).n_classes
         n_classes = self.dataset.table("train").n_classes
         return Facts(image_shape=self.dataset.image_shape, n_classes=n_classes, n_way=n_way)
@@ -201,7 +202,7 @@ class Builder:
             hardware=self.hardware,
             seed=config.seed,
             facts=facts,
-            stamp=self.stamp(),
+            provenance=dataset.provenance,
             classes=dataset.table("train").names if isinstance(method, Classifier) else (),
             remarks=dataset.remarks(),
             seen_files=dataset.files_of("train", "val"),
@@ -241,58 +242,15 @@ class Builder:
         return backbone
 
     def _optimizer(self, method: Method, schedules: Mapping[str, Any]) -> Optimizer | None:
-        """The optimiser of the parameters that are trained, each with the options that `method.layers` gives it.
-
-        None where there is nothing to train, which only a run of no steps may have.
-        """
-        named = {name: p for name, p in method.named_parameters() if p.requires_grad}
-        if not named and self.trainer.max_steps == 0:
-            return None
-        if not named:
+        """None where there is nothing to train, which only a run of no steps may have."""
+        if any(parameter.requires_grad for parameter in method.parameters()):
+            return make_optimizer(self._make, self.config.method, method, schedules)
+        if self.trainer.max_steps > 0:
             raise UserError(
                 "model.frozen=true leaves nothing to train; thaw a part, give the method a layer of its own, or set "
                 "trainer.max_steps=0 to evaluate the network as it is"
             )
-        layers = self.config.method.get("layers") or {}
-        groups: dict[str, dict[str, Any]] = {"": {"params": []}}
-        described = self.config.method["optimizer"]
-        for prefix, options in layers.items():
-            alone = [torch.nn.Parameter(torch.zeros(1))]  # refuses what the optimiser would refuse for all layers
-            self._make({**described, **options}, f"method.layers.{prefix}", params=alone)
-            groups[prefix] = {"params": [], **options}
-        for name, parameter in named.items():
-            matching = [prefix for prefix in groups if name.startswith(prefix)]
-            groups[max(matching, key=len)]["params"].append(parameter)
-        for prefix, group in groups.items():
-            if prefix and not group["params"]:
-                known = nearest(prefix, list(named))
-                raise UserError(f"method.layers.{prefix}: no trained parameter is called so{known}")
-        optimizer = self._make(
-            described, "method.optimizer", params=[group for group in groups.values() if group["params"]]
-        )
-        closure = inspect.signature(optimizer.step).parameters.get("closure")
-        if isinstance(optimizer, torch.optim.SparseAdam) or (closure and closure.default is closure.empty):
-            raise UserError(
-                f"method.optimizer._target_={described['_target_']}: takes other steps than one along the gradient of "
-                "a batch; choose another, such as torch.optim.Adam"
-            )
-        for group in optimizer.param_groups:
-            for option in schedules:
-                if option not in group:
-                    raise UserError(f"method.{option}: {type(optimizer).__name__} has no such option to change")
-                group[f"initial_{option}"] = group[option]
-        return optimizer
-
-    def stamp(self) -> dict[str, Any]:
-        """What a checkpoint or a result says of its data: class names alone would hide that pictures were added, and
-        names of pictures that they were mended.
-        """
-        dataset, split = self.dataset, self.dataset.split
-        files = {} if dataset.files_hash is None else {"files_hash": dataset.files_hash}
-        return {
-            "dataset": dataset.name, "split": split.name, "split_hash": split.hash, "images_hash": dataset.images_hash,
-            **files,
-        }  # fmt: skip
+        return None
 
     def tests(self, head: Sequence[str] = ()) -> dict[str, Protocol]:
         """The test protocols by name, the run's own first. Call it after training: nothing may see them before.

@@ -2,6 +2,7 @@
 
 import argparse
 import csv
+import io
 import json
 import math
 import sys
@@ -16,11 +17,12 @@ from fewshot_runner.errors import UserError
 from fewshot_runner.report.compare import comparison
 from fewshot_runner.report.console import output
 from fewshot_runner.report.flat import flat_rows
+from fewshot_runner.report.line import encodable
 from fewshot_runner.report.measured import test_of
 from fewshot_runner.report.order import sorted_rows
 from fewshot_runner.report.ranking import Ranking, find_baseline, rank
-from fewshot_runner.report.records import Record, find_records
-from fewshot_runner.report.settings import CHOICES, matches, short
+from fewshot_runner.report.records import Record, find_records, oldest_first
+from fewshot_runner.report.settings import CHOICES, either, matches, short
 
 FIGURES = ("result", "difference", "p", "seconds", "run")
 OF_TEST = "test."
@@ -90,9 +92,9 @@ def selected(options: argparse.Namespace) -> tuple[list[Record], list[Ranking], 
         looked_for = " ".join(f"--where {condition}" for condition in options.where)
         count = f"{len(records)} runs do" if len(records) > 1 else "run does"
         raise UserError(f"{looked_for}: the {count} not match; without it fsl compare shows what there is")
-    if baseline is not None and baseline not in kept:
-        kept.append(baseline)
     rankings = rank(kept, baseline=baseline, forced=options.force, wanted=of_test)
+    if baseline is not None and baseline not in kept:  # after the ranking: what was filtered out joins no row of others
+        kept = oldest_first([*kept, baseline])
     return [record for record in kept if has_wanted(record)], rankings, skipped
 
 
@@ -112,17 +114,16 @@ def conditions(
         if not equals:
             raise UserError(f"--where {condition}: give KEY=VALUE, as in --where method=siamese")
         if key == "test" or (key.startswith(OF_TEST) and key.removeprefix(OF_TEST) in fields):
-            of_test.append((key.removeprefix(OF_TEST), value.split(",")))
+            of_test.append((key.removeprefix(OF_TEST), either(value)))
         elif key == "state" or key in settings:
-            of_run.append((settings.get(key, key), value.split(",")))
+            of_run.append((settings.get(key, key), either(value)))
         else:
             known = ["state", "test", *settings, *(f"{OF_TEST}{field}" for field in fields)]
             raise UserError(f"--where {condition}: no run has such a key{_near(key, known)}")
 
     def run_is_wanted(record: Record) -> bool:
         return all(
-            matches(record.state if key == "state" else record.settings.get(key), [value, *values])
-            for key, (value, *values) in of_run
+            matches(record.state if key == "state" else record.settings.get(key), values) for key, values in of_run
         )
 
     def result_is_wanted(result: Mapping[str, Any]) -> bool:
@@ -166,6 +167,8 @@ def print_flat(rows: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(plain(rows), indent=2))
         return
-    writer = csv.DictWriter(sys.stdout, list(dict.fromkeys(column for row in rows for column in row)))
+    lines = io.StringIO(newline="")
+    writer = csv.DictWriter(lines, list(dict.fromkeys(column for row in rows for column in row)))
     writer.writeheader()
     writer.writerows(rows)
+    sys.stdout.write(encodable(lines.getvalue()))

@@ -30,6 +30,7 @@ from fewshot_runner.cli.conf import conf_dir
 from fewshot_runner.cli.garbage import no_search_for_garbage
 from fewshot_runner.errors import UserError
 from fewshot_runner.report.config import flatten
+from fewshot_runner.runs import SECTIONS
 
 VERSION_BASE = "1.3"
 OF_SWEEPS = ("sweep", "launcher")
@@ -175,16 +176,17 @@ def run_hydra(
 
 def overlay(config: dict[str, Any], overrides: Sequence[str], groups: Sequence[str]) -> dict[str, Any]:
     """A run's saved config with overrides on top: choices of `groups`, and values of keys that exist."""
-    choices = [
-        o for o in overrides if "=" in o and "." not in o.split("=")[0] and (conf_dir() / o.split("=")[0]).is_dir()
-    ]
-    fixed = [choice for choice in choices if choice.split("=")[0] not in groups]
-    if fixed:
-        raise UserError(f"{fixed[0]}: a trained run keeps its {fixed[0].split('=')[0]}; {', '.join(groups)} may change")
+    with hydra_errors():
+        read = OverridesParser.create().parse_overrides(list(overrides))
+    sections = [override for override in read if override.key_or_group in (*SECTIONS, *OUTSIDE, "experiment")]
+    for override in sections:
+        if override.key_or_group not in groups or override.is_delete() or not isinstance(override.value(), str):
+            may = " or ".join(f"{group}=..." for group in groups)
+            raise UserError(f"{override.input_line}: a trained run keeps its {override.key_or_group}; give {may}")
     merged = dict(config)
-    chosen = [choice.split("=")[0] for choice in choices]
-    of_chosen = [o for o in overrides if o.lstrip("+~").split("=")[0].split(".")[0] in chosen]
-    if choices:
+    chosen = [override.key_or_group for override in sections]
+    of_chosen = [each.input_line for each in read if each.key_or_group.split(".")[0] in chosen]
+    if chosen:
         composed = compose(of_chosen)
         for group in chosen:
             merged[group] = composed[group]
@@ -245,7 +247,7 @@ def as_user_error(error: Exception, keys: Callable[[], Sequence[str]]) -> UserEr
     if isinstance(error, MissingMandatoryValue):
         return UserError(f"{error.full_key} is missing; set it, as in {error.full_key}=...")
     if isinstance(error, OverrideParseException):
-        return UserError(f"{error.override}: cannot be read; give key=value, in quotes where the value has signs in it")
+        return UserError(f"{error.override}: cannot be read; {how_to_write(error.override)}")
     if message.startswith("Error merging override"):
         message += f": {str(error.__cause__).strip().splitlines()[0]}"
     lines = [line for line in message.splitlines() if line.strip() and "HYDRA_FULL_ERROR" not in line]
@@ -253,6 +255,18 @@ def as_user_error(error: Exception, keys: Callable[[], Sequence[str]]) -> UserEr
                                                                     "provider=", "Set the environment"))]  # fmt: skip
     where = f"{key}: " if (key := getattr(error, "full_key", None)) else ""
     return UserError(where + "\n".join(lines[:12]))
+
+
+def how_to_write(override: str) -> str:
+    """What to write in place of an override that Hydra cannot read, such as a test's settings: its name is no key."""
+    key, _, value = override.partition("=")
+    if number := re.search(r"\.(?=\d)", key):
+        *above, last = key[number.end() :].split(".")
+        inner = f"{last}:{value}"
+        for name in reversed(above):
+            inner = f"{name}:{{{inner}}}"
+        return f"a key that begins with a digit stands in braces: '{key[: number.start()]}={{{inner}}}'"
+    return "give key=value, in quotes where the value has signs in it"
 
 
 def where_else(key: str) -> str:

@@ -1,7 +1,6 @@
 """fsl doctor: checks the installation, the data folders and the hardware, and says what to do where one is amiss."""
 
 import argparse
-import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -66,19 +65,22 @@ def _configs() -> str:
 
 
 def _data() -> str:
+    from fewshot_runner.cli.compose import compose
     from fewshot_runner.data.sources.omniglot import LakeRuns, Omniglot
 
-    root = Path(os.environ.get("FSL_DATA", "data")).absolute()
+    root = compose(["dataset=omniglot"])["dataset"]["source"]["root"]
     try:
-        Omniglot(root=str(root), download=False)
-        LakeRuns(root=str(root), download=False)
+        Omniglot(root=root, download=False)
+        LakeRuns(root=root, download=False)
     except UserError:
         return f"{root}: no Omniglot yet; fsl train dataset=omniglot downloads it (10 MB). glyphs is built in"
     return f"{root}: Omniglot and its fixed runs"
 
 
 def _cache() -> str:
-    folder = Path(os.environ.get("FSL_CACHE", "~/.cache/fsl")).expanduser()
+    from fewshot_runner.cli.compose import compose
+
+    folder = Path(compose()["dataset"]["cache"])
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()

@@ -7,7 +7,7 @@ from typing import Any
 
 from fewshot_runner.cli.build import short_keys
 from fewshot_runner.cli.compose import overlay
-from fewshot_runner.cli.protocols import HEEDED
+from fewshot_runner.cli.protocols import KINDS
 from fewshot_runner.cli.seen import refuse_seen
 from fewshot_runner.cli.session import build
 from fewshot_runner.cli.trained import load_trained
@@ -32,16 +32,15 @@ def evaluate_run(run: RunFolder, overrides: list[str]) -> list[dict[str, Any]]:
     narrator = Narrator()
     with run.held(), StopRequest() as stop:
         builder = build(config, narrator, stop)
-        stamp = builder.stamp()
         refuse_seen(builder, trained.checkpoint, {**saved, "hardware": config["hardware"]})
-        stamp |= shown_otherwise(config, saved)
+        data = builder.dataset.provenance.entries() | shown_otherwise(config, saved)
         builder.plan.check_method(trained.method)
         builder.plan.check_tests(builder.protocols(trained.classes))
         results = []
         for name, protocol in builder.tests(trained.classes).items():
             with narrator.doing(f"test {name}"):
                 evaluation = evaluate(trained.method, protocol, hardware=builder.hardware, between=stop.check)
-            results.append(keep_result(evaluation, name, run, stamp=stamp, step=trained.checkpoint["step"]))
+            results.append(keep_result(evaluation, name, run, data=data, step=trained.checkpoint["step"]))
         summary = run.read_summary()
         run.write_summary({**summary, "results": merge(summary["results"], results)})
     return results
@@ -92,7 +91,7 @@ def refuse_unheeded_shape(config: dict[str, Any], overrides: list[str]) -> None:
     What the run's own config says of episodes is no such wish, nor is the shape that takes all classes.
     """
     protocol = config["eval"]["protocol"]
-    heeded = HEEDED.get(protocol, ())
+    heeded = KINDS[protocol].heeds if protocol in KINDS else ()  # others are refused as a value
     for override in overrides:
         group, _, setting = override.lstrip("+~").split("=")[0].partition(".")
         setting = setting or "n_way"  # what a choice of the group is mostly about

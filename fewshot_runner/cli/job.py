@@ -9,7 +9,7 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -17,9 +17,12 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from fewshot_runner.cli.full_disk import no_room
+from fewshot_runner.data.provenance import Provenance
 from fewshot_runner.engine.stopping import Pruned, Watch, merit
 from fewshot_runner.errors import RunFailed, UserError
-from fewshot_runner.report.config import WITHOUT_EFFECT, flatten
+from fewshot_runner.report.config import WITHOUT_EFFECT, flatten, is_below
+from fewshot_runner.report.records import are_results, is_number
 from fewshot_runner.runs import DONE, FAILED, PRUNED, STOPPED, Busy, RunFolder
 
 # What changes no result, or its last bits alone: two configs that differ here are the same job. Where data lie is told
@@ -32,8 +35,8 @@ SECONDS_BETWEEN_LOOKS = 0.5  # at a run that another process is at work on
 class Job:
     """What is to run: a composed config, the overrides that made it, and the fingerprint that it is known by.
 
-    `watch`, of a search, may give it up after a validation, in whatever process it runs. `images` is the hash of the
-    pictures that it is to run on, where these are a user's and so may be others than those of a run that is done.
+    `watch`, of a search, may give it up after a validation, in whatever process it runs. `data` is what it is to run
+    on, where that is a user's and so may have changed since a run of these settings.
     """
 
     number: int
@@ -41,7 +44,7 @@ class Job:
     config: Mapping[str, Any]
     fingerprint: str
     watch: Watch | None = None
-    images: str | None = None
+    data: Provenance | None = None
 
     def with_threads(self, threads: int) -> "Job":
         """The same with so many threads, unless its own config says how many."""
@@ -66,18 +69,14 @@ class Outcome:
 
 def fingerprint(config: Mapping[str, Any]) -> str:
     """A hash of all settings that a run's results follow from; the seed and the data are among them."""
-    material = {
-        key: value
-        for key, value in flatten(config).items()
-        if not any(key == name or key.startswith(f"{name}.") for name in IMMATERIAL)
-    }
+    material = {key: value for key, value in flatten(config).items() if not is_below(key, IMMATERIAL)}
     return hashlib.sha256(json.dumps(material, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def find_run(job: Job, passed_over: Collection[Path] = ()) -> tuple[RunFolder | None, str | None]:
     """The run below `output_dir` that has this job's settings, whoever started it, and its state.
 
-    A finished one is taken first, then the one that has come furthest; none of those `passed_over`.
+    A finished one is taken first, then the one that has come furthest; none on other data, and none `passed_over`.
     """
     choices = job.config["choices"]
     found = []
@@ -86,16 +85,14 @@ def find_run(job: Job, passed_over: Collection[Path] = ()) -> tuple[RunFolder | 
             if _fingerprint_of(config, config.stat().st_mtime_ns) == job.fingerprint:
                 run = RunFolder(config.parent)
                 status, results = run.read_status(), run.read_summary()["results"]
-                state, step = status.get("state"), status.get("step", 0)
-                if run.path in passed_over or (state == DONE and not (results and is_of_images(results, job.images))):
+                state, step = status.get("state"), status.get("step")
+                if run.path in passed_over or not are_results(results) or (state == DONE and not results):
                     continue
-                found.append(((state == DONE, step, config.parent.name), run, state))
+                if job.data is not None and job.data.changes(run.read_data() or (results[0] if results else {})):
+                    continue
+                rank = (state == DONE, step if is_number(step) else 0, config.parent.name)
+                found.append((rank, run, state))
     return max(found, key=lambda entry: entry[0])[1:] if found else (None, None)
-
-
-def is_of_images(results: Sequence[Mapping[str, Any]], images: str | None) -> bool:
-    """Whether these results are of the pictures of this hash, as far as both are known."""
-    return images is None or results[0].get("files_hash", images) == images
 
 
 @cache
@@ -123,20 +120,21 @@ def perform(job: Job, *, quiet: bool) -> Outcome:
         with isolated(), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said if quiet else sys.stderr):
             return Outcome(DONE, _finished(job).path)
     except Pruned as error:
-        return Outcome(PRUNED, find_run(job)[0].path, str(error))
+        return Outcome(PRUNED, path_of(job), str(error))
     except (UserError, RunFailed, KeyboardInterrupt) as error:
-        stopped_by = getattr(error, "exit_code", 0) if isinstance(error, RunFailed) else 0
-        if isinstance(error, KeyboardInterrupt):
-            stopped_by = 130
-        run = find_run(job)[0]
-        path = None if run is None else run.path
-        if stopped_by > 128:
-            return Outcome(STOPPED, path, str(error) or "interrupted", stopped_by)
-        return Outcome(FAILED, path, str(error), stopped_by)
+        code = 130 if isinstance(error, KeyboardInterrupt) else getattr(error, "exit_code", 0)
+        state = STOPPED if code > 128 else FAILED
+        return Outcome(state, path_of(job), str(error) or "interrupted", code)
     except Exception as error:
-        run = find_run(job)[0]
-        reason = f"{type(error).__name__}: {error}"
-        return Outcome(FAILED, None if run is None else run.path, reason, trace=traceback.format_exc())
+        if (reason := no_room(error)) is not None:
+            return Outcome(FAILED, path_of(job), reason)
+        return Outcome(FAILED, path_of(job), f"{type(error).__name__}: {error}", trace=traceback.format_exc())
+
+
+def path_of(job: Job) -> Path | None:
+    """Where the run of a job lies, if it has one."""
+    run = find_run(job)[0]
+    return None if run is None else run.path
 
 
 def _finished(job: Job) -> RunFolder:
@@ -154,7 +152,7 @@ def _finished(job: Job) -> RunFolder:
             try:
                 session.resume(run, watch=job.watch, brief=True)
                 return run
-            except DataChanged:  # a user's pictures, say; the run stays as it was
+            except DataChanged:  # in a run of an earlier version, which says it in its checkpoint alone
                 of_other_data.append(run.path)
             except Busy:  # to ask beforehand would not help: another may come in between
                 time.sleep(SECONDS_BETWEEN_LOOKS)
@@ -169,12 +167,18 @@ def alone_with(job: Job) -> Iterator[None]:
     if not os.access(place, os.W_OK):
         yield
         return
-    lock = lock_of(job)
-    with FileLock(lock, poll_interval=SECONDS_BETWEEN_LOOKS):
-        try:
-            yield
-        finally:
-            lock.unlink(missing_ok=True)
+    path = lock_of(job)
+    lock = FileLock(path, poll_interval=SECONDS_BETWEEN_LOOKS)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print("another sweep is at work on this job; its result is waited for", file=sys.stderr, flush=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        lock.release()
 
 
 def lock_of(job: Job) -> Path:

@@ -11,6 +11,7 @@ import traceback
 from pathlib import Path
 from types import ModuleType
 
+from fewshot_runner.cli.full_disk import no_room
 from fewshot_runner.cli.garbage import no_search_for_garbage
 
 COMMANDS = {
@@ -70,10 +71,10 @@ def run(command: str, arguments: list[str]) -> int:
         import difflib
 
         near = difflib.get_close_matches(command, COMMANDS, n=1)
-        hint = f"did you mean fsl {near[0]}?" if near else f"there is {', '.join(COMMANDS)}"
+        hint = f"did you mean fsl {near[0]}?" if near else f"choose one of: {', '.join(COMMANDS)}"
         return _complain(f"fsl {command}: there is no such command; {hint}")
     try:
-        imported(command).run(arguments)
+        command_module(command).run(arguments)
     except UserError as error:
         return _complain(str(error))
     except KeyboardInterrupt:
@@ -85,6 +86,8 @@ def run(command: str, arguments: list[str]) -> int:
     except RunFailed as error:
         return _complain(str(error), error.exit_code)
     except Exception as error:
+        if (reason := no_room(error)) is not None:
+            return _complain(reason)
         traceback.print_exc()
         place = outside(error)
         said = f"came from {place}" if place else "is a defect of fsl; please report it with the lines above"
@@ -93,8 +96,7 @@ def run(command: str, arguments: list[str]) -> int:
     return DONE
 
 
-def imported(command: str) -> ModuleType:
-    """The command's module."""
+def command_module(command: str) -> ModuleType:
     with no_search_for_garbage():
         return importlib.import_module(f"fewshot_runner.cli.{command}")
 

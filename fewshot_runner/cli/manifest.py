@@ -7,8 +7,10 @@ from typing import Any
 
 from fewshot_runner import atomic
 from fewshot_runner.cli.job import Outcome
+from fewshot_runner.errors import UserError
+from fewshot_runner.report.records import is_number
 from fewshot_runner.report.results import metric_of
-from fewshot_runner.runs import DONE, PRUNED, RunFolder
+from fewshot_runner.runs import DONE, PRUNED, RUNNING, RunFolder
 
 PENDING = "pending"
 FORMAT = 1
@@ -25,18 +27,16 @@ class Manifest:
         self.command = list(command)
         self.jobs: list[Entry] = []
 
-    def plan(self, number: int, overrides: Sequence[str], fingerprint: str | None) -> Entry:
-        """A new job that waits for its turn."""
-        entry = {"number": number, "overrides": list(overrides), "fingerprint": fingerprint, "state": PENDING}
-        self.jobs.append(entry)
-        return entry
-
-    def begin(self, entry: Entry, state: str) -> None:
-        entry["state"] = state
+    def begin(self, entry: Entry) -> None:
+        self.note(entry, Outcome(RUNNING))
         self.save()
 
-    def end(self, entry: Entry, outcome: Outcome, *, save: bool = True) -> None:
-        """Notes how a job ended, with the results of its run; paths are relative to the sweep's folder."""
+    def end(self, entry: Entry, outcome: Outcome) -> None:
+        self.note(entry, outcome)
+        self.save()
+
+    def note(self, entry: Entry, outcome: Outcome) -> None:
+        """How far a job is, with the results of its run; paths are relative to the sweep's folder."""
         for key in ("run", "reason", "result", "monitor", "validation", "seconds"):
             entry.pop(key, None)
         entry["state"] = outcome.state
@@ -46,23 +46,30 @@ class Manifest:
             entry["run"] = Path(os.path.relpath(outcome.run, self.folder)).as_posix()
             if outcome.state in (DONE, PRUNED):
                 entry |= results_of(RunFolder(outcome.run))
-        if save:
-            self.save()
 
     def save(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        atomic.write_json(self.path, {"format": FORMAT, "command": self.command, "jobs": self.jobs})
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            atomic.write_json(self.path, {"format": FORMAT, "command": self.command, "jobs": self.jobs})
+        except OSError as error:
+            raise UserError(
+                f"{self.folder}: cannot write the sweep's manifest there ({error.strerror}); "
+                "make room; the same command goes on with what is missing"
+            ) from error
+
+
+def entry_of(number: int, overrides: Sequence[str], fingerprint: str | None) -> Entry:
+    """A job that waits for its turn."""
+    return {"number": number, "overrides": list(overrides), "fingerprint": fingerprint, "state": PENDING}
 
 
 def results_of(run: RunFolder) -> Entry:
     """What the manifest tells of a run that has ended: its own test's result, best validation figure, what it took."""
     summary = run.read_summary()
     wanted = ("name", "dataset", "split", "mode", "ci95")
-    content: Entry = {
-        "monitor": run.read_config()["trainer"]["monitor"],
-        "validation": summary.get("best_validation"),
-        "seconds": summary.get("seconds"),
-    }
+    figures = {"validation": summary.get("best_validation"), "seconds": summary.get("seconds")}
+    content: Entry = {"monitor": run.read_config()["trainer"]["monitor"]}
+    content |= {key: value if is_number(value) else None for key, value in figures.items()}  # None: damaged
     if summary["results"]:
         result = summary["results"][0]
         metric = metric_of(result)

@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from fewshot_runner.cli.compose import composed, hydra_errors, is_group, parsed
 from fewshot_runner.cli.launchers.base import Launcher
 from fewshot_runner.cli.manifest import Manifest
+from fewshot_runner.cli.planning import Planner
 from fewshot_runner.cli.search.base import Search
 from fewshot_runner.cli.search.space import Space, space_of, swept_keys
 from fewshot_runner.cli.sweep import Sweep, config_option
@@ -48,13 +49,14 @@ def run(overrides: Sequence[str], *, config_dir: Path | None, dry_run: bool) -> 
         space = space_of([*of_yaml, *of_jobs])
     folder = described.pop("folder", None)
     folder = Path(folder) if folder else output_dir / "sweeps" / sweep_name(space, described)
-    sweep = Sweep(
+    planner = Planner(
         space,
         search=part(described, "sweep", Search),
         launcher=part(placed, "launcher", Launcher),
         manifest=Manifest(folder, [*config_option(config_dir), *overrides]),
         config_dir=config_dir,
     )
+    sweep = Sweep(planner)
     if dry_run:
         sweep.show()
         return

@@ -37,9 +37,9 @@ def run(arguments: list[str]) -> None:
     pictures = pictures_of(options.images)
     trained = load_trained(folder)
     if support is not None:
-        predictions = predict(trained.method, support, pictures, eye=trained.eye, top=options.top)
+        predictions = predict(trained.method, support, pictures, pipeline=trained.pipeline, top=options.top)
     elif trained.classes:
-        predictions = recognise(trained.method, trained.classes, pictures, eye=trained.eye, top=options.top)
+        predictions = recognise(trained.method, trained.classes, pictures, pipeline=trained.pipeline, top=options.top)
     else:
         raise UserError(
             f"{options.run}: this method has no head of its own; give --support DIR, a folder with a sub-folder of "

@@ -25,9 +25,6 @@ KINDS: dict[str, type[Protocol]] = {
     "verification": Verification,
     "retrieval": Retrieval,
 }
-# What of an episode's shape changes the figures of a protocol; of the others nothing does.
-HEEDED = {"episodes": ("n_way", "n_shot", "n_query", "within_group"), "closed_set": ("n_shot",)}
-OF_KNOWN_CLASSES = ("closed_set", "retrieval")  # whose parts share classes and differ in images
 
 
 class Protocols:
@@ -53,12 +50,13 @@ class Protocols:
 
     def make(self, test: TestConfig, part: str) -> Protocol:
         # the training images that answer beside a part's own may be turned ones, which their own viewer shows
-        viewer = self.viewer("train" if test.protocol in OF_KNOWN_CLASSES else part)
+        of_known_classes = KINDS[test.protocol].of_known_classes
+        viewer = self.viewer("train" if of_known_classes else part)
         table, bn_mode = self.dataset.table, test.bn_mode
         if test.protocol == "runs":
             runs = self._runs(test)
             return Runs(runs.runs(), self.dataset.fixed_runs(runs, self.device), name=runs.name, bn_mode=bn_mode)
-        if test.protocol in ("closed_set", "retrieval") and self.dataset.symmetries != "none":
+        if of_known_classes and self.dataset.symmetries != "none":
             raise UserError(
                 f"dataset.symmetries={self.dataset.symmetries}: eval.protocol={test.protocol} would take every class's "
                 "turned pictures for those of other classes; set dataset.symmetries=none"
@@ -109,7 +107,7 @@ class Protocols:
         `tests` are the key of the config, the test that stands there, and the part it is held on.
         """
         for key, test, part in tests:
-            if test.protocol not in OF_KNOWN_CLASSES:
+            if not KINDS[test.protocol].of_known_classes:
                 self._check_disjoint(test)
             if test.protocol == "runs":
                 self._runs(test)

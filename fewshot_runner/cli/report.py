@@ -8,6 +8,7 @@ from fewshot_runner import atomic
 from fewshot_runner.cli.compare import add_selection, selected
 from fewshot_runner.errors import UserError
 from fewshot_runner.report.analysis import read_analysis
+from fewshot_runner.report.line import encodable, one_line
 from fewshot_runner.report.page import page
 from fewshot_runner.report.records import Record
 
@@ -24,17 +25,24 @@ def run(arguments: list[str]) -> None:
     parser.add_argument("--analyse", action="store_true", help="first analyse the runs that have not been: it takes "
                         "the data and about as long as a test, and stays in the run folder")  # fmt: skip
     options = parser.parse_args(arguments)
-    if not options.output.parent.is_dir() or options.output.is_dir():
-        raise UserError(f"--output={options.output}: give a file in a folder that exists, such as report.html")
+    check_output(options.output)
     records, rankings, skipped = selected(options)
     if options.analyse:
         analyse(records)
     html = page(rankings, records, title=options.title, skipped=skipped)
     try:
-        atomic.write_text(options.output, html)
+        atomic.write_text(options.output, encodable(html))
     except OSError as error:
         raise UserError(f"--output={options.output}: cannot be written ({error.strerror})") from error
-    print(f"report: {options.output}")
+    print(f"report: {one_line(str(options.output))}")
+
+
+def check_output(path: Path) -> None:
+    try:
+        if not path.parent.is_dir() or path.is_dir():
+            raise UserError(f"--output={path}: give a file in a folder that exists, such as report.html")
+    except OSError as error:
+        raise UserError(f"--output={path}: cannot be written ({error.strerror})") from error
 
 
 def analyse(records: list[Record]) -> None:

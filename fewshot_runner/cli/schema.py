@@ -38,10 +38,16 @@ class MethodConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedConfig:
-    """Figures that others published: by the name of the test, and where they stand."""
+    """Figures that others published: by the name of the test, and where they stand.
+
+    They are shown beside tests on the data sets and under the splits that are listed, where any are. They are of
+    inductive tests, but for those whose name ends in "_transductive".
+    """
 
     source: str
     figures: Mapping[str, float]
+    dataset: list[str] | None = None
+    split: list[str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from fewshot_runner.cli.build import Builder
-from fewshot_runner.cli.protocols import OF_KNOWN_CLASSES
+from fewshot_runner.cli.protocols import KINDS
 from fewshot_runner.data.source import Split
 from fewshot_runner.errors import UserError
 
@@ -17,16 +17,16 @@ def refuse_seen(builder: Builder, checkpoint: dict[str, Any], saved: dict[str, A
 
     The name of a data set proves nothing: of pictures of one's own, it is that of a folder.
     """
-    stamp = builder.stamp()
-    of_known_classes = all(test.protocol in OF_KNOWN_CLASSES for test in builder.plan.tests.values())
-    if of_known_classes and all(checkpoint.get(key, value) == value for key, value in stamp.items()):
+    data = builder.dataset.provenance
+    of_known_classes = all(KINDS[test.protocol].of_known_classes for test in builder.plan.tests.values())
+    if of_known_classes and not data.changes(checkpoint):
         return  # the run's own split keeps images apart, and copies among them were told when it was trained
-    seen_files, tested_files = checkpoint.get("seen_files"), builder.dataset.files_of("test")
+    seen_files, tested_files = checkpoint.get("seen_files"), builder.dataset.files_of(*measured_parts(builder))
     if of_known_classes and seen_files is not None and tested_files is not None:
-        refuse_seen_files(seen_files.cpu().numpy(), tested_files.view(np.int64), stamp["dataset"])
+        refuse_seen_files(seen_files.cpu().numpy(), tested_files.view(np.int64), data.dataset)
         return
-    same = stamp["dataset"] == checkpoint["dataset"] or stamp["images_hash"] == checkpoint.get("images_hash")
-    if of_known_classes and (not same or stamp["split_hash"] == checkpoint["split_hash"]):
+    same = data.dataset == checkpoint["dataset"] or data.images_hash == checkpoint.get("images_hash")
+    if of_known_classes and (not same or data.split_hash == checkpoint["split_hash"]):
         return  # other images, as far as names tell
     tested = {*builder.dataset.split.classes["test"]} - {builder.dataset.source.unknown_label}
     seen = sorted(trained_classes(builder, checkpoint, saved) & tested)
@@ -35,16 +35,23 @@ def refuse_seen(builder: Builder, checkpoint: dict[str, Any], saved: dict[str, A
     count = f"{len(seen)} of its test classes ({', '.join(seen[:3])}{' ...' if len(seen) > 3 else ''})"
     if not same:
         raise UserError(
-            f"dataset {stamp['dataset']}: {count} have the names of classes of {checkpoint['dataset']} that were used "
+            f"dataset {data.dataset}: {count} have the names of classes of {checkpoint['dataset']} that were used "
             "in training this run; the figure would flatter. Leave them out of the test part, or rename them if they "
             "are other classes; other images of known classes are tested by eval.protocol=closed_set "
             "dataset.split=images"
         )
     raise UserError(
-        f"dataset.split={stamp['split']}: {count} were used in training this run under the split "
+        f"dataset.split={data.split}: {count} were used in training this run under the split "
         f"{checkpoint['split']}; the figure would flatter. Train a run under a split that keeps them apart, or "
         "evaluate by the protocol and the split of this one"
     )
+
+
+def measured_parts(builder: Builder) -> set[str]:
+    """The parts that the tests' figures are of: retrieval's is validation where nobody has labelled the test."""
+    unlabelled = len(builder.dataset.unlabelled()) > 0
+    tests = builder.plan.tests.values()
+    return {"val" if test.protocol == "retrieval" and unlabelled else "test" for test in tests}
 
 
 def refuse_seen_files(seen: np.ndarray, tested: np.ndarray, dataset: str) -> None:

@@ -18,7 +18,7 @@ from fewshot_runner.engine.pictures import episode_picture
 from fewshot_runner.engine.protocols.episodes import EpisodeProtocol
 from fewshot_runner.engine.stopping import StopRequest, Watch
 from fewshot_runner.engine.train import train
-from fewshot_runner.report.config import WITHOUT_EFFECT, config_tree, flatten
+from fewshot_runner.report.config import WITHOUT_EFFECT, config_tree, flatten, is_below
 from fewshot_runner.report.console import output
 from fewshot_runner.report.results import published_table, result_table
 from fewshot_runner.runs import DONE, RUNNING, RunFolder
@@ -46,7 +46,8 @@ def start(
         choices = config["choices"]
         run = RunFolder.claim(Path(config["output_dir"]), f"{choices['dataset']}-{choices['method']}")
         with run.held():
-            atomic.write_json(run.environment, describe_environment(seed=builder.config.seed))
+            environment = describe_environment(seed=builder.config.seed)
+            atomic.write_json(run.environment, environment | {"data": experiment.provenance.entries()})
             atomic.write_text(run.overrides, to_yaml(overrides))
             run.write_status(RUNNING, step=0, seconds=0.0)
             atomic.write_text(run.config, to_yaml(config))  # last: with it the folder is a run that can be resumed
@@ -63,7 +64,7 @@ def resume(run: RunFolder, *, watch: Watch | None = None, brief: bool = False) -
             narrator.say(f"{run.path} is done already")
             report(run, knows_classes=_knows_classes(run))
             return
-        run.sweep()
+        run.remove_half_written()
         _train(run, config, build(config, narrator, stop).experiment(), narrator, stop, watch)
 
 
@@ -78,7 +79,7 @@ def _train(
     settings = config["choices"] | {
         key: value
         for key, value in flatten(config).items()
-        if not key.startswith(PLACES) and not key.endswith("_target_")
+        if not is_below(key, PLACES) and not key.endswith("_target_")
     }
     with narrator.keeping(run.log):
         narrator.say(config_tree(config), is_detail=True)

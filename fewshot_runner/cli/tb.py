@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from fewshot_runner.errors import UserError
+from fewshot_runner.report.records import check_folder
 
 HOST = "127.0.0.1"
 EVENTS = "*tfevents*"  # the names by which TensorBoard knows its files
@@ -16,9 +17,7 @@ def run(arguments: list[str]) -> None:
     parser.add_argument("folder", nargs="?", default="outputs", help="a run, or a folder of runs (default: outputs)")
     parser.add_argument("--port", type=int, default=6006, help="default: 6006, or the next free one")
     options = parser.parse_args(arguments)
-    if not Path(options.folder).is_dir():
-        raise UserError(f"{options.folder}: there is no such folder; fsl train makes outputs/")
-
+    check_folder(Path(options.folder))
     if next(Path(options.folder).rglob(EVENTS), None) is None:
         raise UserError(f"{options.folder}: no runs below this folder, so nothing to show; fsl train makes some")
 

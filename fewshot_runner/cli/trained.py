@@ -10,7 +10,7 @@ import torch
 from fewshot_runner.cli.build import Builder
 from fewshot_runner.data.transforms import Standardise
 from fewshot_runner.engine.checkpoint import Checkpoints, DamagedCheckpoint
-from fewshot_runner.engine.predict import Eye
+from fewshot_runner.engine.predict import ImagePipeline
 from fewshot_runner.errors import UserError
 from fewshot_runner.facts import Facts
 from fewshot_runner.methods.base import Method
@@ -27,7 +27,7 @@ class Trained:
     config: dict[str, Any]
     method: Method
     facts: Facts
-    eye: Eye
+    pipeline: ImagePipeline
     classes: Sequence[str]
     checkpoint: dict[str, Any]
 
@@ -61,7 +61,7 @@ def load_trained(run: RunFolder, *, hardware: dict[str, Any] | None = None) -> T
     method.load_state_dict(checkpoint["method"])
     method.bn_mode = by_itself(config["eval"].get("bn_mode", method.bn_mode))
     dataset = config["dataset"]
-    eye = Eye(
+    pipeline = ImagePipeline(
         image_shape=facts.image_shape,
         shorter_side=dataset.get("shorter_side"),
         resample=dataset.get("resample", "bilinear"),
@@ -70,4 +70,4 @@ def load_trained(run: RunFolder, *, hardware: dict[str, Any] | None = None) -> T
         ),
         hardware=builder.hardware,
     )
-    return Trained(run, config, method.eval(), facts, eye, checkpoint.get("classes", ()), checkpoint)
+    return Trained(run, config, method.eval(), facts, pipeline, checkpoint.get("classes", ()), checkpoint)

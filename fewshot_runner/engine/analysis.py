@@ -16,17 +16,17 @@ from torch.nn import functional
 
 from fewshot_runner.data.batch import Episode
 from fewshot_runner.data.classes import ClassTable
-from fewshot_runner.engine.answers import Between, answer, go_on
+from fewshot_runner.engine.answers import Between, answer, embeds_once, go_on
 from fewshot_runner.engine.device import Hardware
-from fewshot_runner.engine.evaluate import normalising
+from fewshot_runner.engine.evaluate import answering
 from fewshot_runner.engine.metrics import query_accuracy
-from fewshot_runner.engine.pictures import episode_picture
+from fewshot_runner.engine.pictures import episode_picture, unit_range
 from fewshot_runner.engine.protocols.base import Protocol
 from fewshot_runner.engine.protocols.closed_set import ClosedSet
 from fewshot_runner.engine.protocols.episodes import EpisodeProtocol, Episodes
 from fewshot_runner.engine.surface import surface
 from fewshot_runner.intervals import interval, t_interval
-from fewshot_runner.methods.base import EmbeddingMethod, Method, evaluating
+from fewshot_runner.methods.base import Method
 
 MOST_EPISODES, MOST_ADAPTED = 10_000, 300  # of methods that embed once, and of those that fit each task
 HARDEST, MISTAKES = 6, 5  # episodes, and kinds of mistakes shown of each
@@ -50,19 +50,17 @@ def analyse(
     between: Between = go_on,
 ) -> Analysis:
     """Of the first test that shows images by class: episodes, or the classes of training among other images."""
-    with torch.no_grad(), evaluating(method), hardware.autocast():
-        for name, protocol in tests.items():
-            with normalising(method, protocol.bn_mode):
-                if isinstance(protocol, ClosedSet) and protocol.n_shot == "all":
-                    return _of_images(method, name, protocol, between)
-                if isinstance(protocol, EpisodeProtocol):
-                    return _of_episodes(method, name, protocol, between)
+    for name, protocol in tests.items():
+        with answering(method, protocol, hardware):
+            if isinstance(protocol, ClosedSet) and protocol.n_shot == "all":
+                return _of_images(method, name, protocol, between)
+            if isinstance(protocol, EpisodeProtocol):
+                return _of_episodes(method, name, protocol, between)
     return Analysis({"test": None, "missing": ["no test of this run asks for classes by their images"]})
 
 
 def _of_episodes(method: Method, name: str, protocol: EpisodeProtocol, between: Between) -> Analysis:
-    fixed = not isinstance(method, EmbeddingMethod) or method.bn_mode != "running"
-    n_episodes = min(len(protocol), MOST_ADAPTED if fixed else MOST_EPISODES)
+    n_episodes = min(len(protocol), MOST_EPISODES if embeds_once(method) else MOST_ADAPTED)
     right, answers = [], []
     for episode, logits in answer(method, protocol.draw, n_episodes, protocol.viewer, between):
         right.append(query_accuracy(logits.float(), episode.query_labels))
@@ -85,7 +83,7 @@ def _of_episodes(method: Method, name: str, protocol: EpisodeProtocol, between: 
             rows = by_part(right.numpy(), table.class_groups[labels])
             content["groups"] = [{"name": table.group_names[group], **row} for group, row in rows.items()]
     content["surface"] = None
-    if table is None or fixed:
+    if table is None or not embeds_once(method):
         missing.append("ways and shots: only a method that embeds each image once, tested on episodes, allows that")
     else:
         content["surface"] = surface(
@@ -193,8 +191,7 @@ def _of_images(method: Method, name: str, protocol: ClosedSet, between: Between)
 
 def side_by_side(images: Sequence[Tensor]) -> np.ndarray:
     """Images (C, H, W) of any range to one (H, width, 3) uint8, white between them."""
-    row = torch.stack(list(images)).float().cpu()  # (B, C, H, W)
-    low, high = row.min(), row.max()
-    pixels = ((row - low) / (high - low).clamp(min=1e-6) * 255).byte().expand(-1, 3, -1, -1)
+    row = unit_range(torch.stack(list(images)))  # (B, C, H, W)
+    pixels = (row * 255).byte().expand(-1, 3, -1, -1)
     spaced = functional.pad(pixels, (0, GAP), value=255)  # (B, 3, H, W + GAP)
     return torch.cat(list(spaced), dim=2)[:, :, :-GAP].permute(1, 2, 0).numpy()

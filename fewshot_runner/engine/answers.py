@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fewshot_runner.data.batch import Episode
-from fewshot_runner.data.loader import Viewer
+from fewshot_runner.engine.features import AnyViewer
 from fewshot_runner.methods.base import EmbeddingMethod, Method
 
 IMAGES_AT_ONCE = 256  # more are no faster, and their maps would take more memory than training
@@ -28,17 +28,21 @@ def go_on() -> None:
     """The `Between` of an evaluation that nobody ends early."""
 
 
+def embeds_once(method: Method) -> bool:
+    """Whether an image has the same features in every episode, so that none is embedded twice."""
+    return isinstance(method, EmbeddingMethod) and method.bn_mode == "running"
+
+
 def answer(
-    method: Method, draw: Callable[[int, int], Episode], n_episodes: int, viewer: Viewer, between: Between
+    method: Method, draw: Callable[[int, int], Episode], n_episodes: int, viewer: AnyViewer, between: Between
 ) -> Iterator[tuple[Episode, Tensor]]:
     """Chunks of episodes, as indices or features, with their logits (E, Q, N).
 
     `draw(start, stop)` gives episodes of indices. The size of a chunk depends on the episodes alone, as last bits may.
     """
-    if not isinstance(method, EmbeddingMethod) or method.bn_mode != "running":
-        at_once = method.episodes_at_once
-        for start in range(0, n_episodes, at_once):
-            episode = draw(start, min(start + at_once, n_episodes))
+    if not embeds_once(method):
+        for number in range(n_episodes):
+            episode = draw(number, number + 1)
             yield episode, method.classify(episode.map(viewer).to(viewer.device))
             between()
         return
@@ -55,17 +59,17 @@ def answer(
         between()
 
 
-def embed_all(method: EmbeddingMethod, viewer: Viewer, index: Tensor, between: Between = go_on) -> Tensor:
+def embed_all(method: EmbeddingMethod, viewer: AnyViewer, index: Tensor, between: Between = go_on) -> Tensor:
     """Features (M, ...) of the images at `index` (M,)."""
     return _over_images(method.embed, viewer, index, between)
 
 
-def recognise_all(method: Method, viewer: Viewer, index: Tensor, between: Between = go_on) -> Tensor:
+def recognise_all(method: Method, viewer: AnyViewer, index: Tensor, between: Between = go_on) -> Tensor:
     """Logits (M, n_classes) of a classifier's trained head for the images at `index` (M,)."""
     return _over_images(method.recognise, viewer, index, between)
 
 
-def _over_images(network: Callable[[Tensor], Tensor], viewer: Viewer, index: Tensor, between: Between) -> Tensor:
+def _over_images(network: Callable[[Tensor], Tensor], viewer: AnyViewer, index: Tensor, between: Between) -> Tensor:
     outputs = []
     for chunk in index.split(IMAGES_AT_ONCE):
         outputs.append(network(viewer(chunk)))
@@ -73,7 +77,9 @@ def _over_images(network: Callable[[Tensor], Tensor], viewer: Viewer, index: Ten
     return torch.cat(outputs)
 
 
-def compare_pairs(method: EmbeddingMethod, viewer: Viewer, first: Tensor, second: Tensor, between: Between) -> Tensor:
+def compare_pairs(
+    method: EmbeddingMethod, viewer: AnyViewer, first: Tensor, second: Tensor, between: Between
+) -> Tensor:
     """(P,) similarities of the images at `first` (P,) and `second` (P,): one-way one-shot episodes."""
     needed, position = torch.stack([first, second]).unique(return_inverse=True)  # (M,), (2, P)
     features = embed_all(method, viewer, needed, between)  # (M, ...)

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from fewshot_runner.cores import available_cores
 from fewshot_runner.engine.memory import keep_freed_memory
 from fewshot_runner.errors import UserError
-from fewshot_runner.models.conv_block import ConvBlock
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
 
@@ -55,8 +54,9 @@ class Hardware:
     def place(self, module: nn.Module) -> nn.Module:
         """Moves a module here, its 4-dimensional parameters in the chosen memory format, and sets its fast paths."""
         for part in module.modules():
-            if isinstance(part, ConvBlock):
+            if hasattr(part, "fuse"):
                 part.fuse = self.fuse_blocks and not self.compile
+            if hasattr(part, "fold"):
                 part.fold = self.fold_batch_norm and not self.compile
         module.to(self.device, memory_format=self.memory_format)
         if self.compile and hasattr(module, "backbone"):

@@ -13,15 +13,20 @@ from fewshot_runner.methods.base import Method, evaluating
 
 def evaluate(method: Method, protocol: Protocol, *, hardware: Hardware, between: Between = go_on) -> Evaluation:
     """The figures of `method` under `protocol`; `between` is called now and then and may raise to end it early."""
-    with torch.no_grad(), evaluating(method), normalising(method, protocol.bn_mode), hardware.autocast():
+    with answering(method, protocol, hardware):
         return protocol.measure(method, between)
 
 
 @contextmanager
-def normalising(method: Method, bn_mode: str) -> Iterator[None]:
-    """Batch norm in `bn_mode` for a while."""
-    before, method.bn_mode = method.bn_mode, bn_mode
-    try:
-        yield
-    finally:
-        method.bn_mode = before
+def answering(method: Method, protocol: Protocol, hardware: Hardware) -> Iterator[None]:
+    """What holds while a method answers the protocol's tasks, and not before or after.
+
+    Evaluation mode without gradients, batch norm in the protocol's mode, and the precision of the hardware.
+    """
+    before = method.bn_mode
+    with torch.no_grad(), evaluating(method), hardware.autocast():
+        method.bn_mode = protocol.bn_mode
+        try:
+            yield
+        finally:
+            method.bn_mode = before

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from fewshot_runner.data.loader import TrainingLoader
+from fewshot_runner.data.provenance import Provenance
 from fewshot_runner.engine.device import Hardware
 from fewshot_runner.engine.protocols.base import Protocol
 from fewshot_runner.engine.stopping import EarlyStopping
@@ -77,10 +78,9 @@ class DataChanged(UserError):
 class Experiment:
     """A run's parts. `tests` builds the test protocols by name: called after training, so nothing sees them before.
 
-    `schedules` gives the factors of the optimiser's options by name ("lr"). `stamp` is kept in every checkpoint and
-    result: data set, split, and the hashes of the split and of the list of images. `classes` names what a trained head
-    answers with, in its order; `remarks` say what in the data keeps a test from telling all. `seen_files`
-    are the checksums of what is trained and selected on.
+    `schedules` gives the factors of the optimiser's options by name ("lr"). `provenance` is kept in every
+    checkpoint and result. `classes` names what a trained head answers with, in its order; `remarks` say what in the
+    data keeps a test from telling all. `seen_files` are the checksums of what is trained and selected on.
     """
 
     method: Method
@@ -94,7 +94,7 @@ class Experiment:
     hardware: Hardware
     seed: int
     facts: Facts
-    stamp: dict[str, Any]
+    provenance: Provenance
     classes: Sequence[str] = ()
     remarks: Sequence[str] = ()
     seen_files: np.ndarray | None = None
@@ -114,7 +114,7 @@ class Experiment:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.check_stamp(state)
+        self.check_provenance(state)
         self.method.load_state_dict(state["method"])
         if self.optimizer is not None:
             self.optimizer.load_state_dict(state["optimizer"])
@@ -129,18 +129,12 @@ class Experiment:
             "facts": asdict(self.facts),
             "classes": list(self.classes),
             "seen_files": None if self.seen_files is None else torch.from_numpy(self.seen_files.view(np.int64)),
-            **self.stamp,
+            **self.provenance.entries(),
         }
 
-    def check_stamp(self, state: dict[str, Any]) -> None:
-        """Raises `DataChanged` where a checkpoint was made with other data than stands here now.
-
-        What a checkpoint of an earlier version does not say is taken to be the same.
-        """
-        changed = [
-            f"{key} was {state[key]}, is {value}" for key, value in self.stamp.items() if state.get(key, value) != value
-        ]
-        if changed:
+    def check_provenance(self, state: dict[str, Any]) -> None:
+        """Raises `DataChanged` where a checkpoint was made with other data than stands here now."""
+        if changed := self.provenance.changes(state):
             raise DataChanged(
                 f"the data has changed since this checkpoint was written ({'; '.join(changed)}); "
                 "put the former data back, or start a new run"
@@ -154,7 +148,7 @@ class Experiment:
         image = self.items.viewer.pictures(torch.from_numpy(table.members[:1]))
         shape = " x ".join(map(str, image.shape[1:]))
         data = (
-            f"{self.stamp['dataset']}, split {self.stamp['split']} ({self.stamp['split_hash']}): "
+            f"{self.provenance.dataset}, split {self.provenance.split} ({self.provenance.split_hash}): "
             f"{table.n_classes:,} training classes in {table.n_groups} groups, {len(table.members):,} images {shape}"
         )
         learner = (

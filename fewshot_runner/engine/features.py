@@ -12,11 +12,11 @@ from fewshot_runner.data.loader import Viewer
 from fewshot_runner.engine.device import Hardware
 from fewshot_runner.methods.base import evaluating
 
-IMAGES_AT_ONCE = 64
+PHOTOGRAPHS_AT_ONCE = 64  # fewer than an evaluation embeds: what is frozen is a large network with large images
 
 
-class FeatureViewer(Viewer):
-    """Stands where a viewer does: indices (B,) of images in any of `parts`, each (M,), to features (B, D).
+class FeatureViewer:
+    """Stands where a `Viewer` does: indices (B,) of images in any of `parts`, each (M,), to features (B, D).
 
     A part is computed when the first of its images is asked for, always in the same chunks, so that a run that is
     resumed sees the same bits. `pictures` is the viewer of the images themselves.
@@ -39,10 +39,18 @@ class FeatureViewer(Viewer):
         assert (rows >= 0).all(), "an image of no part"
         return self.features[rows.to(self.device)]
 
+    def augmented(self, index: Tensor, augment: None, generator: torch.Generator) -> Tensor:
+        """What training sees: the same, as features are of the images as they are."""
+        assert augment is None, "features cannot be augmented"
+        return self(index)
+
     def _compute(self, part: Tensor) -> None:
         with torch.no_grad(), evaluating(self.backbone), self.hardware.autocast():
-            chunks = [self.backbone(self.pictures(chunk)).float() for chunk in part.split(IMAGES_AT_ONCE)]
+            chunks = [self.backbone(self.pictures(chunk)).float() for chunk in part.split(PHOTOGRAPHS_AT_ONCE)]
         done = [] if self.features is None else [self.features]
         self.row[part] = torch.arange(len(part)) + sum(map(len, done))
         self.features = torch.cat(done + chunks)  # (images so far, D)
         self.waiting = [other for other in self.waiting if other is not part]
+
+
+AnyViewer = Viewer | FeatureViewer  # what evaluation asks for an image's pixels, or for its features

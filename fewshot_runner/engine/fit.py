@@ -16,7 +16,10 @@ from fewshot_runner.randomness import torch_seed
 
 
 class NotFinite(RunFailed):
-    """A loss, a weight or a validation figure is infinite or not a number. No checkpoint holds what came of it."""
+    """A loss, a tensor of the method's or a validation figure is infinite or not a number.
+
+    No checkpoint holds what came of it.
+    """
 
     exit_code = 4
 
@@ -39,11 +42,9 @@ def fit(
 
     def check_sound() -> None:
         check_finite({name: float(total) for name, total in progress.totals.items()}, progress.step)
-        if not all(parameter.isfinite().all() for parameter in method.parameters()):
-            check_finite({"a weight": math.nan}, progress.step)
-        for name, buffer in method.named_buffers():  # statistics of batch norm, which may overflow before a weight does
-            if not buffer.isfinite().all():
-                check_finite({name: float(buffer[~buffer.isfinite()][0])}, progress.step)
+        for name, value in method.state_dict().items():  # batch norm's statistics may overflow before a weight does
+            if not value.isfinite().all():
+                check_finite({name: float(value[~value.isfinite()][0])}, progress.step)
 
     def keep_state() -> None:
         check_sound()

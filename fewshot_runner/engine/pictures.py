@@ -17,14 +17,21 @@ FRAME, GAP = 2, 8
 MOST_ROWS, MOST_SHOTS, MOST_QUERIES = 10, 5, 8
 
 
+def unit_range(images: Tensor) -> Tensor:
+    """Images (B, C, H, W) of any range, on the CPU with the darkest value of them all at 0 and the brightest at 1."""
+    images = images.float().cpu()
+    low, high = images.min(), images.max()
+    return (images - low) / (high - low).clamp(min=1e-6)
+
+
 def episode_picture(episode: Episode, predictions: Tensor | None = None) -> np.ndarray:
     """(height, width, 3) uint8: a row a class, its support images on the left and its queries on the right.
 
     The episode holds one task of images (1, S, C, H, W). With `predictions` (1, Q), the frame of a query says
     whether it was put into its class (green) or another (red). At most 10 classes, 5 shots and 8 queries are shown.
     """
-    support, query = episode.support[0].float().cpu(), episode.query[0].float().cpu()
-    low, high = min(support.min(), query.min()), max(support.max(), query.max())
+    support, query = episode.support[0], episode.query[0]
+    support, query = unit_range(torch.cat([support, query])).split([len(support), len(query)])
     support_labels, query_labels = episode.support_labels[0].cpu(), episode.query_labels[0].cpu()
     right = torch.ones_like(query_labels, dtype=torch.bool)
     if predictions is not None:
@@ -32,7 +39,7 @@ def episode_picture(episode: Episode, predictions: Tensor | None = None) -> np.n
 
     def tile(image: Tensor, colour: tuple[int, int, int]) -> np.ndarray:
         """(C, H, W) to (H + 2 FRAME, W + 2 FRAME, 3) uint8."""
-        pixels = ((image - low) / (high - low).clamp(min=1e-6) * 255).byte().expand(3, *image.shape[1:])
+        pixels = (image * 255).byte().expand(3, *image.shape[1:])
         height, width = image.shape[1:]
         framed = np.empty((height + 2 * FRAME, width + 2 * FRAME, 3), dtype=np.uint8)
         framed[:] = colour

@@ -37,7 +37,7 @@ class Prediction:
 
 
 @dataclass(frozen=True)
-class Eye:
+class ImagePipeline:
     """How a run sees a picture from a user's disk: as its evaluation saw those of its data set."""
 
     image_shape: tuple[int, int, int]
@@ -56,14 +56,16 @@ class Eye:
         return self.standardise(torch.from_numpy(np.stack(seen)).to(self.hardware.device).float() / 255)
 
 
-def predict(method: Method, support: Source, pictures: Sequence[Path], *, eye: Eye, top: int) -> list[Prediction]:
+def predict(
+    method: Method, support: Source, pictures: Sequence[Path], *, pipeline: ImagePipeline, top: int
+) -> list[Prediction]:
     """One prediction a picture, in order, among the classes of `support`; none of the pictures sees another."""
     items = support.items()
     names = sorted({item.class_name for item in items})
     if len(names) < 2:
         raise UserError("--support: a choice needs two classes or more; make a sub-folder of examples for each")
-    device = eye.hardware.device
-    examples = eye([support.image(index) for index in range(len(items))])[None]  # (1, S, C, H, W)
+    device = pipeline.hardware.device
+    examples = pipeline([support.image(index) for index in range(len(items))])[None]  # (1, S, C, H, W)
     labels = torch.tensor([[names.index(item.class_name) for item in items]], device=device)
 
     def classify(queries: torch.Tensor) -> torch.Tensor:
@@ -71,26 +73,26 @@ def predict(method: Method, support: Source, pictures: Sequence[Path], *, eye: E
         unknown = torch.zeros(1, len(queries), dtype=torch.long, device=device)
         return method.classify(Episode(examples, labels, queries[None], unknown, n_way=len(names)))[0]
 
-    with torch.no_grad(), eye.hardware.autocast():
-        scores = torch.cat([classify(queries) for queries in views(pictures, eye)])
+    with torch.no_grad(), pipeline.hardware.autocast():
+        scores = torch.cat([classify(queries) for queries in views(pictures, pipeline)])
     return ranked(scores, names, pictures, top=top)
 
 
 def recognise(
-    method: Classifier, classes: Sequence[str], pictures: Sequence[Path], *, eye: Eye, top: int
+    method: Classifier, classes: Sequence[str], pictures: Sequence[Path], *, pipeline: ImagePipeline, top: int
 ) -> list[Prediction]:
     """One prediction a picture, in order, among the classes of training, by the trained head."""
-    with torch.no_grad(), evaluating(method), eye.hardware.autocast():
-        scores = torch.cat([method.recognise(queries) for queries in views(pictures, eye)])
+    with torch.no_grad(), evaluating(method), pipeline.hardware.autocast():
+        scores = torch.cat([method.recognise(queries) for queries in views(pictures, pipeline)])
     return ranked(scores, classes, pictures, top=top)
 
 
-def views(pictures: Sequence[Path], eye: Eye) -> Iterator[torch.Tensor]:
+def views(pictures: Sequence[Path], pipeline: ImagePipeline) -> Iterator[torch.Tensor]:
     """The pictures as the network sees them, (B, C, H, W), some at a time."""
     opened = readable(lambda picture: decode(picture, str(picture)), pictures)
-    _, height, width = eye.image_shape
+    _, height, width = pipeline.image_shape
     while chunk := list(islice(opened, max(1, PIXELS_AT_ONCE // (height * width)))):
-        yield eye(chunk)
+        yield pipeline(chunk)
 
 
 def ranked(scores: torch.Tensor, names: Sequence[str], pictures: Sequence[Path], *, top: int) -> list[Prediction]:

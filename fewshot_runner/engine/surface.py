@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from fewshot_runner.data.classes import ClassTable
-from fewshot_runner.data.loader import Viewer
 from fewshot_runner.data.samplers import EpisodeSampler
 from fewshot_runner.engine.answers import COMPARISONS_AT_ONCE, Between, embed_all
+from fewshot_runner.engine.features import AnyViewer
 from fewshot_runner.engine.metrics import query_accuracy
 from fewshot_runner.intervals import t_interval
 from fewshot_runner.methods.base import EmbeddingMethod
@@ -28,7 +28,7 @@ EPISODES, QUERIES = 200, 3
 def surface(
     method: EmbeddingMethod,
     table: ClassTable,
-    viewer: Viewer,
+    viewer: AnyViewer,
     *,
     within_group: bool,
     seed: int,

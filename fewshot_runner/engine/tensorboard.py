@@ -22,11 +22,11 @@ from torch.utils.tensorboard.summary import custom_scalars, hparams
 from fewshot_runner.data.classes import ClassTable
 from fewshot_runner.engine.answers import embed_all
 from fewshot_runner.engine.device import Hardware
-from fewshot_runner.engine.evaluate import normalising
-from fewshot_runner.engine.pictures import confusion_picture, episode_picture
+from fewshot_runner.engine.evaluate import answering
+from fewshot_runner.engine.pictures import confusion_picture, episode_picture, unit_range
 from fewshot_runner.engine.protocols.base import Evaluation, Protocol
 from fewshot_runner.engine.protocols.episodes import EpisodeProtocol, Episodes
-from fewshot_runner.methods.base import EmbeddingMethod, Method, evaluating
+from fewshot_runner.methods.base import EmbeddingMethod, Method
 from fewshot_runner.runs import RunFolder
 
 # The CUSTOM SCALARS tab: charts and the tags in each, as regular expressions. The same in every run, so that
@@ -88,7 +88,7 @@ class TensorBoard:
 
     def examples(self, method: Method, protocol: Protocol, hardware: Hardware, *, step: int) -> None:
         """A few test episodes with right and wrong answers framed, and the embeddings of test images."""
-        with torch.no_grad(), evaluating(method), normalising(method, protocol.bn_mode), hardware.autocast():
+        with answering(method, protocol, hardware):
             n_pictures = min(EXAMPLE_EPISODES, len(protocol)) if isinstance(protocol, EpisodeProtocol) else 0
             for number in range(n_pictures):
                 drawn = protocol.draw(number, number + 1)
@@ -136,7 +136,5 @@ def shown(value: Any) -> int | float | str:
 
 def thumbnails(images: Tensor) -> Tensor:
     """(B, C, H, W) to smaller ones of values in 0..1."""
-    images = images.float().cpu()
     size = min(THUMBNAIL, *images.shape[-2:])
-    low, high = images.min(), images.max()
-    return functional.interpolate((images - low) / (high - low).clamp(min=1e-6), (size, size), mode="area")
+    return functional.interpolate(unit_range(images), (size, size), mode="area")

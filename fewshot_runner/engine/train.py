@@ -3,6 +3,7 @@
 import hashlib
 import json
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -89,15 +90,15 @@ def _train(
         best, damaged = checkpoints.load_best(hardware.device)
         for line in damaged:
             narrator.say(f"passed over: {line}; testing the state of step {best['step']} instead")
-        experiment.check_stamp(best)
+        experiment.check_provenance(best)
         method.load_state_dict(best["method"])
         tests = experiment.tests()
-        results = []
+        results, data = [], experiment.provenance.entries()
         board.begin_tests()
         for name, protocol in tests.items():
             log.testing(name)
             evaluation = evaluate(method, protocol, hardware=hardware, between=stop.check)
-            results.append(keep_result(evaluation, name, run, stamp=experiment.stamp, step=best["step"]))
+            results.append(keep_result(evaluation, name, run, data=data, step=best["step"]))
             board.confusion(name, evaluation, experiment.classes, step=best["step"])
         board.examples(method, next(iter(tests.values())), hardware, step=best["step"])
         board.finish(results, step=best["step"])
@@ -121,16 +122,18 @@ def write_summary(
 
 
 def keep_result(
-    evaluation: Evaluation, name: str, run: RunFolder, *, stamp: dict[str, Any], step: int
+    evaluation: Evaluation, name: str, run: RunFolder, *, data: Mapping[str, Any], step: int
 ) -> dict[str, Any]:
-    """What the summary says of an evaluation of the weights of `step`; every task's figure goes to the run folder."""
-    kind = hashlib.sha256(json.dumps({**stamp, **evaluation.protocol}, sort_keys=True).encode()).hexdigest()[:8]
-    tasks = run.tasks / f"{stamp['dataset']}-{stamp['split']}-{name}-{kind}.npy"  # one a kind of task, as results are
+    """What the summary says of an evaluation of the weights of `step` on `data`, the entries of a `Provenance` and how
+    its images were shown; every task's figure goes to the run folder.
+    """
+    kind = hashlib.sha256(json.dumps({**data, **evaluation.protocol}, sort_keys=True).encode()).hexdigest()[:8]
+    tasks = run.tasks / f"{data['dataset']}-{data['split']}-{name}-{kind}.npy"  # one a kind of task, as results are
     atomic.write_array(tasks, evaluation.values.astype(np.float32))
     means = evaluation.means()
     result = {
         "name": name,
-        **stamp,
+        **data,
         **evaluation.protocol,
         "step": step,
         "metric": evaluation.metric,
@@ -143,7 +146,9 @@ def keep_result(
     if means:
         result["further"] = means
     if evaluation.answers:
-        atomic.write_text(run.submission, submission(evaluation.answers))
+        own = data == (run.read_data() or data)  # answers about other data do not take its place
+        place = run.submission if own else run.submission.with_stem(f"{run.submission.stem}-{tasks.stem}")
+        atomic.write_text(place, submission(evaluation.answers))
     if evaluation.confusion is not None:
         result["confusion"] = evaluation.confusion.tolist()
     return result

@@ -20,16 +20,15 @@ from fewshot_runner.models.precision import finest, full_precision
 class Method(nn.Module, ABC):
     """What the training loop and the evaluator know of a method.
 
-    `bn_mode`, one of `BN_MODES`, is a mode as `training` is one, set by the evaluator: whose statistics batch norm
-    uses in `classify`. "running": those of training. "support": those of the support images. "transductive": those
-    of images that include the episode's queries as a whole. Frozen batch norm keeps to its own (see batch_norm.py).
+    `bn_mode` is a mode as `training` is one, set by the evaluator: whose statistics batch norm uses in `classify`.
+    "running": those of training. "support": those of the support images. "transductive": those of images that include
+    the episode's queries as a whole. Frozen batch norm keeps to its own (see batch_norm.py).
     """
 
     learns_from: tuple[type, ...] = (Episode, Batch)  # what the sampler has to draw
     bn_mode: str = "running"
     takes_pairs: bool = False  # whether `loss` heeds those that a sampler has chosen
     images_at_once: int | None = None  # of a pass in training; None: all that the sampler draws
-    episodes_at_once: int = 1  # how many the evaluator gives to one call of `classify`
 
     def check_item(self, item: Episode | Batch) -> None:
         """Raises `UserError` where `loss` could not use what the sampler draws; called once, before training."""

@@ -30,7 +30,7 @@ class Contrastive(MetricMethod):
 
     takes_pairs = True
 
-    def __init__(self, backbone: nn.Module, *, embedding: int = 0, distance: str = "l2", margin: float = 1.0) -> None:
+    def __init__(self, backbone: nn.Module, *, embedding: int = 0, distance: str, margin: float) -> None:
         super().__init__(backbone, embedding=embedding, distance=distance)
         if margin <= 0:
             raise UserError(f"method.learner.margin={margin}: give a number above 0")

@@ -36,7 +36,7 @@ class Maml(Method):
         self,
         backbone: nn.Module,
         *,
-        order: int = 2,
+        order: int,
         inner_lr: float = 0.1,
         inner_steps: int = 5,
         test_steps: int = 10,

@@ -23,7 +23,7 @@ from fewshot_runner.models.precision import full_precision
 class Prototypical(EmbeddingMethod):
     """`distance`: "euclidean" (squared, averaged over features) or "cosine"; `scale`: where its factor starts."""
 
-    def __init__(self, backbone: nn.Module, *, distance: str = "euclidean", scale: float = 10.0) -> None:
+    def __init__(self, backbone: nn.Module, *, distance: str, scale: float = 10.0) -> None:
         super().__init__()
         if distance not in ("euclidean", "cosine"):
             raise UserError(f"method.learner.distance={distance}: choose euclidean or cosine")

@@ -41,12 +41,12 @@ class Reptile(Method):
         self,
         backbone: nn.Module,
         *,
-        inner_optimizer: str = "adam",
-        inner_lr: float = 1e-3,
-        inner_batch: int = 10,
-        inner_steps: int = 5,
+        inner_optimizer: str,
+        inner_lr: float,
+        inner_batch: int,
+        inner_steps: int,
         inner_loss: str = "mean",
-        test_steps: int = 50,
+        test_steps: int,
     ) -> None:
         super().__init__()
         for key, value, choices in (
@@ -120,7 +120,8 @@ class Reptile(Method):
 def in_turn(labels: Tensor, n_way: int) -> Tensor:
     """The positions of labels (E, M) such that classes take turns: the first image of each, the second of each ..."""
     membership = functional.one_hot(labels, n_way)  # (E, M, N)
-    rank = (membership.cumsum(dim=1) * membership).sum(dim=-1)  # (E, M): the how manyth image of its class
+    # (E, M): 1 for the first image of a class, 2 for the second, ...
+    rank = (membership.cumsum(dim=1) * membership).sum(dim=-1)
     return (rank * n_way + labels).argsort(dim=1)
 
 

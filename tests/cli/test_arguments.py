@@ -111,5 +111,5 @@ def test_annotations_that_cannot_be_read_judge_nothing():
 
 def test_nearest():
     assert nearest("lernrate", ["learn_rate", "width"]) == "; did you mean learn_rate?"
-    assert nearest("zzz", ["b", "a"]) == "; there is a, b"
+    assert nearest("zzz", ["b", "a"]) == "; choose one of: a, b"
     assert nearest("zzz", []) == "; it takes no keys"

@@ -55,6 +55,8 @@ WRONG_VALUES = {
     "trainer.max_steps": ["trainer.max_steps", "key=value"],
     "trainer.max_steps=[1,": ["trainer.max_steps=[1,", "key=value"],
     "a=b=c": ["a=b=c", "key=value"],
+    "dataset.tests.20way1shot=null": ["'dataset.tests={20way1shot:null}'"],
+    "dataset.tests.20way1shot.n_way=5": ["'dataset.tests={20way1shot:{n_way:5}}'"],
     "=5": ["override"],
     "trainer.max_steps=${nowhere}": ["trainer.max_steps", "nowhere"],
     "name=a,b": ["name=a,b", "quote"],

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import subprocess
 import sys
 
@@ -53,6 +54,37 @@ def test_runs_are_chosen_by_settings_and_state(fsl, outputs):
     assert chosen("choices.method=pixels") == {("pixels", "done")}
     assert chosen("trainer.fast=true") == {("siamese", "done"), ("siamese", "failed")}
     assert chosen("trainer.clip=null", "seed=1") == {("siamese", "failed"), ("pixels", "done")}
+
+
+@pytest.fixture
+def swept(outputs):
+    """The same runs with settings that can be written in several ways, a number 1 to 4 in each of them."""
+    for number, config in enumerate(
+        sorted(outputs.glob("*/*/config.yaml"), key=lambda path: path.parent.name), start=1
+    ):
+        settings = {
+            "widths": [8 * number, 8], "scales": [[0.002, "a"], number], "lr": number / 1000, "note": f"a,{number}",
+            "flag": number == 1, "large": 2**53 + number,
+        }  # fmt: skip
+        config.write_text(config.read_text() + yaml.safe_dump(settings))
+    return outputs
+
+
+@pytest.mark.parametrize(
+    ("condition", "expected"),
+    [
+        ("widths=[8,8]", [1]), ("widths=[8, 8],[16,8]", [1, 2]), ("widths=[8.0,8]", [1]), ("widths=[8]", []),
+        ("widths=8", []), ("widths=(8,8)", []), ("scales=[[2e-3,a],3]", [3]), ("scales=[[2e-3,b],3]", []),
+        ("lr=2e-3", [2]), ("lr=0.0020,.003", [2, 3]), ("lr=1e-3,4e-3", [1, 4]), ("lr=x", []), ("lr=[1e-3]", []),
+        ("note=a,2", [2]), ("note=a", []), ("flag=1", []), ("flag=true", [1]), (f"large={2**53 + 1}", [1]),
+        (f"large={2**53 + 2}.0", [2]),
+    ],
+)  # fmt: skip
+def test_settings_are_matched_however_they_are_written(fsl, swept, condition, expected):
+    answer = fsl("compare", swept, "--json", "--where", condition)
+    assert answer.code == (0 if expected else 2), answer.err
+    found = [int(row["run"].split("-")[-2][-1]) + 1 for row in json.loads(answer.out or "[]")]
+    assert sorted(found) == expected
 
 
 def test_tests_are_chosen_by_name_and_fields(fsl, outputs):
@@ -160,6 +192,33 @@ def test_a_baseline_is_what_others_are_compared_with(fsl, outputs):
     row = rows(answer)[0]
     assert row["squares classes 5way1shot compared with"].endswith("20260101-000002-abcdef")
     assert row["squares classes 5way1shot difference"] == pytest.approx(0.105, abs=1e-6)
+
+
+def test_a_baseline_that_the_conditions_leave_out_is_a_row_of_its_own(fsl, outputs):
+    table = fsl("compare", outputs, "--where", "method=pixels", "--where", "seed=1", "--baseline", "000002-abcdef").out
+    [first, second] = [line for line in table.split("20way1shot")[0].splitlines() if line[2:6] == "2026"]
+    assert first.startswith("* 20260101-000002-abcdef ")
+    assert second.startswith("  20260101-000003-abcdef ")
+    assert "-1.00" in second
+
+
+def test_a_baseline_elsewhere_is_read_as_one_more_run(fsl, outputs):
+    [baseline] = outputs.glob("*/*2-abcdef")
+    siamese, before = outputs / "squares-siamese", rows(fsl("compare", outputs / "squares-siamese", "--json"))
+    row, *others = rows(fsl("compare", siamese, "--baseline", baseline, "--json"))
+    assert row["squares classes 5way1shot difference"] == pytest.approx(0.1, abs=1e-6)
+    assert row["squares classes 5way1shot compared with"] == str(baseline)
+    assert [each["run"] for each in (row, *others)] == [before[0]["run"], str(baseline), before[1]["run"]]
+    assert "not a run folder" in fsl("compare", siamese, "--baseline", outputs).err
+
+
+def test_a_folder_whose_name_is_no_text_is_spelt_out(fsl, outputs):
+    [run] = outputs.glob("*/*0-abcdef")
+    run.rename(run.with_name(os.fsdecode(b"20260101-caf\xe9")))
+    for form in ([], ["--csv"], ["--json"]):
+        answer = fsl("compare", outputs, *form)
+        assert answer.code == 0, answer.err
+        assert r"20260101-caf\udce9" in answer.out.encode().decode()
 
 
 def test_forced_rankings_are_one_and_marked(fsl, outputs):

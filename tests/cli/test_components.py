@@ -1,9 +1,16 @@
 """Components that are each in order and do not go together, or not into that place."""
 
+import inspect
+
 import pytest
+import torch
+from torch import nn
 
 from fewshot_runner.cli.build import Builder
 from fewshot_runner.cli.compose import compose
+from fewshot_runner.cli.conf import conf_dir
+from fewshot_runner.cli.optimizer import make_optimizer
+from fewshot_runner.data.dataset import Dataset
 
 CROPS = "fewshot_runner.data.crops"
 CASES = {
@@ -64,6 +71,24 @@ def test_layers_have_options_of_their_own(tiny):
     rates = {names[id(p)]: group["lr"] for group in experiment.optimizer.param_groups for p in group["params"]}
     assert rates["backbone.blocks.0.0.weight"] == 0
     assert rates["backbone.blocks.1.0.weight"] > 0
+
+
+@pytest.mark.parametrize("dataset", sorted(path.stem for path in (conf_dir() / "dataset").glob("*.yaml")))
+def test_every_data_set_has_every_key_of_a_data_set(dataset):
+    own = ["dataset.path=x"] if dataset in ("csv", "folder") else []
+    described = compose([f"dataset={dataset}", *own])["dataset"]
+    assert {*inspect.signature(Dataset).parameters} - {"progress", "keep"} <= {*described}
+
+
+def test_layers_are_told_by_whole_names(tiny, refused):
+    """ "backbone.block" is the beginning of a name, and no part of the network."""
+    said = refused("train", *tiny(), "+method.layers={backbone.block:{lr:0}}")
+    assert "method.layers.backbone.block: no trained parameter is called so" in said
+    layers = nn.ModuleList([nn.Linear(1, 1) for _ in range(12)])
+    described = {"optimizer": {}, "layers": {"1": {"lr": 0.0}}}
+    made = make_optimizer(lambda _, key, params: torch.optim.SGD(params, lr=1.0), described, layers, [])
+    slow = [p for group in made.param_groups if group["lr"] == 0 for p in group["params"]]
+    assert {id(p) for p in slow} == {id(p) for p in layers[1].parameters()}
 
 
 def test_turned_pictures_are_no_classes_of_a_trained_head(refused, tiny):

@@ -179,6 +179,11 @@ def test_trap_09_eval_refuses_lake_for_a_run_trained_under_vinyals(refused, omni
     [
         ([], ["run=RUN"]),
         (["method=siamese"], ["method=siamese", "keeps its method"]),
+        (["experiment=quickstart"], ["experiment=quickstart", "keeps its experiment"]),
+        (["~dataset"], ["~dataset", "keeps its dataset"]),
+        (["~episode"], ["~episode", "give dataset=... or episode=..."]),
+        (["eval=x"], ["eval=x", "keeps its eval"]),
+        (["dataset.tests=[1"], ["dataset.tests=[1", "key=value"]),
         (["model=pixels"], ["model=pixels"]),
         (["episode.n_shots=3"], ["episode.n_shots", "episode.n_shot"]),
         (["episode.n_way=99"], ["n_way=99", "only 8 classes"]),
@@ -195,12 +200,12 @@ def test_eval_refuses_what_makes_no_sense(refused, copied, words, names):
 def test_a_run_on_centred_drawings_sees_all_others_centred_too(copied):
     run = RunFolder(copied())
     config = run.read_config()
-    assert not load_trained(run).eye.standardise.centre
+    assert not load_trained(run).pipeline.standardise.centre
     config["dataset"]["centre"] = True
     (run.path / "config.yaml").write_text(yaml.safe_dump(config))
-    assert load_trained(run).eye.standardise.centre
+    assert load_trained(run).pipeline.standardise.centre
     other = evaluation_config(config, ["dataset=folder", "dataset.path=anywhere"])
     assert other["dataset"]["centre"] is True
     del config["dataset"]["centre"]  # as an earlier version wrote it
     (run.path / "config.yaml").write_text(yaml.safe_dump(config))
-    assert not load_trained(run).eye.standardise.centre
+    assert not load_trained(run).pipeline.standardise.centre

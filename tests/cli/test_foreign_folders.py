@@ -36,6 +36,11 @@ def test_a_run_that_is_done_and_has_lost_its_config_is_refused_first(refused, co
     assert "damaged" in said
 
 
+@pytest.mark.parametrize("command", ["resume", "export", "eval", "predict", "compare", "report", "tb"])
+def test_a_path_that_cannot_be_looked_at_is_refused_in_a_line(refused, words, command):
+    assert "File name too long" in refused(command, *words(command, "x" * 300), lines=1)
+
+
 @pytest.mark.parametrize("inside", [[], ["config.yaml"], ["deeper/notes.txt"]])
 def test_tensorboard_is_not_started_over_nothing(refused, elsewhere, monkeypatch, inside):
     tensorboard = pytest.importorskip("tensorboard.program")

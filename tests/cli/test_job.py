@@ -1,15 +1,19 @@
 """One job of a sweep beside others that wait for the same run."""
 
 import shutil
+import signal
 import threading
 from pathlib import Path
 
+import pytest
 from filelock import FileLock
 
 from fewshot_runner.cli import job as jobs
 from fewshot_runner.cli import session
 from fewshot_runner.cli.compose import compose
 from fewshot_runner.cli.job import Job, fingerprint, perform
+from fewshot_runner.engine.stopping import Stopped
+from fewshot_runner.errors import RunFailed, UserError
 from fewshot_runner.runs import RUNNING, RunFolder
 
 
@@ -85,3 +89,61 @@ def test_of_two_sweeps_that_begin_with_the_same_job_one_trains_it(tiny, tmp_path
     assert [outcome.state, len(starts)] == ["done", 1], outcome
     assert [each.run for each in others] == [outcome.run]
     assert not list(tmp_path.glob(".*"))
+
+
+def test_who_waits_for_another_sweep_says_so(tiny, tmp_path, capsys):
+    config = compose([*tiny(), f"output_dir={tmp_path}"])
+    job, held, seen = Job(0, (), config, fingerprint(config)), threading.Event(), []
+
+    def hold():
+        with FileLock(jobs.lock_of(job)):
+            held.set()
+            while not seen:
+                seen.extend(capsys.readouterr().err.splitlines())
+
+    other = threading.Thread(target=hold)
+    other.start()
+    held.wait()
+    with jobs.alone_with(job):
+        other.join()
+    assert seen == ["another sweep is at work on this job; its result is waited for"]
+    with jobs.alone_with(job):
+        assert capsys.readouterr().err == ""
+
+
+class Diverged(RunFailed):
+    exit_code = 4
+
+
+@pytest.mark.parametrize(
+    ("error", "state", "code", "reason"),
+    [
+        (KeyboardInterrupt(), "stopped", 130, "interrupted"),
+        (Stopped(signal.SIGTERM), "stopped", 143, "stopped by SIGTERM"),
+        (Diverged("loss is nan"), "failed", None, "loss is nan"),
+        (UserError("seed=a"), "failed", None, "seed=a"),
+        (RuntimeError("bad luck"), "failed", None, "RuntimeError: bad luck"),
+    ],
+)
+def test_how_a_job_ended_follows_from_what_ended_it(tiny, tmp_path, monkeypatch, error, state, code, reason):
+    config = compose([*tiny(), f"output_dir={tmp_path}"])
+
+    def ended(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr(session, "start", ended)
+    outcome = perform(Job(0, (), config, fingerprint(config)), quiet=True)
+    assert (outcome.state, outcome.run, outcome.reason) == (state, None, reason)
+    assert code in (None, outcome.exit_code)
+    assert ("Traceback" in outcome.trace) == isinstance(error, RuntimeError)
+
+
+def test_the_outcome_of_a_job_names_its_run(tiny, trained, tmp_path, monkeypatch):
+    job, run = interrupted_job(tiny, trained, tmp_path)
+    for error in (KeyboardInterrupt(), UserError("seed=a"), RuntimeError("bad luck")):
+
+        def ended(*arguments, error=error, **options):
+            raise error
+
+        monkeypatch.setattr(session, "resume", ended)
+        assert perform(job, quiet=True).run == run.path

@@ -1,6 +1,7 @@
 """Jobs that a search gives up: when, what is said of them, and that they stay so."""
 
 import json
+import shutil
 import statistics
 from collections.abc import Callable
 from pathlib import Path
@@ -157,6 +158,24 @@ def test_a_search_that_was_stopped_goes_on_as_if_it_never_had_been(fsl, search, 
     assert len(jobs_of(tmp_path)) < 8
     assert fsl(*search(tmp_path)).code == 0
     assert told(jobs_of(tmp_path)) == told(whole)
+
+
+def test_former_trials_are_told_of_although_the_search_is_stopped_before_their_turn(
+    fsl, search, whole, tmp_path, monkeypatch
+):
+    from fewshot_runner.cli import session
+
+    def stopped(*arguments, **options):
+        raise KeyboardInterrupt
+
+    folder = shutil.copytree(whole[0]["run"].path.parents[1], tmp_path / "copy")
+    shutil.rmtree(jobs_of(folder)[0]["run"].path)
+    monkeypatch.setattr(session, "start", stopped)
+    answer = fsl(*search(folder))
+    assert answer.code == 130, answer.err
+    jobs = jobs_of(folder)
+    assert jobs[0]["state"] == "stopped"
+    assert told(jobs)[1:] == told(whole)[1:]
 
 
 def test_a_worker_process_ends_the_same_jobs(fsl, search, whole, tmp_path):

@@ -1,6 +1,7 @@
 """fsl report: a page from run folders, and analyses where they are asked for."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -71,6 +72,21 @@ def test_wrong_places_are_refused(refused, copied, tmp_path):
     (tmp_path / "empty").mkdir()
     assert f"{tmp_path}/empty: no runs" in refused("report", tmp_path / "empty", "-o", tmp_path / "page.html")
     assert "--where seed=7" in refused("report", run, "--where", "seed=7", "-o", tmp_path / "page.html")
+
+
+def test_a_page_of_a_folder_whose_name_is_no_text_is_written(fsl, copied, tmp_path):
+    run = copied()
+    run.rename(run.with_name(os.fsdecode(b"caf\xe9")))
+    answer = fsl("report", tmp_path / "outputs", "-o", tmp_path / os.fsdecode(b"page-\xe9.html"))
+    assert answer.code == 0, answer.err
+    assert answer.out.encode() == f"report: {tmp_path}/page-\\udce9.html\n".encode()
+    assert r"caf\udce9" in (tmp_path / os.fsdecode(b"page-\xe9.html")).read_text()
+
+
+def test_a_place_that_cannot_be_looked_at_is_refused(refused, copied, tmp_path):
+    run = copied()
+    assert "File name too long" in refused("report", run, "-o", tmp_path / ("x" * 300))
+    assert "File name too long" in refused("report", run, "-o", tmp_path / ("x" * 300) / "page.html")
 
 
 def test_a_report_is_made_without_torch(copied, tmp_path):

@@ -1,14 +1,16 @@
 """Search spaces and the searches: what they draw, and that Optuna's goes on where it was stopped."""
 
-import itertools
 import json
 import math
+import shutil
 from collections import Counter
+from itertools import chain, islice
 from pathlib import Path
 
 import pytest
 
 from fewshot_runner.cli.compose import Composer, compose, parsed
+from fewshot_runner.cli.multirun import sweep_name
 from fewshot_runner.cli.search.grid import Grid
 from fewshot_runner.cli.search.random import Random
 from fewshot_runner.cli.search.space import Choice, Interval, space_of
@@ -16,7 +18,7 @@ from fewshot_runner.errors import UserError
 
 
 def drawn(search, *overrides: str, folder: Path = Path()) -> list[dict[str, str]]:
-    found = search.proposals(space_of(parsed(overrides)), folder)
+    found = chain.from_iterable(search.proposals(space_of(parsed(overrides)), folder))
     return [dict(word.split("=", 1) for word in proposal.overrides) for proposal in found]
 
 
@@ -56,7 +58,7 @@ def test_a_space_has_lists_ranges_and_intervals():
     ],
 )
 def test_a_job_heeds_repeated_settings_as_one_command_does(words):
-    [proposal] = Grid().proposals(space_of(parsed(words)), Path())
+    [[proposal]] = Grid().proposals(space_of(parsed(words)), Path())
     assert Composer()(proposal.overrides) == compose(words)
 
 
@@ -138,7 +140,7 @@ def searching(trials: int):
 def searched(folder: Path, *, trials: int, until: int | None = None, fail: int | None = None) -> list[dict[str, str]]:
     search = searching(trials)
     found = []
-    for proposal in itertools.islice(search.proposals(space_of(parsed(SPACE)), folder), until):
+    for proposal in islice(chain.from_iterable(search.proposals(space_of(parsed(SPACE)), folder)), until):
         found.append(dict(word.split("=", 1) for word in proposal.overrides))
         if proposal.number + 1 != until:  # the last is left under way
             failed = proposal.number == fail
@@ -175,11 +177,50 @@ def test_a_failed_trial_is_proposed_again_and_counts_once_it_is_done(tmp_path):
 
 def test_a_folder_that_holds_another_search_is_refused(tmp_path):
     pytest.importorskip("optuna")
-    assert len(drawn(searching(2), "x=interval(0,1)", folder=tmp_path)) == 2
-    assert len(drawn(searching(3), "x=interval(0,2)", folder=tmp_path)) == 3  # ends may be moved
-    for words in (["x=interval(0,1)", "y=1,2"], ["z=interval(0,1)"], ["x=1,2"]):
-        with pytest.raises(UserError, match=r"sweep.folder=.* holds a search over other settings or choices \(x\)"):
-            drawn(searching(3), *words, folder=tmp_path)
+    assert len(drawn(searching(2), "x=interval(1,2)", folder=tmp_path)) == 2
+    search = searching(3)
+    for [proposal] in list(search.proposals(space_of(parsed(["x=interval(1,3)"])), tmp_path))[1:]:  # ends may be moved
+        search.tell(proposal, "done", 0.5)
+    assert proposal.number == 2
+    for words in (["x=interval(1,2)", "y=1,2"], ["z=interval(1,2)"], ["x=1,2"], ["x=tag(log,interval(1,2))"]):
+        for _ in range(2):  # what was refused leaves nothing behind
+            with pytest.raises(UserError, match=r"folder=.* a search over other settings, choices or scales \(x\)"):
+                drawn(searching(4), *words, folder=tmp_path)
+    assert len(drawn(searching(4), "x=interval(1,2)", folder=tmp_path)) == 4
+
+
+def test_a_search_that_was_killed_while_it_drew_settings_draws_them_all(tmp_path):
+    """Wherever its journal ends, line by line: the settings are those of a search that was left in peace."""
+    pytest.importorskip("optuna")
+    words = ["x=interval(1,2)", "kind=a,b,c", "z=interval(-1,1)"]
+    (tmp_path / "whole").mkdir()
+    whole = drawn(searching(3), *words, folder=tmp_path / "whole")
+    lines = (tmp_path / "whole/optuna.journal").read_bytes().splitlines(keepends=True)
+    n_half_made = 0
+    for end in range(len(lines) + 1):
+        (tmp_path / "killed").mkdir()
+        (tmp_path / "killed/optuna.journal").write_bytes(b"".join(lines[:end]))
+        assert drawn(searching(3), *words, folder=tmp_path / "killed") == whole
+        n_half_made += len((tmp_path / "killed/optuna.journal").read_bytes().splitlines()) > len(lines)
+        shutil.rmtree(tmp_path / "killed")
+    assert n_half_made >= 3 * len(words)
+
+
+@pytest.mark.parametrize("word", ["seed=shuffle(8,7,6,5,4,3,2,1)", "seed=shuffle(range(1,9))"])
+def test_shuffled_values_keep_their_order_whenever_they_are_given(word):
+    """So the same command finds the same sweep, and a random search draws the same jobs."""
+    spaces = [space_of(parsed([word])) for _ in range(5)]
+    values = spaces[0]["seed"].values
+    assert sorted(values) == list("12345678")
+    assert values not in (tuple("12345678"), tuple("87654321"))
+    assert spaces == [spaces[0]] * 5
+    assert len({sweep_name(space, {}) for space in spaces}) == 1
+
+
+def test_sweeps_of_earlier_versions_are_found_by_their_names():
+    """As they were before values could be shuffled."""
+    assert sweep_name(space_of(parsed(["seed=0,1,2"])), {"_target_": "t"}) == "seed-b4bffc81"
+    assert sweep_name(space_of(parsed(["seed=2,0,1"])), {"_target_": "t"}) == "seed-8f728435"
 
 
 def test_a_damaged_journal_is_named_with_its_remedy(tmp_path):

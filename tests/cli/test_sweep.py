@@ -247,7 +247,7 @@ def test_a_key_may_be_there_in_the_members_of_the_swept_group_alone(fsl, tmp_pat
         (["output_dir=a,b", "seed=0,1"], "output_dir=a,b: belongs to the sweep as a whole; give one value"),
         (["++sweep.params={output_dir:'a,b'}"], "output_dir=a,b: belongs to the sweep as a whole"),
         (["method=glob(nothing*)"], "method=glob(nothing*): matches no choice"),
-        (["sweep=nothing"], "sweep=nothing: there is no such choice; there is grid, optuna, random"),
+        (["sweep=nothing"], "sweep=nothing: there is no such choice; choose one of: grid, optuna, random"),
         (["sweep=rando"], "did you mean random?"),
         (["sweep.folder=/dev/null/x", "seed=0,1"], "/dev/null/x: cannot make a sweep folder there"),
         (["sweep._target_=os.system"], "see fsl list sweep"),

@@ -1,5 +1,6 @@
 """Sweeps on a user's own pictures, which may be mended between two of them."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -48,17 +49,59 @@ def test_what_is_done_on_other_pictures_is_not_done(fsl, pictures, command, tmp_
     assert fsl(*command).err.count("done already") == 2
 
 
-def test_a_job_that_was_interrupted_before_its_pictures_were_mended_begins_anew(
-    fsl, pictures, command, tmp_path, started
+@pytest.mark.parametrize("state", ["stopped", "pruned"])
+def test_a_job_whose_run_was_left_before_its_pictures_were_mended_begins_anew(
+    fsl, pictures, command, tmp_path, started, state
 ):
     command.append("seed=0")
     assert fsl(*command).code == 0
     [run] = runs_below(tmp_path / "runs")
-    run.write_status("stopped", step=0, seconds=1.0)
+    run.write_status(state, step=0, seconds=1.0)
     mend(pictures)
     for done in ("] done  ", "] done already"):
         answer = fsl(*command)
         assert answer.code == 0, answer.err
         assert done in answer.err
+    assert started == [("start", 0), ("start", 0)]
+    assert run.read_status()["state"] == state
+
+
+def test_a_run_of_an_earlier_version_tells_its_pictures_by_its_checkpoint(fsl, pictures, command, tmp_path, started):
+    command.append("seed=0")
+    assert fsl(*command).code == 0
+    [run] = runs_below(tmp_path / "runs")
+    environment = json.loads(run.environment.read_text())
+    del environment["data"]
+    run.environment.write_text(json.dumps(environment))
+    run.summary.write_text(json.dumps({"results": []}))
+    run.write_status("stopped", step=0, seconds=1.0)
+    mend(pictures)
+    assert fsl(*command).code == 0
     assert started == [("start", 0), ("resume", 0), ("start", 0)]
-    assert run.read_status()["state"] == "stopped"
+
+
+def test_other_labels_of_the_same_pictures_are_other_data(fsl, pictures, command, tmp_path, started):
+    files = sorted(pictures.rglob("*.png"))
+    rows = [f"{path.relative_to(pictures)},{path.parent.name}\n" for path in files]
+    table = tmp_path / "labels.csv"
+    table.write_text("image,label\n" + "".join(rows))
+    of_table = ["dataset=csv", f"dataset.path={table}", f"dataset.images={pictures}"]
+    command[2:4] = of_table
+    command.append("seed=0")
+    answer = fsl(*command)
+    assert answer.code == 0, answer.err
+    assert "done already" in fsl(*command).err
+    rows[0], rows[6] = (f"{rows[a].split(',')[0]},{rows[b].split(',')[1]}" for a, b in ((0, 6), (6, 0)))
+    table.write_text("image,label\n" + "".join(rows))
+    assert "done already" not in fsl(*command).err
+    assert started == [("start", 0)] * 2
+
+
+def test_mended_pictures_are_noticed_before_jobs_are_sent_away(fsl, pictures, command):
+    pytest.importorskip("submitit")
+    command += ["seed=0", "launcher=slurm", "launcher.cluster=local", "launcher.poll_seconds=0.1"]
+    for _ in range(2):
+        answer = fsl(*command)
+        assert answer.code == 0, answer.err
+        assert "done already" not in answer.err
+        mend(pictures)

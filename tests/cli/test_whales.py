@@ -1,6 +1,7 @@
 """The recipe for whales on a folder as Kaggle packs it, where nobody has labelled the pictures of the test."""
 
 import csv
+import shutil
 
 import numpy as np
 import pytest
@@ -54,3 +55,40 @@ def test_the_recipe_names_pictures_that_nobody_has_labelled(fsl, kaggle, feature
         guesses = line["Id"].split()
         assert len(guesses) == len(set(guesses)) == 5
         assert set(guesses) <= {"new_whale", *(f"w_{n}" for n in range(5))}
+
+
+def test_a_figure_of_validation_is_called_so_and_not_set_beside_a_published_one(fsl, kaggle):
+    words = [*SMALL, f"dataset.root={kaggle}", f"output_dir={kaggle}/outputs"]
+    answer = fsl("train", "experiment=whale_triplet", "dataset=whales", *words, "published.dataset=[whales]")
+    assert answer.code == 0, answer.err
+    assert "on validation" in answer.out
+    assert "published" not in answer.out
+
+
+def test_a_run_is_not_tested_on_its_own_pictures_where_the_test_has_no_labels(fsl, refused, kaggle, tmp_path):
+    """What is measured there are the known pictures that the division keeps for validation."""
+    words = [*SMALL, f"dataset.root={kaggle}", f"output_dir={tmp_path}/outputs"]
+    run = fsl("train", "experiment=whale_triplet", "dataset=whales", *words).run
+    other = tmp_path / "other"
+    shutil.copytree(kaggle / "humpback-whale-identification", other / "humpback-whale-identification")
+    Image.new("RGB", (24, 20)).save(other / "humpback-whale-identification/test/e.jpg")
+    said = refused("eval", f"run={run}", f"dataset.root={other}")
+    assert "test pictures were used in training this run" in said
+
+
+def test_answers_about_other_pictures_do_not_take_the_place_of_the_runs_own(fsl, kaggle, tmp_path):
+    words = [*SMALL, f"dataset.root={kaggle}", f"output_dir={tmp_path}/outputs"]
+    run = fsl("train", "experiment=whale_triplet", "dataset=whales", *words).run
+    own = (run / "submission.csv").read_text()
+    other = tmp_path / "other" / "humpback-whale-identification"
+    shutil.copytree(kaggle / "humpback-whale-identification", other)
+    for number, picture in enumerate(sorted(other.glob("*/*.jpg"))):
+        Image.new("RGB", (24, 20), (9 * number, 0, 255)).save(picture)
+    for _ in range(2):
+        answer = fsl("eval", f"run={run}", f"dataset.root={other.parent}")
+        assert answer.code == 0, answer.err
+        assert (run / "submission.csv").read_text() == own
+        [further] = run.glob("submission-*.csv")
+    assert fsl("eval", f"run={run}").code == 0
+    assert len(list(run.glob("submission*.csv"))) == 2
+    assert further.read_text().count("\n") == own.count("\n")

@@ -13,6 +13,7 @@ from rich.console import Console
 from fewshot_runner.data.classes import ClassTable
 from fewshot_runner.data.images import Images
 from fewshot_runner.data.loader import TrainingLoader, Viewer
+from fewshot_runner.data.provenance import Provenance
 from fewshot_runner.data.samplers import EpisodeSampler
 from fewshot_runner.data.transforms import Standardise
 from fewshot_runner.engine.device import Hardware
@@ -87,7 +88,7 @@ def hardware() -> Hardware:
 def make_method() -> Callable[..., Prototypical]:
     def make(seed: int = 0) -> Prototypical:
         torch.manual_seed(seed)
-        return Prototypical(Conv4(FACTS, widths=(8, 8)))
+        return Prototypical(Conv4(FACTS, widths=(8, 8)), distance="euclidean")
 
     return make
 
@@ -117,7 +118,7 @@ def make_experiment(world: World, hardware: Hardware, make_method: Callable) -> 
             "hardware": hardware,
             "seed": seed,
             "facts": FACTS,
-            "stamp": {"dataset": "patterns", "split": "halves", "split_hash": "0123456789abcdef"},
+            "provenance": Provenance("patterns", "halves", "0123456789abcdef", "fedcba9876543210"),
         }
         return Experiment(**(parts | {key: value for key, value in changes.items() if key not in fields}))
 

@@ -17,6 +17,7 @@ from fewshot_runner.methods.prototypical import Prototypical
 from fewshot_runner.models.batch_norm import normalised_by
 from fewshot_runner.models.conv4 import Conv4
 from fewshot_runner.models.conv_block import ConvBlock
+from fewshot_runner.models.siamese_cnn import SiameseCnn
 
 
 def pretend(monkeypatch: pytest.MonkeyPatch, *, gpus: int = 0, mps: bool = False) -> None:
@@ -87,11 +88,13 @@ def test_place_sets_the_memory_format(channels_last: bool) -> None:
 @pytest.mark.parametrize("on", [True, False])
 def test_place_turns_fast_paths_on_and_off(on: bool) -> None:
     facts = Facts(image_shape=(1, 16, 16), n_classes=3, n_way=3)
-    method = Prototypical(Conv4(facts, widths=(4, 4)))
+    method = Prototypical(Conv4(facts, widths=(4, 4)), distance="euclidean")
     Hardware(device="cpu", threads=1, fuse_blocks=on, fold_batch_norm=not on).place(method)
     blocks = [part for part in method.modules() if isinstance(part, ConvBlock)]
     assert len(blocks) == 2
     assert all(block.fuse == on and block.fold != on for block in blocks)
+    siamese = SiameseCnn(Facts(image_shape=(1, 40, 40), n_classes=3, n_way=3))
+    assert Hardware(device="cpu", threads=1, fuse_blocks=on).place(siamese).fuse == on
 
 
 def test_a_compiled_backbone_gives_the_same_in_every_mode(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,7 +102,7 @@ def test_a_compiled_backbone_gives_the_same_in_every_mode(monkeypatch: pytest.Mo
     monkeypatch.setattr(torch.nn.Module, "compile", partialmethod(torch.nn.Module.compile, backend="eager"))
     facts = Facts(image_shape=(1, 16, 16), n_classes=3, n_way=3)
     torch.manual_seed(0)
-    plain = Prototypical(Conv4(facts, widths=(4, 4)))
+    plain = Prototypical(Conv4(facts, widths=(4, 4)), distance="euclidean")
     compiled = Hardware(device="cpu", threads=1, compile=True).place(copy.deepcopy(plain))
     images = torch.rand(6, 1, 16, 16)
     results = []

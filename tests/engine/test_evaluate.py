@@ -1,6 +1,7 @@
 """The evaluator against counting by hand, and what it must leave alone."""
 
 import random
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from fewshot_runner.data.source import Run
 from fewshot_runner.engine import answers as module
 from fewshot_runner.engine.answers import embed_all
 from fewshot_runner.engine.device import Hardware
-from fewshot_runner.engine.evaluate import evaluate
+from fewshot_runner.engine.evaluate import answering, evaluate
 from fewshot_runner.engine.protocols.base import Evaluation
 from fewshot_runner.engine.protocols.episodes import Runs
 from fewshot_runner.intervals import t_interval
@@ -72,6 +73,24 @@ def test_fixed_runs_by_hand(world, hardware: Hardware) -> None:
     described = evaluation.protocol
     assert (described["n_way"], described["n_shot"], described["n_query"], described["episodes"]) == (2, 1, 1, 2)
     assert (described["protocol"], described["part"], described["episode_seed"]) == ("runs", "two_runs", None)
+
+
+@pytest.mark.parametrize("error", [None, RuntimeError])
+def test_a_method_answers_in_the_modes_of_the_test_and_has_its_own_back(world, make_method, error) -> None:
+    method, protocol = make_method().train(), world.protocol("test")
+    protocol.bn_mode = "support"
+    mixed = Hardware(device="cpu", threads=1, precision="bfloat16")
+    with pytest.raises(error) if error else nullcontext(), answering(method, protocol, mixed):
+        assert not torch.is_grad_enabled()
+        assert not any(part.training for part in method.modules())
+        assert method.bn_mode == "support"
+        assert torch.is_autocast_enabled("cpu")
+        if error:
+            raise error
+    assert torch.is_grad_enabled()
+    assert all(part.training for part in method.modules())
+    assert method.bn_mode == "running"
+    assert not torch.is_autocast_enabled("cpu")
 
 
 def test_nothing_is_changed(world, hardware: Hardware, make_method) -> None:

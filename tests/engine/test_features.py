@@ -74,7 +74,7 @@ def test_an_image_is_computed_once_and_no_part_before_it_is_asked_for(world, har
 
 
 def test_a_resumed_run_sees_the_same_bits_whatever_it_asks_for_first(world, hardware: Hardware, monkeypatch) -> None:
-    monkeypatch.setattr(module, "IMAGES_AT_ONCE", 7)
+    monkeypatch.setattr(module, "PHOTOGRAPHS_AT_ONCE", 7)
     one, _ = feature_viewer(world, hardware)
     other, _ = feature_viewer(world, hardware)
     everything = torch.cat(parts(world))
@@ -97,7 +97,10 @@ def test_training_and_pictures(world, hardware: Hardware) -> None:
     batch = TrainingLoader(viewer, BatchSampler(world.table("train"), batch_size=10, seed=0), None, seed=0)[0]
     index = BatchSampler(world.table("train"), batch_size=10, seed=0)[0].images
     assert batch.images.shape == (10, network.out_features)
+    assert torch.equal(batch.images, viewer(index))
     assert viewer.pictures(index).shape == (10, 1, 8, 8)
+    with pytest.raises(AssertionError, match="augmented"):
+        viewer.augmented(index, lambda images, generator: images, torch.Generator())
     whole = Precomputed(network.network.eval())
     with torch.no_grad():
         torch.testing.assert_close(whole(batch.images), whole(world.viewer(index)))

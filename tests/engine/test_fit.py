@@ -239,7 +239,7 @@ def test_a_gradient_that_is_not_finite_is_kept_nowhere_though_the_loss_was(
         method=method, optimizer=WatchedSgd(method, [], lr=0.01), items=Items([]),
         **{"max_steps": 3, "val_every": 100, "checkpoint_every": 100, "log_every": 1} | every,
     )  # fmt: skip
-    with pytest.raises(NotFinite, match="a weight is nan at step 3"):
+    with pytest.raises(NotFinite, match=r"^weight is nan at step 3"):
         fit(experiment, lambda: {"accuracy": 0.5}, Checkpoints(tmp_path), recorder, StopRequest())
     assert not method.weight.isfinite().all()
     assert finite_everywhere(tmp_path)
@@ -305,7 +305,7 @@ def test_trap_16_resuming_goes_on_with_the_same_bits(
 
     def experiment() -> Experiment:
         plain = make_method()
-        method = Dropping(plain.backbone)
+        method = Dropping(plain.backbone, distance="euclidean")
         return make_experiment(
             method=method, schedules={"lr": Cosine(warmup=2)}, max_steps=9, log_every=4, val_every=2, patience=3,
             checkpoint_every=stop_at,
@@ -344,23 +344,6 @@ def assert_same_bits(got: object, expected: object) -> None:
         assert torch.equal(got, expected)
     else:
         assert got == expected
-
-
-def test_a_state_of_other_data_is_refused(make_experiment) -> None:
-    state = make_experiment().state_dict()
-    other = make_experiment(stamp={"dataset": "patterns", "split": "halves", "split_hash": "f" * 16})
-    with pytest.raises(ValueError, match="split_hash was 0123456789abcdef, is ffffffffffffffff"):
-        other.load_state_dict(state)
-
-
-def test_a_state_of_other_images_is_refused_and_one_that_does_not_say_is_not(make_experiment) -> None:
-    old = make_experiment()
-    stamp = {**old.stamp, "images_hash": "a" * 16}
-    state = make_experiment(stamp=stamp).state_dict()
-    make_experiment(stamp=stamp).load_state_dict(state)
-    make_experiment(stamp=stamp).load_state_dict(old.state_dict())
-    with pytest.raises(ValueError, match=f"images_hash was {'a' * 16}, is {'b' * 16}.*put the former data back"):
-        make_experiment(stamp={**stamp, "images_hash": "b" * 16}).load_state_dict(state)
 
 
 def test_a_step_never_waits_for_the_device(make_experiment, recorder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,16 @@ import numpy as np
 import torch
 
 from fewshot_runner.data.batch import Episode
-from fewshot_runner.engine.pictures import FRAME, GAP, NEUTRAL, RIGHT, WRONG, confusion_picture, episode_picture
+from fewshot_runner.engine.pictures import (
+    FRAME,
+    GAP,
+    NEUTRAL,
+    RIGHT,
+    WRONG,
+    confusion_picture,
+    episode_picture,
+    unit_range,
+)
 
 SIDE = 4
 TILE = SIDE + 2 * FRAME
@@ -30,6 +39,12 @@ def tile(picture: np.ndarray, row: int, column: int, *, n_shots: int) -> tuple[t
     frame[FRAME:-FRAME, FRAME:-FRAME] = cut[0, 0]
     assert (frame == cut[0, 0]).all()
     return tuple(cut[0, 0].tolist()), int(inside[0, 0, 0])
+
+
+def test_the_darkest_of_all_images_is_0_and_the_brightest_1() -> None:
+    images = torch.tensor([[-1.0, 0.0], [1.0, 3.0]]).view(2, 1, 1, 2)
+    assert unit_range(images).flatten().tolist() == [0, 0.25, 0.5, 1]
+    assert unit_range(torch.full((2, 1, 2, 2), 7.0)).eq(0).all()
 
 
 def test_a_row_a_class_with_support_left_and_queries_right() -> None:

@@ -124,6 +124,19 @@ def test_answers_are_those_of_a_sorted_list(world, hardware: Hardware) -> None:
     assert any(UNKNOWN in answers for answers in evaluation.answers.values())
 
 
+def test_answers_are_in_the_order_of_the_images_and_tell_nothing_of_their_labels(world, hardware: Hardware) -> None:
+    protocol = retrieval(world)
+    generator = np.random.default_rng(0)
+    shuffled = generator.permutation(len(protocol.asked.probes))
+    asked = Search(protocol.asked.gallery, protocol.asked.probes[shuffled], protocol.asked.labels[shuffled])
+    in_order = evaluate(Shade(), protocol, hardware=hardware).answers
+    protocol.asked = asked
+    answers = evaluate(Shade(), protocol, hardware=hardware).answers
+    assert list(answers.items()) == list(in_order.items())
+    numbers = [int(name.removeprefix("image")) for name in answers]
+    assert numbers == sorted(numbers)
+
+
 def test_without_an_unknown_label_there_is_no_threshold(world, hardware: Hardware) -> None:
     gallery = table(world, [8 * c for c in range(6)])
     search = Search.build(gallery, table(world, [8 * c + 4 for c in range(6)]), unknown=None)

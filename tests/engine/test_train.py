@@ -128,7 +128,7 @@ def test_what_ends_a_run_early_is_in_its_status(
     make_experiment, make_method, run_folder: RunFolder, train_in, what: str, error: type, state: str, reason: str
 ) -> None:
     stop = StopRequest()
-    method = Fails(make_method().backbone)
+    method = Fails(make_method().backbone, distance="euclidean")
     method.at, method.what, method.stop = 5, what, stop
     with pytest.raises(error):
         train_in(make_experiment(method=method), run_folder, stop)
@@ -152,12 +152,12 @@ def test_trap_16_a_run_that_broke_off_ends_as_one_that_did_not(
     runs = []
     for name, fails_at in (("whole", -1), ("broken", at)):
         run = RunFolder.claim(tmp_path, name)
-        method = Fails(make_method().backbone)
+        method = Fails(make_method().backbone, distance="euclidean")
         method.at, method.what = fails_at, "defect"
         if fails_at > 0:
             with pytest.raises(RuntimeError, match="out of paper"):
                 train_in(make_experiment(method=method, log_every=1), run)
-            method = Fails(make_method().backbone)
+            method = Fails(make_method().backbone, distance="euclidean")
             method.at = -1
         said = train_in(make_experiment(method=method, log_every=1), run)
         assert ("going on from step 4" in said) == (fails_at > 4)

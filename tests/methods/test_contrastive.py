@@ -96,7 +96,7 @@ def test_the_pairs_of_the_pair_sampler_are_read_as_it_draws_them() -> None:
     drawn = PairSampler(classes, n_pairs=8, seed=0)[0]
     rows, labels = features[drawn.images].tolist(), drawn.labels.tolist()
     terms = [slow_term(rows[i], rows[j], labels[i] == labels[j], "l2", 4.0) for i, j in drawn.pairs.tolist()]
-    loss = Contrastive(Identity(), margin=4.0).loss(drawn.map(features.__getitem__))
+    loss = Contrastive(Identity(), distance="l2", margin=4.0).loss(drawn.map(features.__getitem__))
     assert loss.item() == pytest.approx(sum(terms) / 8, rel=1e-5)
 
 
@@ -141,12 +141,12 @@ def test_images_all_alike_give_finite_gradients(distance: str, value: float) -> 
     for pairs in (None, torch.tensor([[0, 1], [0, 2], [2, 3]])):
         images = torch.full((4, D), value, requires_grad=True)
         given = Batch(images, torch.tensor([0, 0, 1, 1]), torch.zeros(4, dtype=torch.long), pairs)
-        Contrastive(Identity(), distance=distance).loss(given).backward()
+        Contrastive(Identity(), distance=distance, margin=1.0).loss(given).backward()
         assert images.grad.isfinite().all()
 
 
 def test_a_lone_image_costs_nothing() -> None:
-    learner = Contrastive(Identity(), embedding=4)
+    learner = Contrastive(Identity(), embedding=4, distance="l2", margin=1.0)
     figures = learner.backward(Batch(torch.randn(1, D), torch.tensor([0]), torch.tensor([0])))
     assert figures["loss"] == 0
     assert (learner.embedding.weight.grad == 0).all()
@@ -154,9 +154,9 @@ def test_a_lone_image_costs_nothing() -> None:
 
 def test_the_embedding_is_a_linear_layer_after_the_backbone() -> None:
     images = torch.randn(5, D)
-    learner = Contrastive(Identity(), embedding=3)
+    learner = Contrastive(Identity(), embedding=3, distance="l2", margin=1.0)
     torch.testing.assert_close(learner.embed(images), images @ learner.embedding.weight.T + learner.embedding.bias)
-    assert torch.equal(Contrastive(Identity()).embed(images), images)
+    assert torch.equal(Contrastive(Identity(), distance="l2", margin=1.0).embed(images), images)
 
 
 @pytest.mark.parametrize(
@@ -169,4 +169,4 @@ def test_the_embedding_is_a_linear_layer_after_the_backbone() -> None:
 )
 def test_wrong_options_are_refused_by_name(options: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        Contrastive(Identity(), **options)
+        Contrastive(Identity(), **{"distance": "l2", "margin": 1.0} | options)

@@ -17,9 +17,9 @@ from fewshot_runner.data.batch import Episode
 from fewshot_runner.errors import UserError
 from fewshot_runner.facts import Facts
 from fewshot_runner.methods.maml import Maml
+from fewshot_runner.models import conv_block
 from fewshot_runner.models.conv4 import Conv4
 from fewshot_runner.models.conv4_strided import Conv4Strided
-from fewshot_runner.models.conv_block import ConvBlock
 
 
 class Scaled(nn.Module):
@@ -186,7 +186,7 @@ def test_second_order_keeps_its_gradient_where_blocks_are_fused(monkeypatch: pyt
     shape = Facts(image_shape=(1, 8, 8), n_classes=9, n_way=3)
     found = []
     for least in (2**20, 0):
-        monkeypatch.setattr(ConvBlock, "least_values", least)
+        monkeypatch.setattr(conv_block, "LEAST_VALUES", least)
         torch.manual_seed(0)
         method = Maml(Conv4(shape, widths=(4, 6)).double(), order=2, inner_lr=0.2, inner_steps=2)
         batch = images()
@@ -197,7 +197,7 @@ def test_second_order_keeps_its_gradient_where_blocks_are_fused(monkeypatch: pyt
 
 
 def test_statistics_are_learned_in_training_alone() -> None:
-    method = Maml(conv(), inner_lr=0.2, inner_steps=2)
+    method = Maml(conv(), order=2, inner_lr=0.2, inner_steps=2)
     layer = method.backbone.blocks[0][1]
     method.eval().backward(images())
     assert layer.running_mean.eq(0).all()
@@ -207,7 +207,7 @@ def test_statistics_are_learned_in_training_alone() -> None:
 
 def test_classify_takes_its_own_number_of_steps() -> None:
     episode = vectors()
-    answers = {steps: Maml(Smooth(), inner_lr=0.4, inner_steps=1, test_steps=steps).classify(episode)
+    answers = {steps: Maml(Smooth(), order=2, inner_lr=0.4, inner_steps=1, test_steps=steps).classify(episode)
                for steps in (1, 8)}  # fmt: skip
     losses = {steps: functional.cross_entropy(logits.flatten(0, 1), episode.query_labels.flatten()).item()
               for steps, logits in answers.items()}  # fmt: skip
@@ -217,4 +217,4 @@ def test_classify_takes_its_own_number_of_steps() -> None:
 @pytest.mark.parametrize(("key", "value"), [("order", 3), ("inner_lr", 0.0), ("inner_steps", 0), ("test_steps", 0)])
 def test_options_out_of_range_are_refused(key: str, value: float) -> None:
     with pytest.raises(UserError, match=rf"method\.learner\.{key}={value}"):
-        Maml(SimpleNamespace(), **{key: value})
+        Maml(SimpleNamespace(), **{"order": 1, key: value})

@@ -30,8 +30,9 @@ class Flat(nn.Module):
 
 @LEARNERS
 def test_runs_that_are_saved_find_their_weights_and_options(learner: type[MetricMethod]) -> None:
-    assert list(learner(Flat(), embedding=3).state_dict()) == ["backbone.weight", "embedding.weight", "embedding.bias"]
-    assert list(learner(Flat()).state_dict()) == ["backbone.weight"]
+    layered, plain = (learner(Flat(), embedding=width, distance="l2", margin=0.5).state_dict() for width in (3, 0))
+    assert list(layered) == ["backbone.weight", "embedding.weight", "embedding.bias"]
+    assert list(plain) == ["backbone.weight"]
     assert {"backbone", "embedding", "distance", "margin"} <= set(inspect.signature(learner).parameters)
 
 
@@ -42,7 +43,7 @@ def test_a_query_belongs_to_the_class_of_its_nearest_image(
     learner: type[MetricMethod], embedding: int, distance: str
 ) -> None:
     torch.manual_seed(0)
-    method = learner(Flat(), embedding=embedding, distance=distance).eval()
+    method = learner(Flat(), embedding=embedding, distance=distance, margin=0.5).eval()
     labels = torch.tensor([[0, 1, 2, 1, 0]])
     task = Episode(torch.randn(1, 5, 1, 2, 2), labels, torch.randn(1, 20, 1, 2, 2), torch.zeros(1, 20).long(), 3)
     with torch.no_grad():

@@ -129,7 +129,7 @@ def test_a_batch_of_pairs_costs_what_one_shot_episodes_cost_on_average() -> None
 
 def test_a_batch_without_a_pair_costs_nothing() -> None:
     batch = Batch(torch.randn(3, 5), torch.tensor([0, 1, 2]), torch.zeros(3, dtype=torch.long))
-    learner = Prototypical(nn.Flatten())
+    learner = Prototypical(nn.Flatten(), distance="euclidean")
     figures = learner.backward(batch)
     assert figures["loss"] == 0
     assert learner.log_scale.grad == 0
@@ -160,4 +160,4 @@ def test_distances_are_exact_where_the_network_is_not(distance: str) -> None:
 @pytest.mark.parametrize(("options", "key"), [({"distance": "manhattan"}, "distance"), ({"scale": 0.0}, "scale")])
 def test_wrong_options_are_refused_by_name(options: dict, key: str) -> None:
     with pytest.raises(UserError, match=rf"method\.learner\.{key}="):
-        Prototypical(nn.Flatten(), **options)
+        Prototypical(nn.Flatten(), **{"distance": "euclidean"} | options)

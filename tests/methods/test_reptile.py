@@ -100,8 +100,9 @@ def test_the_gradient_is_the_mean_move_of_a_slow_loop(optimizer: str, reduction:
     backbone, batch = conv(), images()
     expected = slow_reptile(backbone, batch, optimizer=optimizer, lr=0.05, size=size, steps=steps, reduction=reduction)
     method = Reptile(
-        backbone, inner_optimizer=optimizer, inner_lr=0.05, inner_batch=size, inner_steps=steps, inner_loss=reduction
-    )
+        backbone, inner_optimizer=optimizer, inner_lr=0.05, inner_batch=size, inner_steps=steps, inner_loss=reduction,
+        test_steps=5,
+    )  # fmt: skip
     method.backward(batch)
     for parameter, move in zip(backbone.parameters(), expected, strict=True):
         torch.testing.assert_close(parameter.grad, move, rtol=1e-3, atol=1e-6)
@@ -111,7 +112,8 @@ def test_the_gradient_is_the_mean_move_of_a_slow_loop(optimizer: str, reduction:
 def test_with_adam_a_task_goes_on_with_the_moments_of_the_last() -> None:
     """A meta-batch of two tasks moves as two meta-batches of one whose weights are put back in between."""
     batch = images()
-    together, apart = (Reptile(conv(), inner_lr=0.01, inner_batch=6, inner_steps=3).train() for _ in range(2))
+    options = {"inner_optimizer": "adam", "inner_lr": 0.01, "inner_batch": 6, "inner_steps": 3, "test_steps": 5}
+    together, apart = (Reptile(conv(), **options).train() for _ in range(2))
     together.backward(batch)
     buffers = {name: buffer.clone() for name, buffer in apart.backbone.named_buffers()}
     moves = []
@@ -132,7 +134,7 @@ def test_sgd_takes_the_published_meta_step() -> None:
     backbone, batch = conv(), images()
     start = [parameter.detach().clone() for parameter in backbone.parameters()]
     moves = slow_reptile(backbone, batch, optimizer="sgd", lr=0.1, size=6, steps=3, reduction="mean")
-    method = Reptile(backbone, inner_optimizer="sgd", inner_lr=0.1, inner_batch=6, inner_steps=3)
+    method = Reptile(backbone, inner_optimizer="sgd", inner_lr=0.1, inner_batch=6, inner_steps=3, test_steps=5)
     optimizer = torch.optim.SGD(method.parameters(), lr=0.25)
     method.backward(batch)
     optimizer.step()
@@ -143,7 +145,7 @@ def test_sgd_takes_the_published_meta_step() -> None:
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 def test_what_training_keeps_beside_weights_is_kept_in_training_alone(optimizer: str) -> None:
-    method = Reptile(conv(), inner_optimizer=optimizer, inner_batch=6, inner_steps=2)
+    method = Reptile(conv(), inner_optimizer=optimizer, inner_lr=1e-3, inner_batch=6, inner_steps=2, test_steps=5)
     before = {name: buffer.clone() for name, buffer in method.named_buffers()}
     method.eval().backward(images())
     assert all(torch.equal(buffer, before[name]) for name, buffer in method.named_buffers())
@@ -154,7 +156,8 @@ def test_what_training_keeps_beside_weights_is_kept_in_training_alone(optimizer:
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 def test_the_loss_is_that_of_an_image(reduction: str) -> None:
     """The first step of a task costs log N an image, whichever way the images of a batch are reduced."""
-    method = Reptile(conv(), inner_lr=0.01, inner_batch=5, inner_steps=1, inner_loss=reduction)
+    options = {"inner_optimizer": "adam", "inner_lr": 0.01, "inner_batch": 5, "inner_steps": 1, "test_steps": 5}
+    method = Reptile(conv(), **options, inner_loss=reduction)
     assert method.loss(images()).item() == pytest.approx(torch.tensor(3.0).log().item(), rel=1e-5)
 
 
@@ -178,5 +181,6 @@ def test_repeated_tasks_are_learned() -> None:
      ("test_steps", 0)],
 )  # fmt: skip
 def test_options_out_of_range_are_refused(key: str, value: float | str) -> None:
+    allowed = {"inner_optimizer": "sgd", "inner_lr": 0.1, "inner_batch": 6, "inner_steps": 3, "test_steps": 5}
     with pytest.raises(UserError, match=rf"method\.learner\.{key}={value}"):
-        Reptile(SimpleNamespace(), **{key: value})
+        Reptile(SimpleNamespace(), **allowed | {key: value})

@@ -29,7 +29,7 @@ class Backbone(nn.Module):
 
 
 BY_SUPPORT: dict[str, Callable[[Backbone], EmbeddingMethod]] = {
-    "prototypical": Prototypical,
+    "prototypical": lambda backbone: Prototypical(backbone, distance="euclidean"),
     "prototypical cosine": lambda backbone: Prototypical(backbone, distance="cosine"),
     "finetune": lambda backbone: Finetune(FACTS, backbone),
     "siamese": Siamese,
@@ -37,7 +37,7 @@ BY_SUPPORT: dict[str, Callable[[Backbone], EmbeddingMethod]] = {
     "siamese hidden": lambda backbone: Siamese(backbone, hidden=16),
     "siamese hidden, wide": lambda backbone: Siamese(backbone, hidden=256),
     "siamese probabilities": lambda backbone: Siamese(backbone, mean_of="probabilities"),
-    "contrastive": Contrastive,
+    "contrastive": lambda backbone: Contrastive(backbone, distance="l2", margin=1.0),
     "triplet": Triplet,
 }
 

@@ -138,7 +138,7 @@ def test_deep_copies_leave_our_gradients(kind: str) -> None:
     if kind == "maml":
         ours, rival = Maml(backbone, order=1, inner_lr=0.1, inner_steps=3), maml_by_copies
     else:
-        ours = Reptile(backbone, inner_optimizer="sgd", inner_lr=0.1, inner_batch=9, inner_steps=4)
+        ours = Reptile(backbone, inner_optimizer="sgd", inner_lr=0.1, inner_batch=9, inner_steps=4, test_steps=4)
         rival = reptile_by_copies
     plain = networks.with_weights_of(networks.conv4_strided((8, 8)), backbone.train())
     ours.train().backward(episode)

@@ -19,13 +19,16 @@ class Proposal:
 
 
 class Search(ABC):
-    """Proposes settings one after the other. An adaptive one waits for results before it proposes the next."""
+    """Proposes settings. An adaptive one waits for the results of the former ones before it proposes the next."""
 
     adaptive = False
 
     @abstractmethod
-    def proposals(self, space: Space, folder: Path) -> Iterator[Proposal]:
-        """What to try; what has to be remembered is kept in `folder`."""
+    def proposals(self, space: Space, folder: Path) -> Iterator[list[Proposal]]:
+        """What to try, with all that waits for no results in one list; what has to be remembered is kept in `folder`.
+
+        Of an adaptive one the first list is what it has proposed before.
+        """
 
     def tell(self, proposal: Proposal, state: str, value: float | None) -> None:
         """How a proposal ended (done, pruned or failed), and its best validation figure, higher being better."""

@@ -12,7 +12,7 @@ from fewshot_runner.errors import UserError
 class Grid(Search):
     """The first key changes slowest, as in nested loops."""
 
-    def proposals(self, space: Space, folder: Path) -> Iterator[Proposal]:
+    def proposals(self, space: Space, folder: Path) -> Iterator[list[Proposal]]:
         for key, values in space.items():
             if isinstance(values, Interval):
                 raise UserError(
@@ -20,5 +20,5 @@ class Grid(Search):
                     "or set sweep=random or sweep=optuna"
                 )
         choices = [values.values or (None,) for values in space.values()]
-        for number, combination in enumerate(itertools.product(*choices)):
-            yield Proposal(number, given(dict(zip(space, combination, strict=True))))
+        combinations = enumerate(itertools.product(*choices))
+        yield [Proposal(number, given(dict(zip(space, values, strict=True)))) for number, values in combinations]

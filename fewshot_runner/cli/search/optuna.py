@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fewshot_runner.cli.extras import imported
 from fewshot_runner.cli.search.base import Proposal, Search
 from fewshot_runner.cli.search.space import Choice, Space, given, only_value, searched_keys, swept_keys
 from fewshot_runner.cli.targets import instance_of
 from fewshot_runner.errors import UserError
+from fewshot_runner.extras import imported
 from fewshot_runner.runs import DONE, PRUNED
 
 STUDY, AGAIN = "fsl", "again"
@@ -44,24 +44,24 @@ class Optuna(Search):
             base, remedy = self.optuna.pruners.BasePruner, "choose one of optuna.pruners, or null"
             self.pruner = instance_of(pruner, "sweep.pruner", base, trusted=("optuna.pruners",), remedy=remedy)
 
-    def proposals(self, space: Space, folder: Path) -> Iterator[Proposal]:
-        distributions = {key: self._distribution(space[key]) for key in searched_keys(space, "sweep=optuna")}
+    def proposals(self, space: Space, folder: Path) -> Iterator[list[Proposal]]:
+        self.asked = {key: self._distribution(space[key]) for key in searched_keys(space, "sweep=optuna")}
         optuna = self.optuna
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.study = self._study(folder.absolute() / "optuna.journal")
         for trial in self._former():
-            if not are_alike(trial.distributions, distributions):
+            if not are_alike(trial.distributions, self.asked):
                 raise UserError(
-                    f"sweep.folder={folder}: this folder holds a search over other settings or choices "
+                    f"sweep.folder={folder}: this folder holds a search over other settings, choices or scales "
                     f"({', '.join(trial.distributions)}); give sweep.folder another name"
                 )
-        for trial in self._former()[: self.trials]:  # done, failed or interrupted: what has to be done, the sweep knows
-            yield self._proposal(trial, space)
+        # done, failed or interrupted: what has to be done, the sweep knows
+        yield [self._proposal(trial, space) for trial in self._former()[: self.trials]]
         while (number := len(self._former())) < self.trials:
             self.study.sampler = optuna.samplers.TPESampler(
                 seed=(self.seed * 1_000_003 + number) % 2**32, n_startup_trials=self.startup_trials
             )
-            yield self._proposal(self.study.ask(distributions), space)
+            yield [self._proposal(self.study.ask(self.asked), space)]
 
     def _study(self, journal: Path) -> Any:
         optuna = self.optuna
@@ -98,8 +98,14 @@ class Optuna(Search):
         return any(other.user_attrs.get(AGAIN) == trial.number for other in self.study.get_trials(deepcopy=False))
 
     def _former(self) -> list[Any]:
-        """The trials that were proposed, without those told again."""
-        return [trial for trial in self.study.get_trials(deepcopy=False) if AGAIN not in trial.user_attrs]
+        """The trials that were proposed, without those told again or half made."""
+        trials = self.study.get_trials(deepcopy=False)
+        return [trial for trial in trials if AGAIN not in trial.user_attrs and not self._is_half_made(trial)]
+
+    def _is_half_made(self, trial: Any) -> bool:
+        """Whether a kill came while its settings were drawn, one by one; the next of its number draws them all."""
+        begun = trial.intermediate_values or trial.state != self.optuna.trial.TrialState.RUNNING
+        return not begun and trial.params.keys() < self.asked.keys()
 
     def _proposal(self, trial: Any, space: Space) -> Proposal:
         number = [former.number for former in self._former()].index(trial.number)
@@ -124,7 +130,10 @@ def are_alike(known: Mapping[str, Any], asked: Mapping[str, Any]) -> bool:
     if known.keys() != asked.keys():
         return False
     pairs = [(known[key], asked[key]) for key in known]
-    return all(type(a) is type(b) and getattr(a, "choices", None) == getattr(b, "choices", None) for a, b in pairs)
+    return all(
+        type(a) is type(b) and all(getattr(a, name, None) == getattr(b, name, None) for name in ("choices", "log"))
+        for a, b in pairs
+    )
 
 
 @dataclass(frozen=True)

@@ -19,12 +19,15 @@ class Random(Search):
         self.trials = trials
         self.seed = seed
 
-    def proposals(self, space: Space, folder: Path) -> Iterator[Proposal]:
+    def proposals(self, space: Space, folder: Path) -> Iterator[list[Proposal]]:
         swept = sorted(searched_keys(space, "sweep=random"))
         fixed = {key: only_value(values) for key, values in space.items() if key not in swept}
-        for number in range(self.trials):
+
+        def proposal(number: int) -> Proposal:
             generator = np.random.default_rng([self.seed, number])
             shares = dict(zip(swept, generator.random(len(swept)).tolist(), strict=True))
-            yield Proposal(
+            return Proposal(
                 number, given({key: fixed[key] if key in fixed else space[key].at(shares[key]) for key in space})
             )
+
+        yield [proposal(number) for number in range(self.trials)]

@@ -1,6 +1,7 @@
 """What a sweep may choose from: for each swept key the values listed, or an interval."""
 
 import math
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -57,10 +58,19 @@ def space_of(overrides: Sequence[Override]) -> Space:
         elif isinstance(value := override.value(), IntervalSweep):
             space[key] = interval_of(key, value)
         elif override.is_sweep_override():
-            space[key] = Choice(tuple(override.sweep_string_iterator()))
+            space[key] = choice_of(key, override)
         else:
             space[key] = Choice((override.input_line.partition("=")[2],))
     return space
+
+
+def choice_of(key: str, override: Override) -> Choice:
+    """The values listed; shuffled ones in an order that is the same whenever they are given."""
+    values = list(override.sweep_string_iterator())
+    if getattr(override.value(), "shuffle", False):
+        values.sort()
+        random.Random(key).shuffle(values)
+    return Choice(tuple(values))
 
 
 def is_merged(override: Override) -> bool:

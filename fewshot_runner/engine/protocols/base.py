@@ -65,6 +65,8 @@ class Protocol(ABC):
     viewer: Viewer
     bn_mode: str = "running"
     figures: tuple[str, ...] = ("accuracy",)  # the names that `measure` gives values for
+    heeds: tuple[str, ...] = ()  # what of an episode's shape changes its figures
+    of_known_classes: bool = False  # whether its parts share classes and differ in images
 
     @staticmethod  # noqa: B027 - most protocols take any method
     def check(method: Method) -> None:

@@ -13,9 +13,8 @@ from torch.nn import functional
 
 from fewshot_runner.data.batch import Episode
 from fewshot_runner.data.classes import ClassTable
-from fewshot_runner.data.draws import draw_distinct
-from fewshot_runner.data.loader import Viewer
 from fewshot_runner.engine.answers import Between, answer, recognise_all
+from fewshot_runner.engine.features import AnyViewer
 from fewshot_runner.engine.metrics import query_accuracy
 from fewshot_runner.engine.protocols.base import Evaluation
 from fewshot_runner.engine.protocols.episodes import EpisodeProtocol
@@ -37,11 +36,14 @@ class ClosedSet(EpisodeProtocol):
     answers among all of them, and `queries` may show some of them alone.
     """
 
+    heeds = ("n_shot",)
+    of_known_classes = True
+
     def __init__(
         self,
         train: ClassTable,
         queries: ClassTable,
-        viewer: Viewer,
+        viewer: AnyViewer,
         *,
         n_shot: int | Literal["all"],
         episodes: int,
@@ -103,8 +105,8 @@ class ClosedSet(EpisodeProtocol):
         else:
             count = train.n_classes * self.n_shot
             uniform = uniforms(self.seed, "closed_set", range(start, stop), count)
-            within = draw_distinct(uniform.reshape(n_episodes, train.n_classes, self.n_shot), train.sizes[None])
-            support = train.members[train.offsets[:-1, None] + within].reshape(n_episodes, count)
+            uniform = uniform.reshape(n_episodes, train.n_classes, self.n_shot)
+            support = train.draw_images(np.arange(train.n_classes), uniform).reshape(n_episodes, count)
             labels = np.tile(np.arange(train.n_classes).repeat(self.n_shot), (n_episodes, 1))
         return Episode(
             support=torch.from_numpy(support),

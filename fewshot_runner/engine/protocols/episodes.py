@@ -10,10 +10,10 @@ import torch
 
 from fewshot_runner.data.batch import Episode
 from fewshot_runner.data.classes import ClassTable
-from fewshot_runner.data.loader import Viewer
 from fewshot_runner.data.samplers import EpisodeSampler
 from fewshot_runner.data.source import Run
 from fewshot_runner.engine.answers import Between, answer
+from fewshot_runner.engine.features import AnyViewer
 from fewshot_runner.engine.metrics import query_accuracy
 from fewshot_runner.engine.protocols.base import Evaluation, Protocol
 from fewshot_runner.methods.base import Method
@@ -44,10 +44,12 @@ class EpisodeProtocol(Protocol):
 class Episodes(EpisodeProtocol):
     """N-way K-shot episodes over the classes of one part of a split, across or within groups."""
 
+    heeds = ("n_way", "n_shot", "n_query", "within_group")
+
     def __init__(
         self,
         table: ClassTable,
-        viewer: Viewer,
+        viewer: AnyViewer,
         *,
         n_way: int | str,
         n_shot: int,
@@ -94,7 +96,7 @@ class Episodes(EpisodeProtocol):
 class Runs(EpisodeProtocol):
     """Trials that the authors of a data set fixed, such as Lake's 20 runs of 20-way one-shot classification."""
 
-    def __init__(self, runs: list[Run], viewer: Viewer, *, name: str, bn_mode: str = "running") -> None:
+    def __init__(self, runs: list[Run], viewer: AnyViewer, *, name: str, bn_mode: str = "running") -> None:
         self.viewer = viewer
         self.runs = runs
         self.name = name

@@ -59,6 +59,7 @@ class Retrieval(Protocol):
     """
 
     figures = (f"map_at_{ANSWERS}", "recall_at_1", f"recall_at_{ANSWERS}")
+    of_known_classes = True
 
     def __init__(
         self,
@@ -101,14 +102,15 @@ class Retrieval(Protocol):
         ranks = right_ranks(similarities(self.search), self.search.labels, threshold)
         figures = {f"map_at_{ANSWERS}": np.where(ranks <= ANSWERS, 1 / ranks, 0.0)}
         figures |= {f"recall_at_{k}": (ranks <= k).astype(float) for k in (1, ANSWERS)}
-        names = self.asked.gallery.names
+        names, images = self.asked.gallery.names, self.image_names[self.asked.probes]
         answers = top_answers(similarities(self.asked), names, unknown=self.unknown, threshold=threshold)
+        in_order = np.argsort(self.asked.probes)  # of the data set: by class, they would tell the labels
         return Evaluation(
             figures,
             self.describe(),
             unit="probes",
             further={} if threshold is None else {"threshold": threshold},
-            answers=dict(zip(self.image_names[self.asked.probes].tolist(), answers, strict=True)),
+            answers={str(images[probe]): answers[probe] for probe in in_order},
         )
 
     def describe(self) -> dict[str, Any]:

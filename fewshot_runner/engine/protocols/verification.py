@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from fewshot_runner.data.classes import ClassTable
-from fewshot_runner.data.loader import Viewer
 from fewshot_runner.data.pairs import Pairs
 from fewshot_runner.engine.answers import Between, compare_pairs
+from fewshot_runner.engine.features import AnyViewer
 from fewshot_runner.engine.protocols.base import Evaluation, Protocol, check_compares, check_running
 from fewshot_runner.methods.base import Method
 
@@ -31,7 +31,7 @@ class Verification(Protocol):
     def __init__(
         self,
         table: ClassTable,
-        viewer: Viewer,
+        viewer: AnyViewer,
         *,
         fitted_on: ClassTable,
         pairs: int,

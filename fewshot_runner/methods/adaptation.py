@@ -18,12 +18,12 @@ from torch.nn import functional
 
 from fewshot_runner.data.batch import Episode
 from fewshot_runner.errors import UserError
-from fewshot_runner.methods.base import evaluating
+from fewshot_runner.methods.base import evaluating, resolved
 from fewshot_runner.models.batch_norm import learning_norms, normalised_by
 from fewshot_runner.models.conv_block import differentiated_twice
 from fewshot_runner.models.precision import full_precision
 
-TIE = 2**-16
+TIE = 2**-16  # below which float32 does not resolve inner steps
 MOMENTUM = 0.1  # of running statistics, as torch's batch norm has it
 
 
@@ -144,22 +144,13 @@ def classify_adapted(backbone: nn.Module, episode: Episode, adapt: Adapt, *, bn_
 def _answer(task: TaskNetwork, support: Tensor, query: Tensor, bn_mode: str) -> Tensor:
     """(Q, N)."""
     if bn_mode == "running":
-        return resolved(task.logits(query))
+        return resolved(task.logits(query), TIE)
     task = replace(task, buffers={})  # the statistics are set on the backbone itself
     if bn_mode == "support":
         with normalised_by(task.backbone, lambda: task.logits(support)):
-            return resolved(task.logits(query))
+            return resolved(task.logits(query), TIE)
     with normalised_by(task.backbone, lambda: task.logits(query)) as logits:
-        return resolved(logits)
-
-
-def resolved(logits: Tensor) -> Tensor:
-    """(..., N) logits around their mean, in units of `TIE`, below which float32 does not resolve inner steps.
-
-    Classes that nothing tells apart would else differ by rounding errors, which are not chance: one would win.
-    """
-    with full_precision(logits):
-        return ((logits - logits.mean(dim=-1, keepdim=True)) / TIE).round() * TIE
+        return resolved(logits, TIE)
 
 
 def absorb_statistics(backbone: nn.Module, copies: Sequence[dict[str, Tensor]]) -> None:

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fewshot_runner.data.batch import Episode
-from fewshot_runner.methods.adaptation import check_inner_loop, resolved
-from fewshot_runner.methods.base import EmbeddingMethod
+from fewshot_runner.methods.adaptation import TIE, check_inner_loop
+from fewshot_runner.methods.base import EmbeddingMethod, resolved
 from fewshot_runner.models.precision import finest, full_precision
 
 
@@ -50,7 +50,7 @@ class Anil(EmbeddingMethod):
         dtype = finest(query)  # long embeddings make each step multiply what the one before has rounded
         with full_precision(query):
             head = self.fit_head(support.to(dtype), support_labels, n_way, steps=self.test_steps)
-            return resolved(query.to(dtype) @ head.mT).to(query.dtype)  # (E, Q, N)
+            return resolved(query.to(dtype) @ head.mT, TIE).to(query.dtype)  # (E, Q, N)
 
     def fit_head(self, support: Tensor, support_labels: Tensor, n_way: int, *, steps: int) -> Tensor:
         """Features (E, S, D) and labels (E, S) to the weights (E, N, D) after `steps` of gradient descent from 0."""

@@ -127,3 +127,12 @@ def class_means(support: Tensor, support_labels: Tensor, n_way: int) -> Tensor:
         sums = membership.mT @ support.flatten(2).to(membership.dtype)  # (E, N, D)
     means = sums / membership.sum(dim=1)[..., None]
     return means.to(support.dtype).unflatten(2, support.shape[2:])  # (E, N, ...)
+
+
+def resolved(logits: Tensor, unit: float) -> Tensor:
+    """(..., N) logits around their mean, in multiples of `unit`, below which their arithmetic resolves nothing.
+
+    Classes that nothing tells apart would else differ by rounding errors, which are not chance: one would win.
+    """
+    with full_precision(logits):
+        return ((logits - logits.mean(dim=-1, keepdim=True)) / unit).round() * unit

@@ -36,6 +36,22 @@ def all_distances(first: Tensor, second: Tensor, distance: str) -> Tensor:
         return root(squares - (2 * first) @ second.mT)
 
 
+def pairwise_distances(first: Tensor, second: Tensor, distance: str) -> Tensor:
+    """What `all_distances` gives, pair by pair: slower, and equal points are equally far from any other to the bit.
+
+    A product of matrices rounds differently at its edges, on some processors, so that one of two equal classes would
+    always win.
+    """
+    with full_precision(first):
+        if distance == "cosine":
+            first, second = unit(first), unit(second)
+        apart = torch.cdist(first, second, compute_mode="donot_use_mm_for_euclid_dist")
+        if distance == "l2":
+            return apart
+        has_direction = first.any(dim=-1)[..., :, None] & second.any(dim=-1)[..., None, :]
+        return torch.where(has_direction, apart.square() / 2, 1)  # of unit vectors, that is 1 minus the cosine
+
+
 def paired_distances(first: Tensor, second: Tensor, distance: str) -> Tensor:
     """Two (..., D), row by row, to (...)."""
     with full_precision(first):
@@ -63,13 +79,7 @@ def nearest_support(support: Tensor, support_labels: Tensor, query: Tensor, n_wa
     distances are small beside the 1 or so that a softmax tells apart, 1 for l2. The largest tensor is (E, Q, S), so
     every image of a gallery may be a class of its own.
     """
-    with full_precision(query):
-        if distance == "cosine":
-            support, query = unit(support), unit(query)
-        # pair by pair: a product of matrices rounds differently at its edges, and equal images would be no tie
-        apart = torch.cdist(query, support, compute_mode="donot_use_mm_for_euclid_dist")  # (E, Q, S)
-        if distance == "cosine":
-            apart = apart.square() / 2  # of unit vectors, that is 1 minus the cosine
+    apart = pairwise_distances(query, support, distance)  # (E, Q, S)
     similarity = -LOGITS_PER_DISTANCE[distance] * apart
     nearest = similarity.new_full((*similarity.shape[:2], n_way), float("-inf"))  # (E, Q, N)
     return nearest.scatter_reduce(2, support_labels[:, None].expand_as(similarity), similarity, "amax")

@@ -16,6 +16,7 @@ from torch.nn import functional
 from fewshot_runner.data.batch import Batch, Episode
 from fewshot_runner.errors import UserError
 from fewshot_runner.methods.base import EmbeddingMethod, class_means
+from fewshot_runner.methods.distances import pairwise_distances, unit
 from fewshot_runner.methods.losses import one_shot_loss
 from fewshot_runner.models.precision import full_precision
 
@@ -38,14 +39,19 @@ class Prototypical(EmbeddingMethod):
 
     def score(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Tensor:
         if self.distance == "cosine":
-            support = functional.normalize(support, dim=-1)
-        return self.similarity(query, class_means(support, support_labels, n_way))  # (E, N, D) -> (E, Q, N)
+            support = unit(support)
+        prototypes = class_means(support, support_labels, n_way)  # (E, N, D)
+        if self.distance == "cosine":
+            similarity = 1 - pairwise_distances(query, prototypes, "cosine")  # (E, Q, N)
+        else:
+            similarity = -pairwise_distances(query, prototypes, "l2").square() / query.shape[-1]
+        return self.log_scale.exp() * similarity
 
     def similarity(self, first: Tensor, second: Tensor) -> Tensor:
-        """(..., A, D) and (..., B, D) to scaled similarities (..., A, B)."""
+        """(..., A, D) and (..., B, D) to scaled similarities (..., A, B), by a product of matrices."""
         with full_precision(first):
             if self.distance == "cosine":
-                similarity = functional.normalize(first, dim=-1) @ functional.normalize(second, dim=-1).mT
+                similarity = unit(first) @ unit(second).mT
             else:
                 squares = first.square().mean(-1)[..., :, None] + second.square().mean(-1)[..., None, :]
                 similarity = 2 * (first @ second.mT) / first.shape[-1] - squares

@@ -19,7 +19,6 @@ from fewshot_runner.methods.adaptation import (
     absorb_statistics,
     batch_statistics,
     classify_adapted,
-    resolved,
     uncached_autocast,
 )
 from fewshot_runner.methods.base import Method
@@ -191,14 +190,6 @@ def test_a_row_that_all_ways_share_changes_nothing() -> None:
     for name, weight in zero.weights.items():
         torch.testing.assert_close(shared.weights[name], weight, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(shared.head - row, zero.head, rtol=1e-4, atol=1e-5)
-
-
-def test_noise_is_a_tie_and_a_difference_is_none() -> None:
-    logits = resolved(torch.tensor([[5.0, 5.0 + 5e-6, 5.0 - 5e-6], [1.0, 1.0001, 1.0]]))
-    assert logits[0].tolist() == [0, 0, 0]
-    assert logits[1, 1] > logits[1, 0] == logits[1, 2]
-    large = torch.tensor([[3.0, -1.0, -2.0]])
-    torch.testing.assert_close(resolved(large), large, rtol=0, atol=1e-5)
 
 
 def test_buffers_move_towards_the_mean_of_the_copies() -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fewshot_runner.engine.metrics import query_accuracy
 from fewshot_runner.facts import Facts
 from fewshot_runner.methods.anil import Anil
-from fewshot_runner.methods.base import EmbeddingMethod, class_means
+from fewshot_runner.methods.base import EmbeddingMethod, class_means, resolved
 from fewshot_runner.methods.contrastive import Contrastive
 from fewshot_runner.methods.finetune import Finetune
 from fewshot_runner.methods.prototypical import Prototypical
@@ -72,6 +72,39 @@ def test_trap_01_steps_on_equal_shots_are_a_tie(width: int) -> None:
             labels = torch.arange(n_way).repeat_interleave(n_shot)
             answers = earned(Anil(Backbone(width)), torch.randn(width).relu(), labels, n_way)
             torch.testing.assert_close(answers, torch.full_like(answers, 1 / n_way), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", BY_SUPPORT)
+def test_trap_01_an_embedding_of_zeros_is_a_tie_of_equal_shots(name: str) -> None:
+    """That of a network whose last ReLU is dead, beside shots that are alike or dead as well."""
+    torch.manual_seed(0)
+    method = BY_SUPPORT[name](Backbone(64)).eval()
+    labels = torch.arange(5).repeat_interleave(3)[None]
+    for shot in (torch.zeros(64), torch.randn(64)):
+        with torch.no_grad():
+            logits = method.score(shot.repeat(1, 15, 1), labels, torch.zeros(1, 10, 64), 5)
+        torch.testing.assert_close(logits.amax(dim=-1), logits.amin(dim=-1), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", ["prototypical", "prototypical cosine", "triplet", "contrastive"])
+def test_trap_01_two_equal_classes_among_others_are_a_tie(name: str) -> None:
+    torch.manual_seed(0)
+    method = BY_SUPPORT[name](Backbone(250)).eval()
+    for n_way in (3, 5, 20):
+        support = torch.randn(1, n_way, 250)
+        support[:, -1] = support[:, 0]
+        with torch.no_grad():
+            logits = method.score(support, torch.arange(n_way)[None], torch.randn(1, 40, 250), n_way)
+        assert torch.equal(logits[..., 0], logits[..., -1])
+        assert not torch.equal(logits[..., 0], logits[..., 1])
+
+
+def test_noise_is_a_tie_and_a_difference_is_none() -> None:
+    logits = resolved(torch.tensor([[5.0, 5.0 + 5e-6, 5.0 - 5e-6], [1.0, 1.0001, 1.0]]), 2**-16)
+    assert logits[0].tolist() == [0, 0, 0]
+    assert logits[1, 1] > logits[1, 0] == logits[1, 2]
+    large = torch.tensor([[3.0, -1.0, -2.0]])
+    torch.testing.assert_close(resolved(large, 2**-16), large, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("n_images", [1, 2, 3, 5, 7, 11, 1000])

@@ -9,7 +9,7 @@ SCRIPTS = Path(__file__).resolve().parent
 
 def go_on_in_venv() -> None:
     """Replaces this process, unless it runs there already. Call it before anything is imported that .venv alone has."""
-    if Path(sys.prefix).resolve() == SCRIPTS.parent / ".venv":
+    if Path(sys.prefix).resolve() == (SCRIPTS.parent / ".venv").resolve():
         return
     in_venv = 'source "$0/_environment" && cd "$OLDPWD" && exec python "$@"'
     os.execvp("bash", ["bash", "-c", in_venv, str(SCRIPTS), str(Path(sys.argv[0]).resolve()), *sys.argv[1:]])

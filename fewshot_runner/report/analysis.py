@@ -23,13 +23,16 @@ def read_analysis(record: Record) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except UNREADABLE as error:
-        raise UserError(
-            f"{path}: cannot be read ({error}); delete it, and fsl report --analyse makes another"
-        ) from error
+        raise damaged(record, str(error)) from error
     if not isinstance(content, dict) or content.get("version") != VERSION:
         return None
     steps = {result.get("step") for result in record.results}
     return content if content.get("step") in steps else None
+
+
+def damaged(record: Record, why: str) -> UserError:
+    path = record.run.analysis / FILE
+    return UserError(f"{path}: cannot be read ({why}); delete it, and fsl report --analyse makes another")
 
 
 def read_picture(record: Record, name: Any) -> bytes | None:

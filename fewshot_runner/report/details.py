@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fewshot_runner.report.analysis import read_picture
+from fewshot_runner.report.analysis import damaged, read_picture
 from fewshot_runner.report.charts import heat_map
 from fewshot_runner.report.html import bar, image, paragraph, table, tag, text
 from fewshot_runner.report.records import Record
@@ -12,10 +12,13 @@ MOST_CLASSES = 12  # shown at once; the others on demand
 
 
 def details(record: Record, analysis: Mapping[str, Any]) -> str:
-    """What is missing is said at the end."""
-    parts = [surface_html(analysis), accuracies_html(analysis), hardest_html(record, analysis)]
-    missing = [paragraph(f"Not here: {reason}.", css="faint") for reason in analysis.get("missing", ())]
-    return "".join(parts + missing)
+    """What is missing is said at the end. Raises `UserError` where the analysis is not as fsl writes one."""
+    try:
+        parts = [surface_html(analysis), accuracies_html(analysis), hardest_html(record, analysis)]
+        missing = [paragraph(f"Not here: {reason}.", css="faint") for reason in analysis.get("missing", ())]
+        return "".join(parts + missing)
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise damaged(record, f"{type(error).__name__}: {error}") from error
 
 
 def surface_html(analysis: Mapping[str, Any]) -> str:

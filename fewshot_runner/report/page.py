@@ -4,7 +4,6 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
-from typing import Any
 
 from fewshot_runner.errors import UserError
 from fewshot_runner.report.analysis import read_analysis
@@ -166,17 +165,17 @@ def details_section(chosen: Mapping[int, Group], labels: Mapping[int, str], skip
     """The analyses there are; the newest run of an experiment that has one stands for all its seeds."""
     parts, without = [], []
     for number, group in chosen.items():
-        found: tuple[Record, dict[str, Any]] | None = None
+        found = ""
         for record in group.records:
             try:
                 analysis = read_analysis(record)
+                if analysis and not found:
+                    found = details(record, analysis)
             except UserError as error:
                 skipped.append(str(error))
-                continue
-            found = found or (analysis and (record, analysis))
         heading = tag("h3", swatch(number), text(labels[number]), id=f"run-{number}")
         runs = paragraph(", ".join(record.name for record in group.records), css="faint")
-        parts.append(heading + runs + (details(*found) if found else ""))
+        parts.append(heading + runs + found)
         if not found and any(record.results for record in group.records):
             without.append(number)
     if without:

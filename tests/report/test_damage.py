@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import json
 import os
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ from fewshot_runner.errors import UserError
 from fewshot_runner.report.analysis import read_analysis, read_picture
 from fewshot_runner.report.cells import mean_seconds
 from fewshot_runner.report.order import order_of
+from fewshot_runner.report.page import page
 from fewshot_runner.report.ranking import rank
 from fewshot_runner.report.records import find_records
 from fewshot_runner.report.tasks import read_tasks
@@ -120,6 +122,32 @@ def test_an_analysis_that_cannot_be_opened_is_damage(make, tmp_path):
     with pytest.raises(UserError, match="cannot be read"):
         read_analysis(record)
     assert read_picture(record, "a\0b.png") is None
+
+
+ANALYSIS = {
+    "version": 1, "step": 10, "test": "5way-1shot", "unit": "episodes", "dataset": "glyphs", "split": "test",
+    "surface": {"ways": [2], "shots": [1], "accuracy": [[0.5]], "ci95": [[0.1]], "episodes": 10, "seed": 0,
+                "n_query": 5, "within_group": False},
+    "classes": [{"name": "a", "group": "g", "accuracy": 0.5, "ci95": 0.1, "count": 3}],
+    "groups": [{"name": "g", "accuracy": 0.5, "ci95": 0.1, "count": 3}],
+    "hardest": [{"number": 1, "accuracy": 0.5, "wrong": 1, "queries": 2, "picture": "x.png", "mistakes": []}],
+    "missing": [],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("junk", ["words", 7, [3], {"a": 1}, [[None]], [{"a": 1}]], ids=str)
+@pytest.mark.parametrize("part", ["surface", "classes", "groups", "hardest", "missing", "unit", "test"])
+def test_an_analysis_of_another_shape_spoils_no_page(make, result, tmp_path, part, junk):
+    run = make(results=[{**result(FIGURES), "step": 10}])
+    run.analysis.mkdir()
+    records = find_records([tmp_path])[0]
+    for content in (ANALYSIS, ANALYSIS | {part: junk}):
+        (run.analysis / "analysis.json").write_text(json.dumps(content))
+        html = page(rank(records), records, title="")
+        is_named = "analysis.json: cannot be read" in html
+        assert is_named != ("Accuracy by class" in html)
+        if content is ANALYSIS or part in ("surface", "classes", "groups", "hardest"):
+            assert is_named == (content is not ANALYSIS)
 
 
 def test_a_path_that_cannot_be_looked_at_is_told_with_the_reason():

@@ -63,6 +63,13 @@ class Hardware:
             compile_in_place(module.backbone)
         return module
 
+    def seed(self, seed: int) -> None:
+        """Of torch's own generators, on the CPU and here. `torch.manual_seed` looks for GPUs at every call."""
+        if self.device.type == "cpu":
+            torch.default_generator.manual_seed(seed)
+        else:
+            torch.manual_seed(seed)
+
     def autocast(self) -> AbstractContextManager:
         if self.precision is None:
             return nullcontext()

@@ -18,7 +18,7 @@ from fewshot_runner.errors import UserError
 from fewshot_runner.facts import Facts
 from fewshot_runner.methods.base import Method
 
-Schedule = Callable[[int, int], float]
+Schedule = Callable[[float, int, int], float]  # base value, step, number of steps to the step's value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +78,7 @@ class DataChanged(UserError):
 class Experiment:
     """A run's parts. `tests` builds the test protocols by name: called after training, so nothing sees them before.
 
-    `schedules` gives the factors of the optimiser's options by name ("lr"). `provenance` is kept in every
+    `schedules` gives each step's values of the optimiser's options by name ("lr"). `provenance` is kept in every
     checkpoint and result. `classes` names what a trained head answers with, in its order; `remarks` say what in the
     data keeps a test from telling all. `seen_files` are the checksums of what is trained and selected on.
     """

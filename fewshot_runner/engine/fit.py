@@ -4,7 +4,6 @@ import math
 import time
 from collections.abc import Callable
 
-import torch
 from torch.nn.utils import clip_grad_norm_
 
 from fewshot_runner.engine.checkpoint import Checkpoints
@@ -55,10 +54,9 @@ def fit(
     began, n_images = time.perf_counter(), 0
     while progress.step < trainer.max_steps and not stopping.exhausted:
         for option, schedule in experiment.schedules.items():
-            factor = schedule(progress.step, trainer.max_steps)
             for group in optimizer.param_groups:
-                group[option] = group[f"initial_{option}"] * factor
-        torch.manual_seed(torch_seed(experiment.seed, "step", progress.step))  # dropout, as a function of the step
+                group[option] = schedule(group[f"initial_{option}"], progress.step, trainer.max_steps)
+        hardware.seed(torch_seed(experiment.seed, "step", progress.step))  # dropout, as a function of the step
         item = experiment.items[progress.step]
 
         optimizer.zero_grad()

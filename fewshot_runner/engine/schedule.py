@@ -1,6 +1,6 @@
-"""Schedules of an optimiser's options: the factor of the base value as a closed form of the step.
+"""Schedules of an optimiser's options: a step's value as a closed form of the step and of the option's base value.
 
-So there is nothing to resume.
+So there is nothing to resume. Groups of parameters may have base values of their own.
 """
 
 import math
@@ -9,12 +9,13 @@ from fewshot_runner.errors import UserError
 
 
 class Constant:
-    def __call__(self, step: int, max_steps: int) -> float:
-        return 1.0
+    def __call__(self, base: float, step: int, max_steps: int) -> float:
+        return base
 
 
 class Cosine:
-    """From 1 to `floor` along half a cosine, after `warmup` steps of linear rise (Loshchilov and Hutter 2017)."""
+    """From the base value to `floor` times it along half a cosine, after `warmup` steps of linear rise (Loshchilov and
+    Hutter 2017)."""
 
     def __init__(self, *, warmup: int = 0, floor: float = 0.0) -> None:
         if warmup < 0 or not 0 <= floor <= 1:
@@ -22,15 +23,15 @@ class Cosine:
         self.warmup = warmup
         self.floor = floor
 
-    def __call__(self, step: int, max_steps: int) -> float:
+    def __call__(self, base: float, step: int, max_steps: int) -> float:
         if step < self.warmup:
-            return (step + 1) / self.warmup
+            return base * (step + 1) / self.warmup
         progress = (step - self.warmup) / max(1, max_steps - self.warmup)
-        return self.floor + (1 - self.floor) * (1 + math.cos(math.pi * progress)) / 2
+        return base * (self.floor + (1 - self.floor) * (1 + math.cos(math.pi * progress)) / 2)
 
 
 class Exponential:
-    """`factor` ** (step // `every`), from the base rate each time: factors do not compound upon one another."""
+    """The base value times `factor` ** (step // `every`): factors do not compound upon one another."""
 
     def __init__(self, *, factor: float, every: int) -> None:
         if not 0 < factor <= 1 or every < 1:
@@ -38,12 +39,12 @@ class Exponential:
         self.factor = factor
         self.every = every
 
-    def __call__(self, step: int, max_steps: int) -> float:
-        return self.factor ** (step // self.every)
+    def __call__(self, base: float, step: int, max_steps: int) -> float:
+        return base * self.factor ** (step // self.every)
 
 
 class Linear:
-    """From `start` to `end` over the first `steps` steps (all of them unless given), then `end`."""
+    """From `start` to `end` times the base value over the first `steps` steps (all of them unless given)."""
 
     def __init__(self, *, start: float = 1.0, end: float = 0.0, steps: int | None = None) -> None:
         if min(start, end) < 0 or (steps is not None and steps < 1):
@@ -52,6 +53,19 @@ class Linear:
         self.end = end
         self.steps = steps
 
-    def __call__(self, step: int, max_steps: int) -> float:
+    def __call__(self, base: float, step: int, max_steps: int) -> float:
         progress = min(1.0, step / (self.steps or max(1, max_steps)))
-        return self.start + (self.end - self.start) * progress
+        return base * (self.start + (self.end - self.start) * progress)
+
+
+class LinearFrom:
+    """From `start`, the same for all, to the base value of each over the first `steps` steps, as Koch's momentum."""
+
+    def __init__(self, *, start: float, steps: int) -> None:
+        if start < 0 or steps < 1:
+            raise UserError(f"start={start}, steps={steps}: give a value of 0 or more, and 1 step or more")
+        self.start = start
+        self.steps = steps
+
+    def __call__(self, base: float, step: int, max_steps: int) -> float:
+        return self.start + (base - self.start) * min(1.0, step / self.steps)

@@ -114,7 +114,7 @@ def test_options_of_layers_and_rates_of_a_step(tiny) -> None:
     config["method"] |= {
         "optimizer": {"_target_": "torch.optim.SGD", "lr": 0.1, "momentum": 0.9, "weight_decay": 2e-4},
         "schedule": {"_target_": f"{schedule}.Exponential", "factor": 0.99, "every": 234},
-        "momentum": {"_target_": f"{schedule}.Linear", "start": 0.5555556, "end": 1.0, "steps": 23400},
+        "momentum": {"_target_": f"{schedule}.LinearFrom", "start": 0.5, "steps": 23400},
         "layers": {"head": {"weight_decay": 1e-3, "lr": 0.2}, "head.threshold": {"lr": 0.5}},
     }
     experiment = Builder(config).experiment()
@@ -127,9 +127,10 @@ def test_options_of_layers_and_rates_of_a_step(tiny) -> None:
         assert (group["initial_lr"], group["weight_decay"]) == (rate, decay), name
         assert group["initial_momentum"] == 0.9
     for step in (0, 233, 234, 11700, 23399, 46799):
-        assert experiment.schedules["lr"](step, 46800) == pytest.approx(0.99 ** (step // 234), rel=1e-12)
-        expected = min(0.9, 0.5 + 0.4 * step / 23400)
-        assert 0.9 * experiment.schedules["momentum"](step, 46800) == pytest.approx(expected, rel=1e-6)
+        assert experiment.schedules["lr"](0.1, step, 46800) == pytest.approx(0.1 * 0.99 ** (step // 234), rel=1e-12)
+        for own in (0.9, 0.7):
+            expected = 0.5 + (own - 0.5) * min(1, step / 23400)
+            assert experiment.schedules["momentum"](own, step, 46800) == pytest.approx(expected, rel=1e-12)
 
 
 def frozen(build):

@@ -57,6 +57,14 @@ def test_cuda_without_a_gpu_says_what_to_use() -> None:
         Hardware(device="cuda")
 
 
+def test_a_seed_is_that_of_torchs_own_generators() -> None:
+    torch.manual_seed(7)
+    expected = torch.rand(3), torch.randn(3)
+    Hardware(device="cpu").seed(7)
+    assert torch.equal(torch.rand(3), expected[0])
+    assert torch.equal(torch.randn(3), expected[1])
+
+
 def test_threads() -> None:
     assert Hardware(device="cpu", threads=1).threads == torch.get_num_threads() == 1
     assert Hardware(device="cpu").threads == torch.get_num_threads() == available_cores()

@@ -18,7 +18,7 @@ from fewshot_runner.runs import RunFolder
 
 def breaks_after(step: int):
     """A schedule that trains well up to `step` and then tears the weights apart."""
-    return lambda now, max_steps: 1.0 if now < step else 1000.0
+    return lambda base, now, max_steps: base if now < step else 1000.0 * base
 
 
 def test_trap_08_the_summary_is_what_best_pt_scores(

@@ -9,6 +9,8 @@ Where we deviate: the head begins at zero in every task (see adaptation.py), so 
 Shapes: as in base.py.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -18,11 +20,12 @@ from fewshot_runner.errors import UserError
 from fewshot_runner.methods.adaptation import (
     TaskNetwork,
     absorb_statistics,
+    add_to_gradients,
     check_inner_loop,
     classify_adapted,
-    uncached_autocast,
 )
 from fewshot_runner.methods.base import Method
+from fewshot_runner.methods.side_by_side import of_each_task
 
 
 class Maml(Method):
@@ -52,18 +55,25 @@ class Maml(Method):
         self.test_steps = test_steps
 
     def loss(self, batch: Episode) -> Tensor:
-        losses, copies = zip(*(self._query_loss(batch[e : e + 1]) for e in range(len(batch.support))), strict=True)
+        def loss_of(backbone: nn.Module, e: int) -> tuple[Tensor, dict[str, Tensor]]:
+            return self._query_loss(backbone, batch[e : e + 1])
+
+        losses, copies = zip(*of_each_task(loss_of, len(batch.support), self.backbone, batch.support), strict=True)
         self._absorb(copies)
         return torch.stack(losses).mean()
 
     def backward(self, batch: Episode) -> dict[str, Tensor]:
-        """Task by task, so that the graph of one alone is kept."""
-        n_tasks, losses, copies = len(batch.support), [], []
-        for e in range(n_tasks):
-            loss, buffers = self._query_loss(batch[e : e + 1])
-            (loss / n_tasks).backward()
-            losses.append(loss.detach())
-            copies.append(buffers)
+        """Each task's graph is gone once its gradient is known."""
+        learned = [parameter for parameter in self.backbone.parameters() if parameter.requires_grad]
+
+        def gradients_of(backbone: nn.Module, e: int) -> tuple[Tensor, dict[str, Tensor], tuple[Tensor, ...]]:
+            loss, buffers = self._query_loss(backbone, batch[e : e + 1])
+            return loss.detach(), buffers, torch.autograd.grad(loss, learned)
+
+        n_tasks = len(batch.support)
+        of_tasks = of_each_task(gradients_of, n_tasks, self.backbone, batch.support)
+        losses, copies, gradients = zip(*of_tasks, strict=True)
+        add_to_gradients(learned, (sum(each) / n_tasks for each in zip(*gradients, strict=True)))
         self._absorb(copies)
         return {"loss": torch.stack(losses).mean()}
 
@@ -75,18 +85,17 @@ class Maml(Method):
 
         return classify_adapted(self.backbone, episode, adapt, bn_mode=self.bn_mode)
 
-    def _query_loss(self, batch: Episode) -> tuple[Tensor, dict[str, Tensor]]:
+    def _query_loss(self, backbone: nn.Module, batch: Episode) -> tuple[Tensor, dict[str, Tensor]]:
         """What the queries of the one task in `batch` cost after adaptation, and the buffers of the copy."""
-        task = TaskNetwork.copy_of(self.backbone, batch.n_way)
-        with uncached_autocast(batch.support):
-            for _ in range(self.inner_steps):
-                task = self._step(task, batch.support[0], batch.support_labels[0], create_graph=self.order == 2)
-            return functional.cross_entropy(task.logits(batch.query[0]), batch.query_labels[0]), task.buffers
+        task = TaskNetwork.copy_of(backbone, batch.n_way)
+        for _ in range(self.inner_steps):
+            task = self._step(task, batch.support[0], batch.support_labels[0], create_graph=self.order == 2)
+        return functional.cross_entropy(task.logits(batch.query[0]), batch.query_labels[0]), task.buffers
 
     def _step(self, task: TaskNetwork, support: Tensor, labels: Tensor, *, create_graph: bool = False) -> TaskNetwork:
         _, gradients = task.gradients(support, labels, create_graph=create_graph)
         return task.moved(gradients, scale=-self.inner_lr)
 
-    def _absorb(self, copies: list[dict[str, Tensor]]) -> None:
+    def _absorb(self, copies: Sequence[dict[str, Tensor]]) -> None:
         if self.training:
             absorb_statistics(self.backbone, copies)

@@ -11,6 +11,8 @@ instead of by chance; at test time each step takes the whole support, so that it
 Shapes: as in base.py. Reptile learns from an episode's support and queries alike: M = S + Q images of a task.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -20,12 +22,13 @@ from fewshot_runner.errors import UserError
 from fewshot_runner.methods.adaptation import (
     TaskNetwork,
     absorb_statistics,
+    add_to_gradients,
     check_inner_loop,
     classify_adapted,
-    uncached_autocast,
 )
 from fewshot_runner.methods.base import Method
 from fewshot_runner.methods.inner_adam import InnerAdam, Moments
+from fewshot_runner.methods.side_by_side import of_each_task
 
 
 class Reptile(Method):
@@ -70,10 +73,12 @@ class Reptile(Method):
 
     def backward(self, batch: Episode) -> dict[str, Tensor]:
         tasks, loss = self._learn(batch)
-        for name in tasks[0].weights:
-            start = self.backbone.get_parameter(name)
-            move = start.detach() - torch.stack([task.weights[name].detach() for task in tasks]).mean(dim=0)
-            start.grad = move if start.grad is None else start.grad + move
+        starts = [self.backbone.get_parameter(name) for name in tasks[0].weights]
+        ends = zip(*(task.weights.values() for task in tasks), strict=True)
+        moves = (
+            start.detach() - torch.stack(each).detach().mean(dim=0) for start, each in zip(starts, ends, strict=True)
+        )
+        add_to_gradients(starts, moves)
         return {"loss": loss}
 
     def classify(self, episode: Episode) -> Tensor:
@@ -85,19 +90,22 @@ class Reptile(Method):
 
         return classify_adapted(self.backbone, episode, adapt, bn_mode=self.bn_mode)
 
-    def _learn(self, batch: Episode) -> tuple[list[TaskNetwork], Tensor]:
-        """The fitted networks of the tasks, one after the other as the moments go on, and the mean loss on the way."""
+    def _learn(self, batch: Episode) -> tuple[Sequence[TaskNetwork], Tensor]:
+        """The fitted networks of the tasks, in turn where moments go on from one to the next, and the mean loss."""
         images = torch.cat([batch.support, batch.query], dim=1)  # (E, M, C, H, W)
         labels = torch.cat([batch.support_labels, batch.query_labels], dim=1)  # (E, M)
         order = in_turn(labels, batch.n_way)
-        moments, tasks, losses = self._moments(), [], []
-        with uncached_autocast(images):
-            for e, positions in enumerate(order):
-                task = TaskNetwork.copy_of(self.backbone, batch.n_way)
-                for chosen in inner_batches(positions, self.inner_batch, self.inner_steps):
-                    task, loss = self._step(task, images[e, chosen], labels[e, chosen], moments)
-                    losses.append(loss)
-                tasks.append(task)
+        moments = self._moments()
+
+        def learn(backbone: nn.Module, e: int) -> tuple[TaskNetwork, Tensor]:
+            task, losses = TaskNetwork.copy_of(backbone, batch.n_way), []
+            for chosen in inner_batches(order[e], self.inner_batch, self.inner_steps):
+                task, loss = self._step(task, images[e, chosen], labels[e, chosen], moments)
+                losses.append(loss)
+            return task, torch.stack(losses).mean()
+
+        learned = of_each_task(learn, len(order), self.backbone, images, in_turn=moments is not None)
+        tasks, losses = zip(*learned, strict=True)
         if self.training:
             absorb_statistics(self.backbone, [task.buffers for task in tasks])
             if self.adam is not None:

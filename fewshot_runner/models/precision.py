@@ -1,6 +1,8 @@
 """Where mixed precision stops, and where sums are finer still."""
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -9,6 +11,16 @@ from torch import Tensor
 def full_precision(where: Tensor) -> AbstractContextManager:
     """No mixed precision on the device of `where`: rounded to 8 bits, near misses among classes become ties."""
     return torch.autocast(where.device.type, enabled=False)
+
+
+def same_precision(where: Tensor) -> Callable[[], AbstractContextManager]:
+    """What enters mixed precision as it stands now on the device of `where`, for another thread.
+
+    Without its memory of cast weights, which would keep those of every step that makes new ones.
+    """
+    kind = where.device.type
+    dtype, enabled = torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind)
+    return partial(torch.autocast, kind, dtype=dtype, enabled=enabled, cache_enabled=False)
 
 
 def finest(where: Tensor) -> torch.dtype:

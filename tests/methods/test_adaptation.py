@@ -19,7 +19,6 @@ from fewshot_runner.methods.adaptation import (
     absorb_statistics,
     batch_statistics,
     classify_adapted,
-    uncached_autocast,
 )
 from fewshot_runner.methods.base import Method
 from fewshot_runner.methods.maml import Maml
@@ -254,11 +253,3 @@ def test_a_frozen_batch_norm_normalises_alike_in_training_and_in_classify(learne
     for name, buffer in frozen.named_buffers():
         assert torch.equal(buffer, kept.get_buffer(name)), name
     assert not torch.equal(learning.running_mean, learned)
-
-
-@pytest.mark.parametrize("enabled", [True, False])
-def test_mixed_precision_goes_on_without_its_memory(enabled: bool) -> None:
-    a = torch.ones(2, 2)
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled), uncached_autocast(a):
-        assert not torch.is_autocast_cache_enabled()
-        assert (a @ a).dtype == (torch.bfloat16 if enabled else torch.float32)

@@ -1,0 +1,207 @@
+"""Tasks at the same time against the same tasks in turn.
+
+Shapes: E episodes, N ways, S support images, Q queries.
+"""
+
+import copy
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fewshot_runner.data.batch import Episode
+from fewshot_runner.errors import UserError
+from fewshot_runner.facts import Facts
+from fewshot_runner.methods import side_by_side
+from fewshot_runner.methods.base import Method
+from fewshot_runner.methods.maml import Maml
+from fewshot_runner.methods.reptile import Reptile
+from fewshot_runner.methods.side_by_side import of_each_task
+from fewshot_runner.models.conv4_strided import Conv4Strided
+
+E, N = 5, 3
+FACTS = Facts(image_shape=(1, 8, 8), n_classes=9, n_way=N)
+METHODS: dict[str, Callable[[nn.Module], Method]] = {
+    "first order": partial(Maml, order=1, inner_steps=3, test_steps=3),
+    "second order": partial(Maml, order=2, inner_steps=3, test_steps=3),
+    "reptile": partial(
+        Reptile, inner_optimizer="sgd", inner_lr=0.1, inner_batch=5, inner_steps=3, inner_loss="sum", test_steps=3
+    ),
+    "reptile with adam": partial(
+        Reptile, inner_optimizer="adam", inner_lr=1e-3, inner_batch=5, inner_steps=3, test_steps=3
+    ),
+}
+
+
+@pytest.fixture(autouse=True)
+def n_threads() -> Iterator[Callable[[int], None]]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many tasks each call did at the same time."""
+    counts = []
+    real = side_by_side._at_once
+    monkeypatch.setattr(side_by_side, "_at_once", lambda *words: counts.append(words[1]) or real(*words))
+    return counts
+
+
+def backbone(dropout: float = 0.0) -> nn.Module:
+    torch.manual_seed(0)
+    network = Conv4Strided(FACTS, widths=(4, 6)).double()
+    if dropout:
+        network.blocks.append(nn.Dropout(dropout))
+    return network
+
+
+def episode() -> Episode:
+    random = torch.Generator().manual_seed(2)
+    labels = torch.arange(N).repeat_interleave(2).repeat(E, 1)  # (E, S)
+    images = [torch.rand(E, count, 1, 8, 8, generator=random, dtype=torch.double) for count in (6, 9)]
+    return Episode(images[0], labels, images[1], torch.randint(N, (E, 9), generator=random), N)
+
+
+def learned(method: Method) -> dict[str, Tensor]:
+    """What a meta-batch leaves: its figures, gradients, buffers and the state of the random numbers."""
+    method.train()
+    torch.manual_seed(3)
+    figures = method.backward(episode())
+    gradients = {f"gradient of {name}": each.grad for name, each in method.named_parameters() if each.grad is not None}
+    buffers = {name: each.clone() for name, each in method.named_buffers()}
+    return {**figures, **gradients, **buffers, "random": torch.get_rng_state()}
+
+
+def same(found: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float) -> None:
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(
+            found[name], value, rtol=tolerance, atol=tolerance, msg=lambda m, n=name: f"{n}: {m}"
+        )
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_meta_batch_is_learned_as_in_turn(name: str, n_threads: Callable, at_once: list[int]) -> None:
+    found = learned(METHODS[name](backbone()))
+    assert at_once == ([] if name == "reptile with adam" else [E])
+    n_threads(1)
+    same(found, learned(METHODS[name](backbone())), 1e-10)
+    assert len(at_once) < 2
+    assert any(key.startswith("gradient of") for key in found)
+
+
+@pytest.mark.parametrize("bn_mode", ["running", "support", "transductive"])
+@pytest.mark.parametrize("name", METHODS)
+def test_tasks_are_answered_as_in_turn(name: str, bn_mode: str, n_threads: Callable, at_once: list[int]) -> None:
+    method, shown = METHODS[name](backbone().float()), episode().map(Tensor.float)
+    method.bn_mode = bn_mode
+    before, modes = copy.deepcopy(method.state_dict()), [part.training for part in method.modules()]
+    answers = method.classify(shown)
+    assert at_once == [E]
+    assert modes == [part.training for part in method.modules()]
+    same(method.state_dict(), before, 0)
+    n_threads(1)
+    torch.testing.assert_close(answers, method.classify(shown), rtol=1e-4, atol=1e-4)
+
+
+def test_the_loss_of_tasks_at_once_has_their_gradient(n_threads: Callable, at_once: list[int]) -> None:
+    method = METHODS["second order"](backbone()).train()
+    method.loss(episode()).backward()
+    found = {name: each.grad for name, each in method.named_parameters()}
+    n_threads(1)
+    method = METHODS["second order"](backbone()).train()
+    method.backward(episode())
+    same(found, {name: each.grad for name, each in method.named_parameters()}, 1e-10)
+    assert at_once == [E]
+
+
+def test_the_same_bits_come_every_time(at_once: list[int]) -> None:
+    runs = [learned(METHODS["first order"](backbone())) for _ in range(5)]
+    assert len(at_once) == 5
+    for run in runs[1:]:
+        same(run, runs[0], 0)
+
+
+@pytest.mark.parametrize("name", ["first order", "reptile"])
+def test_dropout_takes_its_numbers_in_the_order_of_tasks(name: str, n_threads: Callable, at_once: list[int]) -> None:
+    """The first call sees that random numbers were drawn, and does all tasks again; later ones know it."""
+    method = METHODS[name](backbone(dropout=0.5))
+    found = learned(method)
+    method.zero_grad()
+    again = learned(method)
+    assert at_once == [E]
+    n_threads(1)
+    alone = METHODS[name](backbone(dropout=0.5))
+    same(found, learned(alone), 1e-10)
+    alone.zero_grad()
+    same(again, learned(alone), 1e-10)
+
+
+def test_what_is_in_force_around_the_tasks_is_so_for_each(n_threads: Callable) -> None:
+    images = torch.zeros(4, 1, 2, 2)
+
+    def look(module: nn.Module, e: int) -> tuple:
+        a = torch.ones(2, 2)
+        return e, threading.current_thread().name, torch.get_num_threads(), (a @ a).dtype, module.training
+
+    module = nn.Linear(2, 2).eval()
+    n_threads(5)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        seen = of_each_task(look, 2, module, images)
+    assert [row[0] for row in seen] == [0, 1]
+    assert all("ThreadPool" in row[1] and row[2:] == (2, torch.bfloat16, False) for row in seen)
+    seen = of_each_task(look, 9, module, images)
+    assert [row[0] for row in seen] == list(range(9))
+    assert all("ThreadPool" in row[1] and row[2:] == (1, torch.float32, False) for row in seen)
+    assert torch.get_num_threads() == 5
+    later = []
+    thread = threading.Thread(target=lambda: later.append(torch.get_num_threads()))
+    thread.start()
+    thread.join()
+    assert later == [5]
+
+
+def test_twins_share_parameters_and_nothing_else() -> None:
+    module, seen = nn.BatchNorm1d(3), []
+
+    def change(twin: nn.Module, e: int) -> None:
+        twin.train(e == 0)
+        twin.running_mean.fill_(e + 7)
+        seen.append(twin)
+
+    of_each_task(change, 2, module, torch.zeros(1))
+    assert module.training
+    assert torch.equal(module.running_mean, torch.zeros(3))
+    for twin in seen:
+        assert twin is not module
+        assert twin.weight is module.weight
+
+
+def test_what_goes_wrong_in_a_task_is_said_as_it_would_be_in_turn() -> None:
+    def fail(module: nn.Module, e: int) -> None:
+        if e == 3:
+            raise UserError(f"task {e}")
+
+    with pytest.raises(UserError, match="task 3"):
+        of_each_task(fail, 6, nn.Linear(1, 1), torch.zeros(1))
+    assert torch.get_num_threads() == 2
+
+
+def test_a_compiled_network_is_not_copied(at_once: list[int]) -> None:
+    module = nn.Linear(1, 1)
+    module.compile(backend="eager")
+    assert of_each_task(lambda each, e: each is module, 3, module, torch.zeros(1)) == [True] * 3
+    assert at_once == []
+
+
+def test_tasks_on_a_gpu_are_done_in_turn(at_once: list[int]) -> None:
+    on_a_gpu = SimpleNamespace(device=torch.device("cuda"))
+    assert of_each_task(lambda _, e: e, 3, nn.Linear(1, 1), on_a_gpu) == [0, 1, 2]
+    assert at_once == []

@@ -19,6 +19,7 @@ from fewshot_runner.methods.base import EmbeddingMethod, Method
 
 IMAGES_AT_ONCE = 256  # more are no faster, and their maps would take more memory than training
 PAIRS_AT_ONCE = 1024
+TASK_IMAGES_AT_ONCE = 1024  # of tasks that are each fitted: some tasks, for methods that take several cores to them
 COMPARISONS_AT_ONCE = 1 << 17  # query-support pairs that are scored in one call
 
 Between = Callable[[], None]  # called now and then; may raise to end an evaluation early
@@ -41,8 +42,10 @@ def answer(
     `draw(start, stop)` gives episodes of indices. The size of a chunk depends on the episodes alone, as last bits may.
     """
     if not embeds_once(method):
-        for number in range(n_episodes):
-            episode = draw(number, number + 1)
+        some = draw(0, 1)
+        chunk = max(1, TASK_IMAGES_AT_ONCE // (some.support.shape[1] + some.query.shape[1]))
+        for start in range(0, n_episodes, chunk):
+            episode = draw(start, min(start + chunk, n_episodes))
             yield episode, method.classify(episode.map(viewer).to(viewer.device))
             between()
         return

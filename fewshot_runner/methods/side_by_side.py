@@ -1,7 +1,8 @@
 """Tasks of a meta-batch at the same time: on a CPU, one to a core.
 
 The maps of one task are small. Cores that share every operation on them wait for one another more than they compute, so
-each takes a whole task instead, in a thread of its own: torch's operations let go of Python's lock.
+each takes a whole task instead, in a thread of its own: torch's operations let go of Python's lock. Large maps keep all
+cores busy, and the graphs of several such tasks would fill the memory.
 
 The random numbers of dropout would depend on which task came first. A network that has been seen to draw some does its
 tasks in turn.
@@ -22,11 +23,12 @@ from fewshot_runner.models.precision import same_precision
 T = TypeVar("T")
 Work = Callable[[nn.Module, int], T]
 
+SMALL = 2**17  # values of a task's images
 _draws: weakref.WeakSet[nn.Module] = weakref.WeakSet()  # networks with dropout, or what else takes random numbers
 
 
 def of_each_task(work: Work[T], n_tasks: int, backbone: nn.Module, where: Tensor, *, in_turn: bool = False) -> list[T]:
-    """`work(backbone, e)` for each task e, in their order; their images lie `where`.
+    """`work(backbone, e)` for each task e, in their order; `where` (E, ...) holds their images, or some.
 
     What `work` gets is the backbone itself or a twin with the same parameters and buffers of its own, so it may replace
     them and change modes. It must add to no gradient: whichever task came first would decide how sums are rounded.
@@ -38,7 +40,8 @@ def of_each_task(work: Work[T], n_tasks: int, backbone: nn.Module, where: Tensor
         with precision():
             return work(backbone, e)
 
-    n_workers = min(n_tasks, torch.get_num_threads()) if where.device.type == "cpu" else 1
+    are_small = where.device.type == "cpu" and where[0].numel() <= SMALL
+    n_workers = min(n_tasks, torch.get_num_threads()) if are_small else 1
     if n_workers > 1 and not in_turn and backbone not in _draws and not is_compiled(backbone):
         before = torch.get_rng_state()
         results = _at_once(one, n_tasks, backbone, n_workers)

@@ -205,3 +205,9 @@ def test_tasks_on_a_gpu_are_done_in_turn(at_once: list[int]) -> None:
     on_a_gpu = SimpleNamespace(device=torch.device("cuda"))
     assert of_each_task(lambda _, e: e, 3, nn.Linear(1, 1), on_a_gpu) == [0, 1, 2]
     assert at_once == []
+
+
+def test_tasks_of_large_images_are_done_in_turn(at_once: list[int]) -> None:
+    large = torch.zeros(1).expand(3, 25, 3, 84, 84)
+    assert of_each_task(lambda _, e: e, 3, nn.Linear(1, 1), large) == [0, 1, 2]
+    assert at_once == []

@@ -35,6 +35,11 @@ def run(arguments: list[str]) -> None:
     except OSError as error:
         raise UserError(f"--output={options.output}: cannot be written ({error.strerror})") from error
     print(f"report: {one_line(str(options.output))}")
+    if waiting := [record for record in records if record.results and not is_analysed(record)]:
+        print(
+            f"{len(waiting)} of {len(records)} runs have not been analysed: ways and shots, accuracy by class and the "
+            "hardest episodes are missing; fsl report --analyse adds them"
+        )
 
 
 def check_output(path: Path) -> None:

@@ -172,9 +172,9 @@ def config_option(config_dir: Path | None) -> list[str]:
 
 
 def best_of(jobs: Sequence[Entry]) -> Entry | None:
-    """The finished job with the best validation figure, where there are more, of one test and one kind of figure."""
+    """The finished job with the best validation figure, where all are of one test and one kind of figure."""
     done = [job for job in jobs if job["state"] == DONE and job.get("result") and job.get("validation") is not None]
-    if len(done) < 2 or len({(test_title(job), job["monitor"]) for job in done}) > 1:
+    if not done or len(jobs) < 2 or len({(test_title(job), job["monitor"]) for job in done}) > 1:
         return None
     return max(done, key=objective)
 

@@ -15,7 +15,7 @@ EVENTS = "*tfevents*"  # the names by which TensorBoard knows its files
 def run(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser("fsl tb", description="Starts TensorBoard on 127.0.0.1 and says where.")
     parser.add_argument("folder", nargs="?", default="outputs", help="a run, or a folder of runs (default: outputs)")
-    parser.add_argument("--port", type=int, default=6006, help="default: 6006, or the next free one")
+    parser.add_argument("--port", type=int, help="default: 6006, or the next free one")
     options = parser.parse_args(arguments)
     check_folder(Path(options.folder))
     if next(Path(options.folder).rglob(EVENTS), None) is None:
@@ -24,7 +24,7 @@ def run(arguments: list[str]) -> None:
     from tensorboard import program  # late: takes a second
 
     board = program.TensorBoard()
-    where = ["--host", HOST] if options.port == 6006 else ["--host", HOST, "--port", str(options.port)]
+    where = ["--host", HOST] if options.port is None else ["--host", HOST, "--port", str(options.port)]
     board.configure(argv=["fsl tb", "--logdir", options.folder, *where])
     try:
         url = board.launch()

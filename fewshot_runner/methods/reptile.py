@@ -11,8 +11,6 @@ instead of by chance; at test time each step takes the whole support, so that it
 Shapes: as in base.py. Reptile learns from an episode's support and queries alike: M = S + Q images of a task.
 """
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -28,7 +26,7 @@ from fewshot_runner.methods.adaptation import (
 )
 from fewshot_runner.methods.base import Method
 from fewshot_runner.methods.inner_adam import InnerAdam, Moments
-from fewshot_runner.methods.side_by_side import of_each_task
+from fewshot_runner.models.precision import same_precision
 
 
 class Reptile(Method):
@@ -90,22 +88,19 @@ class Reptile(Method):
 
         return classify_adapted(self.backbone, episode, adapt, bn_mode=self.bn_mode)
 
-    def _learn(self, batch: Episode) -> tuple[Sequence[TaskNetwork], Tensor]:
-        """The fitted networks of the tasks, in turn where moments go on from one to the next, and the mean loss."""
+    def _learn(self, batch: Episode) -> tuple[list[TaskNetwork], Tensor]:
+        """The fitted networks of the tasks, one after the other as the moments go on, and the mean loss on the way."""
         images = torch.cat([batch.support, batch.query], dim=1)  # (E, M, C, H, W)
         labels = torch.cat([batch.support_labels, batch.query_labels], dim=1)  # (E, M)
         order = in_turn(labels, batch.n_way)
-        moments = self._moments()
-
-        def learn(backbone: nn.Module, e: int) -> tuple[TaskNetwork, Tensor]:
-            task, losses = TaskNetwork.copy_of(backbone, batch.n_way), []
-            for chosen in inner_batches(order[e], self.inner_batch, self.inner_steps):
-                task, loss = self._step(task, images[e, chosen], labels[e, chosen], moments)
-                losses.append(loss)
-            return task, torch.stack(losses).mean()
-
-        learned = of_each_task(learn, len(order), self.backbone, images, in_turn=moments is not None)
-        tasks, losses = zip(*learned, strict=True)
+        moments, tasks, losses = self._moments(), [], []
+        with same_precision(images)():
+            for e, positions in enumerate(order):
+                task = TaskNetwork.copy_of(self.backbone, batch.n_way)
+                for chosen in inner_batches(positions, self.inner_batch, self.inner_steps):
+                    task, loss = self._step(task, images[e, chosen], labels[e, chosen], moments)
+                    losses.append(loss)
+                tasks.append(task)
         if self.training:
             absorb_statistics(self.backbone, [task.buffers for task in tasks])
             if self.adam is not None:

@@ -27,12 +27,11 @@ SMALL = 2**17  # values of a task's images
 _draws: weakref.WeakSet[nn.Module] = weakref.WeakSet()  # networks with dropout, or what else takes random numbers
 
 
-def of_each_task(work: Work[T], n_tasks: int, backbone: nn.Module, where: Tensor, *, in_turn: bool = False) -> list[T]:
+def of_each_task(work: Work[T], n_tasks: int, backbone: nn.Module, where: Tensor) -> list[T]:
     """`work(backbone, e)` for each task e, in their order; `where` (E, ...) holds their images, or some.
 
     What `work` gets is the backbone itself or a twin with the same parameters and buffers of its own, so it may replace
     them and change modes. It must add to no gradient: whichever task came first would decide how sums are rounded.
-    Tasks that hand something on to the next are done `in_turn`.
     """
     precision = same_precision(where)  # a thread begins without it
 
@@ -42,7 +41,7 @@ def of_each_task(work: Work[T], n_tasks: int, backbone: nn.Module, where: Tensor
 
     are_small = where.device.type == "cpu" and where[0].numel() <= SMALL
     n_workers = min(n_tasks, torch.get_num_threads()) if are_small else 1
-    if n_workers > 1 and not in_turn and backbone not in _draws and not is_compiled(backbone):
+    if n_workers > 1 and backbone not in _draws and not is_compiled(backbone):
         before = torch.get_rng_state()
         results = _at_once(one, n_tasks, backbone, n_workers)
         if torch.equal(torch.get_rng_state(), before):

@@ -71,7 +71,7 @@ def cells(row: Row, ranking: Ranking) -> dict[str, str]:
     figure = "result" if ranking.forced else ranking.tests[0].metric
     return {
         "state": ", ".join(states),
-        "test": f"{row.test.title}, {row.test.mode}" if ranking.forced else "",
+        "test": f"{ranking.names[row.test.key]}, {row.test.mode}" if ranking.forced else "",
         "seeds": seeds_text(row) if ranking.has_seeds else "",
         figure: interval_text(row.mean, row.ci95),
         "tasks": "" if ranking.n_tasks or row.n_tasks is None else f"{row.n_tasks:,}",

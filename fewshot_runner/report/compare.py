@@ -1,7 +1,7 @@
 """Runs side by side on the terminal."""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.cells import cell_len
 from rich.text import Text
@@ -17,6 +17,8 @@ from fewshot_runner.report.settings import SEED, differing, short, shown
 # What a narrow table tells beneath its rows, in this order; the last ones only after the settings.
 FURTHER = ("to tell apart", "seconds", "p", "± over seeds (s.d.)", "seeds", "p (Holm)")
 LAST = ("tasks", "test", "difference")
+FOLDED = "settings: of the first run all that differ, of the others what is not as there"
+STATUS = ("run", "state", "step", "updated", "reason")  # what is told of a run that has no results
 ALONE = "tests that nothing else was put to"
 LEGEND = (
     "±: half of a 95 % interval, over tasks unless it says over seeds. difference: to the run marked *, in points, "
@@ -35,7 +37,7 @@ def comparison(rankings: Sequence[Ranking], records: Sequence[Record], *, width:
         table = grid([told for _, told in alone], width=width, right=["result"], beneath=["measured over", "metric"])
         tables.append(Text.assemble((f"{ALONE}\n", "bold"), table))
     if waiting := without_results(rankings, records):
-        tables.append(state_table(waiting, width=width))
+        tables.append(state_table(state_rows(waiting, records), width=width))
     if any(len(ranking.rows) > 1 for ranking in rankings):
         legend = (textwrap.fill(line, width) for line in LEGEND.splitlines())
         tables.append(Text("\n".join(legend), style="dim"))
@@ -83,7 +85,8 @@ def ranking_table(ranking: Ranking, *, width: int) -> Text:
         unnamed=[MANY_SETTINGS],
         styles={number: "bold" for number, row in enumerate(ranking.rows) if row.is_reference},
     )
-    note = textwrap.fill(footnote(ranking) or "", width)
+    folded = FOLDED if MANY_SETTINGS in columns.settings else None
+    note = textwrap.fill("; ".join(filter(None, [footnote(ranking), folded])), width)
     return Text.assemble(heading(ranking, width=width), "\n", table, (f"{note}\n" if note else "", "dim"))
 
 
@@ -113,16 +116,19 @@ def footnote(ranking: Ranking) -> str | None:
     return "; ".join(notes) or None
 
 
-def state_table(records: Sequence[Record], *, width: int) -> Text:
-    """Runs that have no results: how far they are, and why no farther."""
+def state_table(rows: Sequence[Mapping[str, str]], *, width: int) -> Text:
+    names = [name for name in rows[0] if name not in STATUS]
+    table = grid(rows, width=width, right=["step"], beneath=["reason", "updated", *names], unnamed=["reason"])
+    return Text.assemble(("without results\n", "bold"), table)
+
+
+def state_rows(waiting: Sequence[Record], records: Sequence[Record]) -> list[dict[str, str]]:
+    """Runs that have no results: how far they are, and why no farther; and settings in which `records` differ."""
     names = differing([record.settings for record in records])
     names = [name for name in names if name == SEED or len(names) <= MOST_COLUMNS]
     rows = []
-    for record in records:
+    for record in waiting:
         told = {short(name): shown(record.settings.get(name)) for name in names}
         status = {key: shown(record.status.get(key)) for key in ("step", "updated")}
         rows.append({"run": record.name, "state": record.state, **told, **status, "reason": record.reason or ""})
-    table = grid(
-        rows, width=width, right=["step"], beneath=["reason", "updated", *map(short, names)], unnamed=["reason"]
-    )
-    return Text.assemble(("without results\n", "bold"), table)
+    return rows

@@ -8,6 +8,7 @@ from fewshot_runner.report.charts import heat_map
 from fewshot_runner.report.html import bar, image, paragraph, table, tag, text
 from fewshot_runner.report.records import Record
 
+LEAST_COUNT = 5  # of episodes: an interval over fewer is wider than what there is to know
 MOST_CLASSES = 12  # shown at once; the others on demand
 
 
@@ -66,7 +67,7 @@ def accuracies_html(analysis: Mapping[str, Any]) -> str:
 def accuracy_table(rows: Sequence[Mapping[str, Any]], unit: str, caption: str = "") -> str:
     told = []
     for row in rows:
-        half = "" if row["ci95"] is None else f" ± {100 * row['ci95']:.1f}"
+        half = "" if row["ci95"] is None or row["count"] < LEAST_COUNT else f" ± {100 * row['ci95']:.1f}"
         told.append(
             {"name": str(row["name"]), "": bar(row["accuracy"]), "accuracy": f"{100 * row['accuracy']:.1f}{half} %",
              unit: f"{row['count']:,}"}

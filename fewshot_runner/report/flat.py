@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fewshot_runner.report.measured import Test, test_of
+from fewshot_runner.report.measured import names_apart, test_of
 from fewshot_runner.report.ranking import Ranking, Row
 from fewshot_runner.report.records import Record
 from fewshot_runner.report.results import figure_of
-from fewshot_runner.report.settings import differing, short, shown
+from fewshot_runner.report.settings import differing, short
 
 
 def flat_rows(rankings: Sequence[Ranking], records: Sequence[Record]) -> list[dict[str, Any]]:
@@ -17,7 +17,7 @@ def flat_rows(rankings: Sequence[Ranking], records: Sequence[Record]) -> list[di
     In the order of the rankings, and behind them the runs that stand in none.
     """
     settings = differing([record.settings for record in records])
-    names = column_names([test for ranking in rankings for test in ranking.tests])
+    names = names_apart([test for ranking in rankings for test in ranking.tests])
     rows: dict[int, dict[str, Any]] = {}
     ranked = [record for ranking in rankings for row in ranking.rows for record in row.group.records]
     for record in [*ranked, *records]:  # a run that comes again keeps its place
@@ -68,15 +68,3 @@ def flat_comparison(row: Row, ranking: Ranking, name: str) -> dict[str, Any]:
             f"{name} more seeds": difference.more_seeds,
         }
     return flat
-
-
-def column_names(tests: Sequence[Test]) -> dict[str, str]:
-    """A name for each test by its key: its title, and where several are called so, in what it differs from them."""
-    names = {}
-    for test in tests:
-        alike = [other for other in tests if other.title == test.title]
-        fields = dict.fromkeys(field for other in alike for field in other.fields)
-        differ = [field for field in fields if len({str(other.fields.get(field)) for other in alike}) > 1]
-        said = " ".join(f"{field}={shown(test.fields.get(field))}" for field in differ)
-        names[test.key] = f"{test.title} ({said})" if differ else test.title
-    return names

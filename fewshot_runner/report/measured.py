@@ -1,11 +1,12 @@
 """What a result was measured on: results of one kind of test, and no others, may stand in one ranking."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from fewshot_runner.report.results import metric_of, mode_of
+from fewshot_runner.report.settings import shown
 
 # What a result says besides which tasks it is of; "episodes" is left to the pairing.
 NOT_OF_THE_TASKS = {
@@ -59,3 +60,15 @@ def test_of(result: Mapping[str, Any]) -> Test:
     if unit != "episodes":  # another number of pairs or images is another choice of them
         fields["tasks_count"] = result.get("tasks_count")
     return Test(json.dumps(fields, sort_keys=True, default=str), result["name"], metric, unit, fields)
+
+
+def names_apart(tests: Sequence[Test]) -> dict[str, str]:
+    """A name for each test by its key: its title, and where several are called so, in what it differs from them."""
+    names = {}
+    for test in tests:
+        alike = [other for other in tests if other.title == test.title]
+        fields = dict.fromkeys(field for other in alike for field in other.fields)
+        differ = [field for field in fields if len({str(other.fields.get(field)) for other in alike}) > 1]
+        said = " ".join(f"{field}={shown(test.fields.get(field))}" for field in differ)
+        names[test.key] = f"{test.title} ({said})" if differ else test.title
+    return names

@@ -9,7 +9,7 @@ from fewshot_runner.errors import UserError
 from fewshot_runner.report.analysis import read_analysis
 from fewshot_runner.report.cells import columns_of, run_text
 from fewshot_runner.report.charts import COLOURS
-from fewshot_runner.report.compare import ALONE, LEGEND, divided, footnote, without_results
+from fewshot_runner.report.compare import ALONE, LEGEND, divided, footnote, state_rows, without_results
 from fewshot_runner.report.curves import curves
 from fewshot_runner.report.details import details
 from fewshot_runner.report.groups import Group, group_runs
@@ -83,14 +83,9 @@ def comparison_section(
         title = ALONE[0].upper() + ALONE[1:]
         parts.append(tag("h3", title) + table(rows, figures=["result"], names=["run"], html=["run"]))
     if waiting := without_results(rankings, records):
-        rows = [
-            {
-                "run": record.name, "state": record.state, "step": shown(record.status.get("step")),
-                "updated": shown(record.status.get("updated")), "reason": record.reason or "",
-            }
-            for record in waiting
-        ]  # fmt: skip
-        parts.append(tag("h3", "Without results") + table(rows, figures=["step"], names=["run"]))
+        parts.append(
+            tag("h3", "Without results") + table(state_rows(waiting, records), figures=["step"], names=["run"])
+        )
     if any(len(ranking.rows) > 1 for ranking in rankings):
         parts.append(paragraph(LEGEND_HERE, css="faint"))
     return "".join(parts) or paragraph("There are no results yet.")

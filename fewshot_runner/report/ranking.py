@@ -15,7 +15,7 @@ import numpy as np
 from fewshot_runner.errors import UserError
 from fewshot_runner.intervals import t_interval
 from fewshot_runner.report.groups import Group, group_runs, with_row_of
-from fewshot_runner.report.measured import Test, test_of
+from fewshot_runner.report.measured import Test, names_apart, test_of
 from fewshot_runner.report.power import with_needs
 from fewshot_runner.report.records import Record, read_record
 from fewshot_runner.report.results import figure_of
@@ -70,6 +70,11 @@ class Ranking:
         """Where all rows have as many."""
         counts = {row.n_tasks for row in self.rows}
         return counts.pop() if len(counts) == 1 else None
+
+    @cached_property
+    def names(self) -> Mapping[str, str]:
+        """What each test is called beside the others, by its key."""
+        return names_apart(self.tests)
 
     @property
     def details(self) -> str:

@@ -2,6 +2,7 @@
 
 import math
 import os
+import stat
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +15,7 @@ from fewshot_runner.report.results import figure_of
 from fewshot_runner.report.sections import parse_settings
 from fewshot_runner.runs import DONE, RUNNING, UNREADABLE, RunFolder
 
+READ = {"config.yaml", "status.json", "summary.json"}  # of a run folder, by everybody who compares runs
 EXPORT = "export"  # a folder inside a run that holds a copy of its config
 KILLED = "killed"  # the state of a run that says it is running, and whose process is gone
 
@@ -69,6 +71,12 @@ def check_folder(path: Path) -> None:
         raise UserError(f"{path}: cannot be read ({error.strerror}); fsl train makes outputs/") from error
 
 
+def is_endless(path: Path) -> bool:
+    """Whether to read it could take for ever: a pipe waits for somebody to write."""
+    kind = path.stat().st_mode if path.exists() else 0
+    return stat.S_ISFIFO(kind) or stat.S_ISCHR(kind) or stat.S_ISSOCK(kind)
+
+
 def find_folders(paths: Sequence[Path], skipped: list[str]) -> list[Path]:
     """Folders that hold a config or a status, each once; nothing is looked for inside of them."""
     found: dict[str, Path] = {}
@@ -80,6 +88,9 @@ def find_folders(paths: Sequence[Path], skipped: list[str]) -> list[Path]:
             try:
                 with os.scandir(folder) as entries:
                     inside = {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
+                if endless := [name for name in READ & inside.keys() if is_endless(Path(folder, name))]:
+                    skipped.append(one_line(f"{folder}{os.sep}{min(endless)}: is no file"))
+                    continue
             except OSError as error:
                 skipped.append(one_line(f"{folder}: cannot be read ({error.strerror})"))
                 continue
@@ -100,6 +111,8 @@ def read_record(run: RunFolder) -> Record:
         raise UserError(f"{run.config}: cannot be read ({error}); the run folder is damaged") from error
     if settings is None:
         raise UserError(f"{run.config}: holds no config; the run folder is damaged")
+    if status["state"] == DONE and not os.path.lexists(run.summary):
+        raise UserError(f"{run.summary}: is missing; the run folder is damaged")
     results = summary.get("results", [])
     if not are_results(results):
         raise UserError(f"{run.summary}: holds results that cannot be read; the run folder is damaged")

@@ -83,6 +83,12 @@ def test_the_page_is_whole_and_readable_without_a_network(opened, report, look: 
     assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
 
 
+def test_a_telephone_scrolls_downwards_alone(opened):
+    page = opened("light").page
+    page.set_viewport_size({"width": 400, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 400
+
+
 def test_paper_shows_nothing_that_only_a_screen_can(opened):
     page = opened("paper").page
     assert not page.locator("nav").is_visible()

@@ -1,11 +1,19 @@
 """Jobs on Slurm, with submitit's local executor in its place."""
 
 import json
+import os
+import re
+import signal
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
 
+from fewshot_runner.cli.compose import compose
+from fewshot_runner.cli.job import Job, fingerprint
+from fewshot_runner.cli.launchers.slurm import Task
 from fewshot_runner.runs import RunFolder
 
 
@@ -32,9 +40,6 @@ def test_what_slurm_queues_again_goes_on_where_it_was(tmp_path, tiny, monkeypatc
     """Slurm takes a node away: submitit asks for a checkpoint and submits the same task a second time."""
     pytest.importorskip("submitit")
     from fewshot_runner.cli import session
-    from fewshot_runner.cli.compose import compose
-    from fewshot_runner.cli.job import Job, fingerprint
-    from fewshot_runner.cli.launchers.slurm import Task
     from fewshot_runner.engine import train as training
 
     config = compose([*tiny(), f"output_dir={tmp_path}"])
@@ -56,6 +61,32 @@ def test_what_slurm_queues_again_goes_on_where_it_was(tmp_path, tiny, monkeypatc
     outcome = task.checkpoint().function()
     assert outcome.state == "done"
     assert [path.resolve() for path in resumed] == [run.path.resolve()]
+
+
+def test_a_job_that_is_told_to_leave_saves_first(tmp_path, tiny):
+    """By submitit's own signal, in a process of its own, far from any step at which checkpoints are due."""
+    submitit = pytest.importorskip("submitit")
+    words = ["trainer.max_steps=4000", "trainer.log_every=1", "trainer.val_every=4000", "trainer.checkpoint_every=4000"]
+    config = compose([*tiny(), *words, f"output_dir={tmp_path}"])
+    executor = submitit.AutoExecutor(folder=tmp_path / "slurm", cluster="local")
+    executor.update_parameters(timeout_min=10)
+    job = executor.submit(Task(Job(0, (), config, fingerprint(config))))
+    until(lambda: any(len(path.read_text().splitlines()) > 3 for path in tmp_path.glob("*/*/metrics.jsonl")))
+    controller = job._process.pid
+    [worker] = Path(f"/proc/{controller}/task/{controller}/children").read_text().split()
+    os.kill(int(worker), signal.SIGUSR2)
+    [run] = [RunFolder(path.parent) for path in tmp_path.glob("*/*/config.yaml")]
+    until(lambda: "going on from step" in run.log.read_text())
+    job.cancel()
+    [saved] = re.findall(r"going on from step (\d+)", run.log.read_text())
+    assert 3 < int(saved) < 4000
+
+
+def until(happened: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while not happened():
+        assert time.monotonic() < deadline, "it took too long"
+        time.sleep(0.05)
 
 
 def test_the_hardware_called_slurm_brings_its_launcher(fsl, tiny):

@@ -302,6 +302,8 @@ def test_the_best_is_of_jobs_with_one_figure_of_validation():
     assert best_of(jobs) is jobs[1]
     other = {"state": "done", "result": result, "monitor": "accuracy", "validation": 0.6}
     assert best_of([*jobs, other]) is None
+    assert best_of([jobs[0], {"state": "failed"}]) is jobs[0]
+    assert best_of(jobs[:1]) is None, "of one job there is nothing to choose"
 
 
 def test_settings_of_a_sweep_may_stand_in_a_yaml(fsl, quick, tmp_path, started):

@@ -90,7 +90,7 @@ def same(found: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float
 @pytest.mark.parametrize("name", METHODS)
 def test_a_meta_batch_is_learned_as_in_turn(name: str, n_threads: Callable, at_once: list[int]) -> None:
     found = learned(METHODS[name](backbone()))
-    assert at_once == ([] if name == "reptile with adam" else [E])
+    assert at_once == ([] if name.startswith("reptile") else [E]), "Reptile's tasks may hand on moments"
     n_threads(1)
     same(found, learned(METHODS[name](backbone())), 1e-10)
     assert len(at_once) < 2
@@ -129,7 +129,7 @@ def test_the_same_bits_come_every_time(at_once: list[int]) -> None:
         same(run, runs[0], 0)
 
 
-@pytest.mark.parametrize("name", ["first order", "reptile"])
+@pytest.mark.parametrize("name", ["first order", "second order"])
 def test_dropout_takes_its_numbers_in_the_order_of_tasks(name: str, n_threads: Callable, at_once: list[int]) -> None:
     """The first call sees that random numbers were drawn, and does all tasks again; later ones know it."""
     method = METHODS[name](backbone(dropout=0.5))

@@ -124,11 +124,37 @@ def test_an_analysis_that_cannot_be_opened_is_damage(make, tmp_path):
     assert read_picture(record, "a\0b.png") is None
 
 
+@pytest.mark.parametrize("name", ["status.json", "config.yaml", "summary.json"])
+def test_a_pipe_is_not_waited_for(make, result, tmp_path, name):
+    make(results=[result(FIGURES)])
+    foreign = tmp_path / "outputs" / "foreign"
+    foreign.mkdir()
+    for each in ("status.json", "config.yaml"):
+        (foreign / each).write_text("{}")
+    (foreign / name).unlink(missing_ok=True)
+    os.mkfifo(foreign / name)
+    program = "import sys; from fewshot_runner.cli.main import run; sys.exit(run('compare', sys.argv[1:]))"
+    answer = subprocess.run(
+        [sys.executable, "-c", program, tmp_path / "outputs"], capture_output=True, text=True, timeout=60
+    )
+    assert answer.returncode == 0
+    assert answer.stderr == f"skipped: {foreign}/{name}: is no file\n"
+
+
+def test_a_run_that_is_done_and_has_no_summary_is_damaged(make, result, tmp_path):
+    kept, lost, running = make(results=[result(FIGURES)]), make(results=[result(FIGURES)]), make(state="running")
+    lost.summary.unlink()
+    running.summary.unlink()
+    records, skipped = find_records([tmp_path])
+    assert [record.run.path for record in records] == [kept.path, running.path]
+    assert skipped == [f"{lost.summary}: is missing; the run folder is damaged"]
+
+
 ANALYSIS = {
     "version": 1, "step": 10, "test": "5way-1shot", "unit": "episodes", "dataset": "glyphs", "split": "test",
     "surface": {"ways": [2], "shots": [1], "accuracy": [[0.5]], "ci95": [[0.1]], "episodes": 10, "seed": 0,
                 "n_query": 5, "within_group": False},
-    "classes": [{"name": "a", "group": "g", "accuracy": 0.5, "ci95": 0.1, "count": 3}],
+    "classes": [{"name": "a", "group": "g", "accuracy": 0.5, "ci95": 0.1, "count": 5}],
     "groups": [{"name": "g", "accuracy": 0.5, "ci95": 0.1, "count": 3}],
     "hardest": [{"number": 1, "accuracy": 0.5, "wrong": 1, "queries": 2, "picture": "x.png", "mistakes": []}],
     "missing": [],

@@ -5,6 +5,7 @@ import pytest
 from scipy import stats
 
 from fewshot_runner.errors import UserError
+from fewshot_runner.report.cells import columns_of
 from fewshot_runner.report.groups import group_runs
 from fewshot_runner.report.ranking import find_baseline, rank
 from fewshot_runner.report.records import find_records
@@ -252,3 +253,16 @@ def test_results_may_be_chosen(make, result, records):
     assert ranking.title == "squares classes 20way1shot"
     assert rank([]) == []
     assert rank([], forced=True) == []
+
+
+def test_forced_rows_of_tests_with_one_title_are_told_apart(make, config, result, records):
+    run = [result(RANDOM.random(20)), result(RANDOM.random(20), episode_seed=1)]
+    make(config(), results=run)
+    make(config("pixels"), results=[result(RANDOM.random(20), n_shot=5, name="5way5shot")])
+    [ranking] = rank(records(), forced=True)
+    tests = sorted(columns["test"] for columns in columns_of(ranking).rows)
+    assert tests == [
+        "squares classes 5way1shot (episode_seed=1), inductive",
+        "squares classes 5way1shot (episode_seed=3), inductive",
+        "squares classes 5way5shot, inductive",
+    ]

@@ -1,23 +1,27 @@
 """Jobs on a Slurm cluster, through submitit (https://github.com/facebookincubator/submitit)."""
 
+import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from fewshot_runner.cli.job import Job, Outcome, perform
 from fewshot_runner.cli.launchers.base import Launcher, seen_from_here
+from fewshot_runner.engine.stopping import StopRequest
 from fewshot_runner.errors import UserError
 from fewshot_runner.extras import imported
-from fewshot_runner.runs import FAILED
+from fewshot_runner.runs import FAILED, STOPPED
 
 
 class Slurm(Launcher):
     """`cluster`: slurm, or local to try it out in processes of this machine; at most `jobs` are submitted at a time.
 
     `parameters` are submitit's (timeout_min, cpus_per_task, slurm_partition ...). A job that runs out of time is queued
-    again `requeues` times, a preempted one always; either goes on from its last checkpoint. The output folder has to
-    lie where all nodes see it.
+    again `requeues` times, a preempted one always; either is saved first and goes on from there. All nodes have to see
+    the output folder.
     """
 
     elsewhere = True
@@ -75,14 +79,52 @@ class Slurm(Launcher):
             return Outcome(FAILED, reason=f"Slurm job {submitted.job_id}: {reason}")
 
 
+@contextmanager
+def saved_first() -> Iterator[Callable[[], None]]:
+    """Stops the run as SIGTERM would where submitit's signal comes, which leaves minutes; yields what queues it again.
+
+    That does nothing where no such signal has come, and else ends this process. Where no run is under way that could be
+    stopped, submitit has its turn at once.
+    """
+    numbers = (signal.SIGUSR1, signal.SIGUSR2)
+    handlers = {number: signal.getsignal(number) for number in numbers}
+    of_submitit = {n: h for n, h in handlers.items() if getattr(h, "__name__", "") == "checkpoint_and_try_requeue"}
+    came: list[int] = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if isinstance(getattr(signal.getsignal(signal.SIGTERM), "__self__", None), StopRequest):
+            came.append(number)
+            signal.raise_signal(signal.SIGTERM)
+        else:
+            of_submitit[number](number, frame)
+
+    def queue_again() -> None:
+        for number in came:
+            of_submitit[number](number, None)
+
+    for number in of_submitit:
+        signal.signal(number, stop)
+    try:
+        yield queue_again
+    finally:
+        for number, handler in of_submitit.items():
+            signal.signal(number, handler)
+
+
 class Task:
-    """What a node does. Where submitit says that the time is up, the same is queued again and resumes the run."""
+    """What a node does. Where submitit says that the time is up, the run is saved, and the same is queued again and
+    goes on from there.
+    """
 
     def __init__(self, job: Job) -> None:
         self.job = job
 
     def __call__(self) -> Outcome:
-        return perform(self.job, quiet=False)
+        with saved_first() as queue_again:
+            outcome = perform(self.job, quiet=False)
+            if outcome.state == STOPPED:
+                queue_again()
+            return outcome
 
     def checkpoint(self) -> Any:
         import submitit

@@ -64,20 +64,26 @@ class Warp:
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """(B, C, H, W) to the same shape; `generator` is a CPU generator whatever the images' device."""
-        grid = functional.affine_grid(
-            sent(self._affine(len(images), generator), images.device), list(images.shape), align_corners=False
-        )  # (B, H, W, 2), coordinates in -1..1
-        if self.elastic:
-            points = torch.randn(len(images), 2, self.elastic_grid, self.elastic_grid, generator=generator)
-            bent = self.chance.draw(len(images), generator).view(-1, 1, 1, 1)
-            points = sent(2 * self.elastic * points * bent, images.device)
-            rows, columns = (bicubic_weights(self.elastic_grid, size, images.device) for size in images.shape[-2:])
-            field = rows @ points @ columns.T  # (B, 2, H, W)
-            grid = grid + field.permute(0, 2, 3, 1)
+        grid = self._grid(len(images), images.shape[-2:], generator, images.device)  # (B, H, W, 2), in -1..1
         if self.background in BEYOND:
             return functional.grid_sample(images, grid, padding_mode=BEYOND[self.background], align_corners=False)
         paper = PAPER[self.background]
         return functional.grid_sample(images - paper, grid, align_corners=False).add_(paper)
+
+    def _grid(self, count: int, size: Sequence[int], generator: torch.Generator, device: torch.device) -> Tensor:
+        """(count, H, W, 2) where each pixel is taken from, as one product of matrices: all is linear in what is drawn.
+
+        In memory all x lie before all y, which costs `grid_sample` nothing.
+        """
+        drawn = self._affine(count, generator)
+        basis = coordinates(*size, device)
+        if self.elastic:
+            points = torch.randn(count, 2, self.elastic_grid**2, generator=generator)
+            bent = self.chance.draw(count, generator).view(-1, 1, 1)
+            drawn = torch.cat([drawn, 2 * self.elastic * points * bent], dim=2)
+            basis = torch.cat([basis, bends(self.elastic_grid, *size, device)])
+        places = sent(drawn.flatten(0, 1), device) @ basis  # (2 count, 3 + points) @ (3 + points, H W)
+        return places.view(count, 2, *size).permute(0, 2, 3, 1)
 
     def _affine(self, count: int, generator: torch.Generator) -> Tensor:
         """(count, 2, 3) maps from output to input coordinates."""
@@ -103,10 +109,22 @@ class Warp:
 
 
 @functools.cache
+def coordinates(height: int, width: int, device: torch.device) -> Tensor:
+    """(3, height * width): x and y of each pixel's middle, in -1..1 from border to border, and 1."""
+    x, y = (torch.arange(1 - size, size, 2, device=device) / size for size in (width, height))
+    return torch.stack([x.repeat(height), y.repeat_interleave(width), torch.ones(height * width, device=device)])
+
+
+@functools.cache
+def bends(points: int, height: int, width: int, device: torch.device) -> Tensor:
+    """(points * points, height * width): how far each pixel moves with each of the control points."""
+    return torch.kron(*(bicubic_weights(points, size, device).T.contiguous() for size in (height, width)))
+
+
 def bicubic_weights(points: int, size: int, device: torch.device) -> Tensor:
     """(size, points): each of `size` pixels as a weighted sum of control points that span them from end to end.
 
-    Interpolation is linear in the points, so a field is two small products of matrices.
+    Interpolation is linear in the points.
     """
     identity = torch.eye(points)[None, None]
     return functional.interpolate(identity, (size, points), mode="bicubic", align_corners=True)[0, 0].to(device)

@@ -64,5 +64,6 @@ def normalised_by(module: nn.Module, forward: Callable[[], Tensor]) -> Iterator[
 
 def _take_statistics(layer: nn.Module, arguments: tuple[Tensor]) -> None:
     over = [dim for dim in range(arguments[0].dim()) if dim != 1]  # all but the channels
-    images = arguments[0].detach().float()
+    images = arguments[0].detach()
+    images = images.to(torch.promote_types(images.dtype, torch.float32))  # half as many bits are too few for a variance
     layer.running_mean, layer.running_var = images.mean(over), images.var(over, correction=0)

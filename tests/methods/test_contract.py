@@ -171,6 +171,8 @@ def test_trap_05_permuting_class_labels_permutes_the_columns(method: Method, epi
 
 def test_trap_05_the_order_of_queries_and_of_support_leaks_nothing(method: Method, episode: Episode) -> None:
     episode = unequal(episode)
+    if not isinstance(method, EmbeddingMethod):  # another order is another rounding, which inner steps multiply
+        method, episode = method.double(), episode.map(Tensor.double)
     random = torch.Generator().manual_seed(0)
     logits = classify(method, episode)
     order = torch.randperm(episode.query.shape[1], generator=random)

@@ -32,7 +32,7 @@ def read_analysis(record: Record) -> dict[str, Any] | None:
 
 def damaged(record: Record, why: str) -> UserError:
     path = record.run.analysis / FILE
-    return UserError(f"{path}: cannot be read ({why}); delete it, and fsl report --analyse makes another")
+    return UserError(f"{path}: cannot be read ({why}); delete it, and fsl report makes another")
 
 
 def read_picture(record: Record, name: Any) -> bytes | None:

@@ -28,7 +28,7 @@ def page(rankings: Sequence[Ranking], records: Sequence[Record], *, title: str, 
     """The whole page. `skipped` are lines on folders that could not be read."""
     skipped = list(skipped)
     groups = in_order_of_results(rankings, records)
-    chosen = dict(enumerate(groups[:MOST_CURVES]))
+    chosen = dict(enumerate(in_detail(groups)))
     names = differing([group.settings for group in groups])[:MOST_NAMED]
     labels = {number: label_of(group, names) for number, group in chosen.items()}
     sections = {
@@ -62,6 +62,11 @@ def in_order_of_results(rankings: Sequence[Ranking], records: Sequence[Record]) 
     for row in (row for ranking in rankings for row in ranking.rows):
         places.setdefault(id(row.group.records[0]), len(places))
     return sorted(groups, key=lambda group: min(places.get(id(record), len(places)) for record in group.records))
+
+
+def in_detail(groups: Sequence[Group]) -> Sequence[Group]:
+    """The experiments, in the order of results, that are shown in detail."""
+    return groups[:MOST_CURVES]
 
 
 def label_of(group: Group, names: Sequence[str]) -> str:
@@ -176,7 +181,8 @@ def details_section(chosen: Mapping[int, Group], labels: Mapping[int, str], skip
     if without:
         hint = (
             f"{len(without)} of {len(chosen)} experiments here have not been analysed: accuracy by class, ways and "
-            "shots and the hardest episodes are missing. fsl report --analyse computes them; it needs the data."
+            "shots and the hardest episodes are missing. fsl report computes them where the data is, unless told "
+            "--no-analyse."
         )
         parts.insert(0, paragraph(hint))
     return "".join(parts)

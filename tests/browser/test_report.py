@@ -21,7 +21,7 @@ LOOKS = {
 @pytest.fixture(scope="module")
 def report(outputs, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("report") / "report.html"
-    assert run("report", [str(outputs.folder), "-o", str(path), "--analyse"]) == 0
+    assert run("report", [str(outputs.folder), "-o", str(path)]) == 0
     return path
 
 

@@ -10,11 +10,11 @@ import numpy as np
 
 def test_a_report_without_analyses_says_what_is_missing(fsl, copied, tmp_path):
     run = copied()
-    answer = fsl("report", run, "-o", tmp_path / "page.html", "--title", "A <title>")
+    answer = fsl("report", run, "-o", tmp_path / "page.html", "--title", "A <title>", "--no-analyse")
     assert answer.code == 0, answer.err
     where, missing = answer.out.splitlines()
     assert where == f"report: {tmp_path / 'page.html'}"
-    assert missing.startswith("1 of 1 runs have not been analysed: ")
+    assert missing.startswith(f"not analysed: {run.parent.name}/{run.name}; without --no-analyse ")
     page = (tmp_path / "page.html").read_text()
     assert "<h1>A &lt;title&gt;</h1>" in page
     assert "have not been analysed" in page
@@ -23,7 +23,7 @@ def test_a_report_without_analyses_says_what_is_missing(fsl, copied, tmp_path):
 
 def test_analyses_are_made_once_and_kept(fsl, copied, tmp_path):
     run = copied()
-    first = fsl("report", run, "-o", tmp_path / "page.html", "--analyse")
+    first = fsl("report", run, "-o", tmp_path / "page.html")
     assert first.code == 0, first.err
     assert f"analyse 1/1: {run}" in first.err
     content = json.loads((run / "analysis" / "analysis.json").read_text())
@@ -38,7 +38,7 @@ def test_analyses_are_made_once_and_kept(fsl, copied, tmp_path):
     assert "Hardest episodes" in page
     assert "Ways and shots" in page
     assert "data:image/png;base64," in page
-    again = fsl("report", run, "-o", tmp_path / "page.html", "--analyse")
+    again = fsl("report", run, "-o", tmp_path / "page.html")
     assert "analyse 1/1" not in again.err
     assert len(again.out.splitlines()) == 1
 
@@ -47,7 +47,7 @@ def test_what_cannot_be_analysed_is_said_and_the_page_is_made(fsl, copied, tmp_p
     run = copied()
     for checkpoint in (run / "checkpoints").iterdir():
         checkpoint.unlink()
-    answer = fsl("report", run, "-o", tmp_path / "page.html", "--analyse")
+    answer = fsl("report", run, "-o", tmp_path / "page.html")
     assert answer.code == 0
     assert f"not analysed: {run}" in answer.err
     assert "Traceback" not in answer.err
@@ -61,7 +61,7 @@ def test_a_run_in_a_folder_that_cannot_be_written_to_does_not_end_the_report(fsl
         raise OSError(30, "Read-only file system", str(run.lock))
 
     monkeypatch.setattr(analysis, "analyse_run", refuses)
-    answer = fsl("report", copied(), "-o", tmp_path / "page.html", "--analyse")
+    answer = fsl("report", copied(), "-o", tmp_path / "page.html")
     assert answer.code == 0
     assert "Read-only file system" in answer.err
     assert (tmp_path / "page.html").is_file()
@@ -80,7 +80,7 @@ def test_wrong_places_are_refused(refused, copied, tmp_path):
 def test_a_page_of_a_folder_whose_name_is_no_text_is_written(fsl, copied, tmp_path):
     run = copied()
     run.rename(run.with_name(os.fsdecode(b"caf\xe9")))
-    answer = fsl("report", tmp_path / "outputs", "-o", tmp_path / os.fsdecode(b"page-\xe9.html"))
+    answer = fsl("report", tmp_path / "outputs", "-o", tmp_path / os.fsdecode(b"page-\xe9.html"), "--no-analyse")
     assert answer.code == 0, answer.err
     assert answer.out.splitlines()[0].encode() == f"report: {tmp_path}/page-\\udce9.html".encode()
     assert r"caf\udce9" in (tmp_path / os.fsdecode(b"page-\xe9.html")).read_text()
@@ -97,6 +97,6 @@ def test_a_report_is_made_without_torch(copied, tmp_path):
         "import sys\nfrom fewshot_runner.cli.main import run\n"
         "assert run('report', sys.argv[1:]) == 0\nassert 'torch' not in sys.modules\n"
     )
-    arguments = [str(copied()), "-o", str(tmp_path / "page.html")]
+    arguments = [str(copied()), "-o", str(tmp_path / "page.html"), "--no-analyse"]
     process = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True)
     assert process.returncode == 0, process.stderr

@@ -209,7 +209,7 @@ def test_files_of_somebody_else_are_named_and_the_others_are_shown(make, config,
         path.chmod(0)
     try:
         page = tmp_path / "page.html"
-        report = answer_of("report", tmp_path / "outputs", "-o", page)
+        report = answer_of("report", tmp_path / "outputs", "-o", page, "--no-analyse")
         refused = [
             answer_of(*words) for words in (
                 ("compare", inside), ("report", tmp_path / "outputs", "-o", inside / "x"), ("tb", inside),

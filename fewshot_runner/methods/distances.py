@@ -36,7 +36,7 @@ def all_distances(first: Tensor, second: Tensor, distance: str) -> Tensor:
         return root(squares - (2 * first) @ second.mT)
 
 
-def pairwise_distances(first: Tensor, second: Tensor, distance: str) -> Tensor:
+def distances_pair_by_pair(first: Tensor, second: Tensor, distance: str) -> Tensor:
     """What `all_distances` gives, pair by pair: slower, and equal points are equally far from any other to the bit.
 
     A product of matrices rounds differently at its edges, on some processors, so that one of two equal classes would
@@ -79,7 +79,7 @@ def nearest_support(support: Tensor, support_labels: Tensor, query: Tensor, n_wa
     distances are small beside the 1 or so that a softmax tells apart, 1 for l2. The largest tensor is (E, Q, S), so
     every image of a gallery may be a class of its own.
     """
-    apart = pairwise_distances(query, support, distance)  # (E, Q, S)
+    apart = distances_pair_by_pair(query, support, distance)  # (E, Q, S)
     similarity = -LOGITS_PER_DISTANCE[distance] * apart
     nearest = similarity.new_full((*similarity.shape[:2], n_way), float("-inf"))  # (E, Q, N)
     return nearest.scatter_reduce(2, support_labels[:, None].expand_as(similarity), similarity, "amax")

@@ -16,7 +16,7 @@ from torch.nn import functional
 from fewshot_runner.data.batch import Batch, Episode
 from fewshot_runner.errors import UserError
 from fewshot_runner.methods.base import EmbeddingMethod, class_means
-from fewshot_runner.methods.distances import pairwise_distances, unit
+from fewshot_runner.methods.distances import distances_pair_by_pair, unit
 from fewshot_runner.methods.losses import one_shot_loss
 from fewshot_runner.models.precision import full_precision
 
@@ -42,9 +42,9 @@ class Prototypical(EmbeddingMethod):
             support = unit(support)
         prototypes = class_means(support, support_labels, n_way)  # (E, N, D)
         if self.distance == "cosine":
-            similarity = 1 - pairwise_distances(query, prototypes, "cosine")  # (E, Q, N)
+            similarity = 1 - distances_pair_by_pair(query, prototypes, "cosine")  # (E, Q, N)
         else:
-            similarity = -pairwise_distances(query, prototypes, "l2").square() / query.shape[-1]
+            similarity = -distances_pair_by_pair(query, prototypes, "l2").square() / query.shape[-1]
         return self.log_scale.exp() * similarity
 
     def similarity(self, first: Tensor, second: Tensor) -> Tensor:

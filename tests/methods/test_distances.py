@@ -15,9 +15,9 @@ from fewshot_runner.methods.distances import (
     LOGITS_PER_DISTANCE,
     all_distances,
     check_distance,
+    distances_pair_by_pair,
     nearest_support,
     paired_distances,
-    pairwise_distances,
 )
 
 
@@ -36,7 +36,7 @@ def test_distances_equal_the_definition(distance: str) -> None:
     first, second = randn(2, 4, 5), randn(2, 3, 5, seed=1)
     together = all_distances(first, second, distance)
     assert together.shape == (2, 4, 3)
-    torch.testing.assert_close(pairwise_distances(first, second, distance), together, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(distances_pair_by_pair(first, second, distance), together, rtol=1e-9, atol=1e-9)
     for e in range(2):
         for a in range(4):
             for b in range(3):
@@ -49,7 +49,7 @@ def test_distances_equal_the_definition(distance: str) -> None:
 def test_gradients_are_those_of_finite_differences(distance: str) -> None:
     first, second = randn(3, 4).requires_grad_(), randn(3, 4, seed=1).requires_grad_()
     assert torch.autograd.gradcheck(lambda a, b: all_distances(a, b, distance), (first, second))
-    assert torch.autograd.gradcheck(lambda a, b: pairwise_distances(a, b, distance), (first, second))
+    assert torch.autograd.gradcheck(lambda a, b: distances_pair_by_pair(a, b, distance), (first, second))
     assert torch.autograd.gradcheck(lambda a, b: paired_distances(a, b, distance), (first, second))
 
 
@@ -58,7 +58,7 @@ def test_gradients_are_those_of_finite_differences(distance: str) -> None:
 def test_equal_points_have_no_distance_and_an_ordinary_gradient(distance: str, value: float) -> None:
     """The derivative of the root at 0 is infinite."""
     features = torch.full((3, 7), value, requires_grad=True)
-    for function in (all_distances, pairwise_distances, paired_distances):
+    for function in (all_distances, distances_pair_by_pair, paired_distances):
         distances = function(features, features, distance)
         assert distances.isfinite().all()
         if value != 0 or distance == "l2":
@@ -143,7 +143,7 @@ def test_distances_are_exact_where_the_network_is_not(distance: str) -> None:
     exact = all_distances(features, features, distance)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(all_distances(features, features, distance), exact)
-        apart = pairwise_distances(features[:20], features[20:], distance)
+        apart = distances_pair_by_pair(features[:20], features[20:], distance)
         torch.testing.assert_close(apart, exact[:20, 20:], rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(
             paired_distances(features[:20], features[20:], distance), exact[:20, 20:].diagonal(), rtol=1e-4, atol=1e-4
@@ -162,7 +162,7 @@ def test_close_points_far_from_the_origin_keep_their_distances(centre: float) ->
     spread = 1e-3 * max(1.0, abs(centre))
     first, second = (centre + spread * torch.randn(2, count, 64, generator=random) for count in (7, 9))
     apart = all_distances(first, second, "l2")
-    torch.testing.assert_close(pairwise_distances(first, second, "l2"), apart, rtol=1e-3, atol=0)
+    torch.testing.assert_close(distances_pair_by_pair(first, second, "l2"), apart, rtol=1e-3, atol=0)
     for e in range(2):
         for a in range(7):
             for b in range(9):

@@ -1,7 +1,7 @@
-"""SIGTERM and SIGINT while a sweep is under way."""
+"""Signals while a sweep is under way."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -19,9 +19,16 @@ def signals_raised() -> Iterator[list[int]]:
         came.append(number)
         raise KeyboardInterrupt
 
-    previous = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
+    with handled([signal.SIGTERM, signal.SIGINT], note):
         yield came
+
+
+@contextmanager
+def handled(numbers: Iterable[int], handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """By `handler` for a while, and then as before."""
+    previous = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        for number, former in previous.items():
+            signal.signal(number, former)

@@ -19,7 +19,7 @@ from fewshot_runner.methods.base import EmbeddingMethod, Method
 
 IMAGES_AT_ONCE = 256  # more are no faster, and their maps would take more memory than training
 PAIRS_AT_ONCE = 1024
-TASK_IMAGES_AT_ONCE = 1024  # of tasks that are each fitted: some tasks, for methods that take several cores to them
+TASK_IMAGES_AT_ONCE = 1024  # of tasks that are each fitted: enough to give every core some
 COMPARISONS_AT_ONCE = 1 << 17  # query-support pairs that are scored in one call
 
 Between = Callable[[], None]  # called now and then; may raise to end an evaluation early

@@ -28,7 +28,7 @@ _draws: weakref.WeakSet[nn.Module] = weakref.WeakSet()  # networks with dropout,
 
 
 def of_each_task(work: Work[T], n_tasks: int, backbone: nn.Module, where: Tensor) -> list[T]:
-    """`work(backbone, e)` for each task e, in their order; `where` (E, ...) holds their images, or some.
+    """`work(backbone, e)` for each task e, in their order; `where` (E, ...) are their images, or some of them.
 
     What `work` gets is the backbone itself or a twin with the same parameters and buffers of its own, so it may replace
     them and change modes. It must add to no gradient: whichever task came first would decide how sums are rounded.

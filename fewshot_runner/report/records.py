@@ -2,7 +2,6 @@
 
 import math
 import os
-import stat
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +14,7 @@ from fewshot_runner.report.results import figure_of
 from fewshot_runner.report.sections import parse_settings
 from fewshot_runner.runs import DONE, RUNNING, UNREADABLE, RunFolder
 
-READ = {"config.yaml", "status.json", "summary.json"}  # of a run folder, by everybody who compares runs
+READ = ("config.yaml", "status.json", "summary.json")  # of a run folder, by everybody who compares runs
 EXPORT = "export"  # a folder inside a run that holds a copy of its config
 KILLED = "killed"  # the state of a run that says it is running, and whose process is gone
 
@@ -71,10 +70,9 @@ def check_folder(path: Path) -> None:
         raise UserError(f"{path}: cannot be read ({error.strerror}); fsl train makes outputs/") from error
 
 
-def is_endless(path: Path) -> bool:
-    """Whether to read it could take for ever: a pipe waits for somebody to write."""
-    kind = path.stat().st_mode if path.exists() else 0
-    return stat.S_ISFIFO(kind) or stat.S_ISCHR(kind) or stat.S_ISSOCK(kind)
+def is_endless(entry: os.DirEntry) -> bool:
+    """Whether to read it could take for ever: a pipe waits for somebody to write. Files are told without a look."""
+    return not entry.is_file() and Path(entry).exists() and not entry.is_dir()
 
 
 def find_folders(paths: Sequence[Path], skipped: list[str]) -> list[Path]:
@@ -86,18 +84,18 @@ def find_folders(paths: Sequence[Path], skipped: list[str]) -> list[Path]:
         while waiting:
             folder, real = waiting.pop()
             try:
-                with os.scandir(folder) as entries:
-                    inside = {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
-                if endless := [name for name in READ & inside.keys() if is_endless(Path(folder, name))]:
-                    skipped.append(one_line(f"{folder}{os.sep}{min(endless)}: is no file"))
-                    continue
+                with os.scandir(folder) as listing:
+                    inside = {entry.name: entry for entry in listing}
+                endless = [name for name in READ if name in inside and is_endless(inside[name])]
+                folders = [name for name, entry in inside.items() if entry.is_dir(follow_symlinks=False)]
             except OSError as error:
                 skipped.append(one_line(f"{folder}: cannot be read ({error.strerror})"))
                 continue
-            if {"config.yaml", "status.json"} & inside.keys():
+            if endless:
+                skipped.append(one_line(f"{folder}{os.sep}{endless[0]}: is no file"))
+            elif {"config.yaml", "status.json"} & inside.keys():
                 found.setdefault(real, Path(folder))
             else:
-                folders = [name for name, is_folder in inside.items() if is_folder]
                 waiting += [(f"{folder}{os.sep}{name}", f"{real}{os.sep}{name}") for name in folders]
     return [folder for folder in found.values() if folder.name != EXPORT]
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from fewshot_runner.cli.job import Job, Outcome, perform
 from fewshot_runner.cli.launchers.base import Launcher, seen_from_here
+from fewshot_runner.cli.signals import handled
 from fewshot_runner.engine.stopping import StopRequest
 from fewshot_runner.errors import UserError
 from fewshot_runner.extras import imported
@@ -86,8 +87,7 @@ def saved_first() -> Iterator[Callable[[], None]]:
     That does nothing where no such signal has come, and else ends this process. Where no run is under way that could be
     stopped, submitit has its turn at once.
     """
-    numbers = (signal.SIGUSR1, signal.SIGUSR2)
-    handlers = {number: signal.getsignal(number) for number in numbers}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGUSR1, signal.SIGUSR2)}
     of_submitit = {n: h for n, h in handlers.items() if getattr(h, "__name__", "") == "checkpoint_and_try_requeue"}
     came: list[int] = []
 
@@ -102,13 +102,8 @@ def saved_first() -> Iterator[Callable[[], None]]:
         for number in came:
             of_submitit[number](number, None)
 
-    for number in of_submitit:
-        signal.signal(number, stop)
-    try:
+    with handled(of_submitit, stop):
         yield queue_again
-    finally:
-        for number, handler in of_submitit.items():
-            signal.signal(number, handler)
 
 
 class Task:

@@ -87,6 +87,7 @@ class Dataset:
         self.tests = {name: dict(test) for name, test in (tests or {}).items() if test is not None}
         self._check_symmetries()
         self._check_training_view()
+        self._tables: dict[tuple[str, bool], ClassTable] = {}
         self.store = self._open_store(source, progress)
         self.images = self._images(self.store, keep)
 
@@ -133,6 +134,11 @@ class Dataset:
         The class that means "none of the known" is there only with `unknown`: its images have nothing in common.
         """
         assert part in PARTS, part
+        if (part, unknown) not in self._tables:
+            self._tables[part, unknown] = self._table(part, unknown=unknown)
+        return self._tables[part, unknown]
+
+    def _table(self, part: str, *, unknown: bool) -> ClassTable:
         store = self.store
         left_out = {"", None if unknown else self.source.unknown_label}  # "": nobody has labelled it
         chosen = self.images_of(part, left_out)

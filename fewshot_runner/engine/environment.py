@@ -3,6 +3,7 @@
 import platform
 import subprocess
 import sys
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,13 @@ def describe_environment(*, seed: int) -> dict[str, Any]:
         "processor": processor_name(),
         "threads": torch.get_num_threads(),
         "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "git_commit": _git_commit(),
+        "git_commit": _git_commit(Path(__file__).parents[2]),
         "command": sys.argv,
         "seed": seed,
     }
 
 
+@cache  # none of these changes while a process lasts, and a sweep asks in every job
 def processor_name() -> str:
     """The processor's own name where the system tells it, else its kind."""
     try:
@@ -36,6 +38,7 @@ def processor_name() -> str:
     return names[0] if names else platform.machine()
 
 
+@cache
 def _version(package: str) -> str | None:
     try:
         return version(package)
@@ -43,11 +46,11 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _git_commit() -> str | None:
+@cache
+def _git_commit(checkout: Path) -> str | None:
     """The commit of the checkout that fsl runs from, marked where it has changes; None when installed from a wheel,
     even into a folder of somebody's own checkout.
     """
-    checkout = Path(__file__).parents[2]
     if not (checkout / ".git").exists():
         return None
     try:

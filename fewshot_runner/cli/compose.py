@@ -34,6 +34,7 @@ from fewshot_runner.runs import SECTIONS
 
 VERSION_BASE = "1.3"
 OF_SWEEPS = ("sweep", "launcher")
+DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 OUTSIDE = ("hydra", *OF_SWEEPS)  # of a run: how it comes about, which its own config does not say
 
 
@@ -306,4 +307,4 @@ def known_keys(overrides: Sequence[str], config_dir: Path | None) -> list[str]:
 
 
 def to_yaml(config: Any) -> str:
-    return yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+    return yaml.dump(config, Dumper=DUMPER, sort_keys=False, allow_unicode=True)

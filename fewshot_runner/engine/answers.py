@@ -17,7 +17,7 @@ from fewshot_runner.data.batch import Episode
 from fewshot_runner.engine.features import AnyViewer
 from fewshot_runner.methods.base import EmbeddingMethod, Method
 
-IMAGES_AT_ONCE = 256  # more are no faster, and their maps would take more memory than training
+IMAGES_AT_ONCE = 64  # more are no faster: their maps leave the cache
 PAIRS_AT_ONCE = 1024
 TASK_IMAGES_AT_ONCE = 1024  # of tasks that are each fitted: enough to give every core some
 COMPARISONS_AT_ONCE = 1 << 17  # query-support pairs that are scored in one call

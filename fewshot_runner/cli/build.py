@@ -1,7 +1,6 @@
 """From a plain config to the parts of a run: the only place that turns names into objects."""
 
 import inspect
-import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +15,7 @@ from fewshot_runner.cli.evaluation_plan import EvaluationPlan
 from fewshot_runner.cli.optimizer import make_optimizer
 from fewshot_runner.cli.protocols import KINDS, Protocols
 from fewshot_runner.cli.schema import Config, EpisodeConfig, EvalConfig, MethodConfig, PublishedConfig, TestConfig
-from fewshot_runner.cli.targets import ALLOWED_TARGETS, target_of
+from fewshot_runner.cli.targets import ALLOWED_TARGETS, make, target_of
 from fewshot_runner.data.dataset import Dataset
 from fewshot_runner.data.loader import Augmentation, TrainingLoader, Viewer
 from fewshot_runner.data.source import PARTS, FixedRuns, Source
@@ -99,28 +98,7 @@ class Builder:
         return {key: value for key, value in described.items() if key != "runs" and key not in short}
 
     def _make(self, described: Any, key: str, **supplied: Any) -> Any:
-        """Builds what `described` names; of `supplied`, what the constructor asks for is passed on."""
-        target, arguments = target_of(described, key, self.trusted)
-        target = uncompiled(target)
-        wanted = inspect.signature(target).parameters
-        supplied = {name: value for name, value in supplied.items() if name in wanted}
-        checked(target, arguments, key=key, supplied=list(supplied))
-        try:
-            return target(**arguments, **supplied)
-        except UserError:
-            raise
-        except ValueError as error:  # what torch itself refuses, such as a negative learning rate
-            given = ", ".join(f"{key}.{name}={value}" for name, value in arguments.items())
-            raise UserError(f"{key}: {error}; choose another value (now {given})") from error
-        except TypeError as error:  # of a target that takes any keys and hands them on, as torchvision's models do
-            unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
-            if unknown is None or unknown[1] not in arguments:
-                raise
-            left = " ".join(f"~{key}.{name}" for name in arguments)
-            raise UserError(
-                f"{key}.{unknown[1]}={arguments[unknown[1]]}: {described['_target_']} takes no such key; leave out "
-                f"those of another class, of {left}"
-            ) from error
+        return make(described, key, trusted=self.trusted, adapt=uncompiled, supplied=supplied)
 
     def source(self) -> Source:
         """Where the images come from; no image is read."""

@@ -22,7 +22,7 @@ from fewshot_runner.cli.planning import Planner
 from fewshot_runner.cli.search.base import Search
 from fewshot_runner.cli.search.space import Space, space_of, swept_keys
 from fewshot_runner.cli.sweep import Sweep, config_option
-from fewshot_runner.cli.targets import instance_of
+from fewshot_runner.cli.targets import make
 from fewshot_runner.errors import UserError
 
 # Of the sweep itself, not of its jobs; what is the same for all of them, as jobs are looked up in one place; and what
@@ -121,7 +121,7 @@ def sweep_name(space: Space, described: dict[str, Any]) -> str:
 
 def part(described: dict[str, Any], group: str, kind: type) -> Any:
     """The search or launcher that `_target_` names; it has to be one of ours."""
-    return instance_of(described, group, kind, trusted=("fewshot_runner",), remedy=f"see fsl list {group}")
+    return make(described, group, kind=kind, trusted=("fewshot_runner",), remedy=f"see fsl list {group}")
 
 
 @contextmanager

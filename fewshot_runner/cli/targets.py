@@ -1,7 +1,9 @@
-"""From the name in a `_target_` to the class it names, if that may be built at all."""
+"""From a part of the config to the object it describes: `_target_` names its class, if that may be built at all."""
 
 import inspect
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from hydra.utils import get_object
@@ -37,18 +39,43 @@ def target_of(
     return target, {str(k): v for k, v in described.items() if k != "_target_"}
 
 
-def instance_of(described: Any, key: str, kind: type, *, trusted: Sequence[str], remedy: str) -> Any:
-    """The object that `described` describes, which has to be a `kind`. Raises `UserError`, as `target_of` does."""
+def make(
+    described: Any,
+    key: str,
+    *,
+    kind: type = object,
+    trusted: Sequence[str] = ALLOWED_TARGETS,
+    remedy: str = TRUST_YOURS,
+    adapt: Callable[[Any], Any] = lambda target: target,
+    supplied: Mapping[str, Any] = MappingProxyType({}),
+) -> Any:
+    """The object that `described` describes, of a class that is a `kind`; what it names may be adapted before.
+
+    Of `supplied`, what the constructor asks for is passed on. Raises `UserError`, as `target_of` does.
+    """
     target, arguments = target_of(described, key, trusted, remedy=remedy)
-    if not (inspect.isclass(target) and issubclass(target, kind)):
+    if kind is not object and not (inspect.isclass(target) and issubclass(target, kind)):
         raise UserError(f"{key}._target_={described['_target_']}: not a {kind.__name__}; {remedy}")
-    checked(target, arguments, key=key)
+    target = adapt(target)
+    wanted = inspect.signature(target).parameters
+    supplied = {name: value for name, value in supplied.items() if name in wanted}
+    checked(target, arguments, key=key, supplied=list(supplied))
     try:
-        return target(**arguments)
+        return target(**arguments, **supplied)
     except UserError:
         raise
-    except ValueError as error:  # another library's
-        raise UserError(f"{key}: {error}") from error
+    except ValueError as error:  # what another library refuses, such as torch a negative learning rate
+        given = ", ".join(f"{key}.{name}={value}" for name, value in arguments.items())
+        raise UserError(f"{key}: {error}; choose another value (now {given})") from error
+    except TypeError as error:  # of a target that takes any keys and hands them on, as torchvision's models do
+        unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+        if unknown is None or unknown[1] not in arguments:
+            raise
+        left = " ".join(f"~{key}.{name}" for name in arguments)
+        raise UserError(
+            f"{key}.{unknown[1]}={arguments[unknown[1]]}: {described['_target_']} takes no such key; leave out "
+            f"those of another class, of {left}"
+        ) from error
 
 
 def _is_of(name: str, packages: Sequence[str]) -> bool:

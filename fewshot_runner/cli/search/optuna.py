@@ -15,7 +15,7 @@ from typing import Any
 
 from fewshot_runner.cli.search.base import Proposal, Search
 from fewshot_runner.cli.search.space import Choice, Space, given, only_value, searched_keys, swept_keys
-from fewshot_runner.cli.targets import instance_of
+from fewshot_runner.cli.targets import make
 from fewshot_runner.errors import UserError
 from fewshot_runner.extras import imported
 from fewshot_runner.runs import DONE, PRUNED
@@ -42,7 +42,7 @@ class Optuna(Search):
         self.pruner = None
         if pruner is not None:
             base, remedy = self.optuna.pruners.BasePruner, "choose one of optuna.pruners, or null"
-            self.pruner = instance_of(pruner, "sweep.pruner", base, trusted=("optuna.pruners",), remedy=remedy)
+            self.pruner = make(pruner, "sweep.pruner", kind=base, trusted=("optuna.pruners",), remedy=remedy)
 
     def proposals(self, space: Space, folder: Path) -> Iterator[list[Proposal]]:
         self.asked = {key: self._distribution(space[key]) for key in searched_keys(space, "sweep=optuna")}

@@ -175,15 +175,24 @@ def run_hydra(
         task(config, list(hydra.overrides.task))
 
 
-def overlay(config: dict[str, Any], overrides: Sequence[str], groups: Sequence[str]) -> dict[str, Any]:
-    """A run's saved config with overrides on top: choices of `groups`, and values of keys that exist."""
+def overlay(
+    config: dict[str, Any], overrides: Sequence[str], *, groups: Sequence[str], keys: Sequence[str]
+) -> dict[str, Any]:
+    """A run's saved config with overrides on top: choices of `groups`, and values of the keys in these and in `keys`.
+
+    Raises `UserError` for others, which would change nothing.
+    """
     with hydra_errors():
         read = OverridesParser.create().parse_overrides(list(overrides))
+    may = f"only {', '.join((*groups, *keys))} may change"
+    for override in read:
+        section = override.key_or_group.split(".")[0]
+        if section in config and section not in (*groups, *keys):
+            raise UserError(f"{override.input_line}: a trained run keeps its {section}; {may}")
     sections = [override for override in read if override.key_or_group in (*SECTIONS, *OUTSIDE, "experiment")]
     for override in sections:
         if override.key_or_group not in groups or override.is_delete() or not isinstance(override.value(), str):
-            may = " or ".join(f"{group}=..." for group in groups)
-            raise UserError(f"{override.input_line}: a trained run keeps its {override.key_or_group}; give {may}")
+            raise UserError(f"{override.input_line}: a trained run keeps its {override.key_or_group}; {may}")
     merged = dict(config)
     chosen = [override.key_or_group for override in sections]
     of_chosen = [each.input_line for each in read if each.key_or_group.split(".")[0] in chosen]

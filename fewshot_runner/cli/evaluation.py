@@ -20,7 +20,8 @@ from fewshot_runner.errors import UserError
 from fewshot_runner.report.results import metric_of
 from fewshot_runner.runs import RunFolder
 
-MAY_CHANGE = ("dataset", "episode", "hardware")
+GROUPS = ("dataset", "episode", "hardware")  # of which another member may be chosen, and keys of them set
+KEYS = ("eval", "trusted_packages")
 SEEN_BY_THE_NETWORK = ("image_size", "shorter_side", "resample", "channels", "invert", "centre", "mean", "std")
 
 
@@ -52,7 +53,7 @@ def evaluation_config(saved: dict[str, Any], overrides: list[str]) -> dict[str, 
     Other data is shown to the network as its own was; and who asks for one figure gets that one, without the further
     tests of the data set.
     """
-    config = overlay(saved, overrides, MAY_CHANGE)
+    config = overlay(saved, overrides, groups=GROUPS, keys=KEYS)
     given = {override.lstrip("+~").split("=")[0] for override in overrides}
     config["dataset"] = sources_following(config["dataset"], given)
     if "dataset" in given:

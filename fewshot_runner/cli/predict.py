@@ -4,10 +4,15 @@ import argparse
 import csv
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fewshot_runner.errors import UserError
 from fewshot_runner.runs import RunFolder
+
+if TYPE_CHECKING:
+    from fewshot_runner.engine.predict import Prediction
 
 
 def run(arguments: list[str]) -> None:
@@ -30,6 +35,7 @@ def run(arguments: list[str]) -> None:
     folder = RunFolder.open(options.run)
 
     from fewshot_runner.cli.trained import load_trained  # late: a wrong folder is refused without torch
+    from fewshot_runner.data.decode import together
     from fewshot_runner.data.sources.folder import Folder
     from fewshot_runner.engine.predict import pictures_of, predict, recognise
 
@@ -37,14 +43,22 @@ def run(arguments: list[str]) -> None:
     pictures = pictures_of(options.images)
     trained = load_trained(folder)
     if support is not None:
-        predictions = predict(trained.method, support, pictures, pipeline=trained.pipeline, top=options.top)
+        answers = predict(trained.method, support, pictures, pipeline=trained.pipeline, top=options.top)
     elif trained.classes:
-        predictions = recognise(trained.method, trained.classes, pictures, pipeline=trained.pipeline, top=options.top)
+        answers = recognise(trained.method, trained.classes, pictures, pipeline=trained.pipeline, top=options.top)
     else:
         raise UserError(
             f"{options.run}: this method has no head of its own; give --support DIR, a folder with a sub-folder of "
             "examples for each class to choose from"
         )
+    predictions, refused = answers
+    if predictions:
+        show(predictions, options)
+    if refused:  # what could be read is answered all the same
+        raise together(refused)
+
+
+def show(predictions: Sequence["Prediction"], options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps([prediction.as_dict() for prediction in predictions], indent=2))
     elif options.csv:

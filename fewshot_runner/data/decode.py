@@ -7,7 +7,7 @@ Shapes: C channels (1 grey, 3 red, green, blue), H rows, W columns.
 """
 
 import io
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -67,21 +67,34 @@ def decode(data: bytes | Path, name: str) -> Image.Image:
         raise UserError(f"{name}: the image is damaged or incomplete ({error}); replace or remove it") from error
 
 
-def readable(image: Callable[[Key], Image.Image], keys: Iterable[Key]) -> Iterator[Image.Image]:
-    """`image` of each key. Where some cannot be read, one `UserError` at the end names them all."""
-    refused: list[UserError] = []
+def opened(
+    image: Callable[[Key], Image.Image], keys: Iterable[Key], refused: list[UserError]
+) -> Iterator[tuple[Key, Image.Image]]:
+    """Each key with its `image`, of those that can be read; the errors of the others are added to `refused`."""
     for key in keys:
         try:
-            opened = image(key)
+            picture = image(key)
         except UserError as error:
             refused.append(error)
         else:
-            yield opened
-    if len(refused) == 1:
-        raise refused[0]
+            yield key, picture
+
+
+def readable(image: Callable[[Key], Image.Image], keys: Iterable[Key]) -> Iterator[Image.Image]:
+    """`image` of each key. Where some cannot be read, one `UserError` at the end names them all."""
+    refused: list[UserError] = []
+    for _, picture in opened(image, keys, refused):
+        yield picture
     if refused:
-        more = [f"and {len(refused) - MOST_NAMED} more"] if len(refused) > MOST_NAMED else []
-        raise UserError("\n".join([*map(str, refused[:MOST_NAMED]), *more]))
+        raise together(refused)
+
+
+def together(refused: Sequence[UserError]) -> UserError:
+    """One error that says what these do, or the first of them."""
+    if len(refused) == 1:
+        return refused[0]
+    more = [f"and {len(refused) - MOST_NAMED} more"] if len(refused) > MOST_NAMED else []
+    return UserError("\n".join([*map(str, refused[:MOST_NAMED]), *more]))
 
 
 def fit(image: Image.Image, size: int, channels: int, *, resample: str = "bilinear") -> np.ndarray:

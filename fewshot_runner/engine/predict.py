@@ -3,7 +3,7 @@
 Shapes: S support images, Q queries, N ways.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from fewshot_runner.data.batch import Episode
-from fewshot_runner.data.decode import decode, evaluation_view, readable
+from fewshot_runner.data.decode import decode, evaluation_view, opened
 from fewshot_runner.data.files import Directory
 from fewshot_runner.data.source import Source
 from fewshot_runner.data.transforms import Standardise
@@ -46,7 +47,7 @@ class ImagePipeline:
     standardise: Standardise
     hardware: Hardware
 
-    def __call__(self, pictures: Sequence[Image.Image]) -> torch.Tensor:
+    def __call__(self, pictures: Sequence[Image.Image]) -> Tensor:
         """(B, C, H, W) on the device."""
         channels, size, _ = self.image_shape
         seen = [
@@ -56,10 +57,11 @@ class ImagePipeline:
         return self.standardise(torch.from_numpy(np.stack(seen)).to(self.hardware.device).float() / 255)
 
 
-def predict(
-    method: Method, support: Source, pictures: Sequence[Path], *, pipeline: ImagePipeline, top: int
-) -> list[Prediction]:
-    """One prediction a picture, in order, among the classes of `support`; none of the pictures sees another."""
+Answers = tuple[list[Prediction], list[UserError]]  # of the pictures that can be read, in order; of the others, why not
+
+
+def predict(method: Method, support: Source, pictures: Sequence[Path], *, pipeline: ImagePipeline, top: int) -> Answers:
+    """Each picture among the classes of `support`; none of the pictures sees another."""
     items = support.items()
     names = sorted({item.class_name for item in items})
     if len(names) < 2:
@@ -68,34 +70,43 @@ def predict(
     examples = pipeline([support.image(index) for index in range(len(items))])[None]  # (1, S, C, H, W)
     labels = torch.tensor([[names.index(item.class_name) for item in items]], device=device)
 
-    def classify(queries: torch.Tensor) -> torch.Tensor:
+    def classify(queries: Tensor) -> Tensor:
         """(Q, C, H, W) to (Q, N)."""
         unknown = torch.zeros(1, len(queries), dtype=torch.long, device=device)
         return method.classify(Episode(examples, labels, queries[None], unknown, n_way=len(names)))[0]
 
-    with torch.no_grad(), pipeline.hardware.autocast():
-        scores = torch.cat([classify(queries) for queries in views(pictures, pipeline)])
-    return ranked(scores, names, pictures, top=top)
+    return _answers(classify, names, pictures, pipeline=pipeline, top=top)
 
 
 def recognise(
     method: Classifier, classes: Sequence[str], pictures: Sequence[Path], *, pipeline: ImagePipeline, top: int
-) -> list[Prediction]:
-    """One prediction a picture, in order, among the classes of training, by the trained head."""
-    with torch.no_grad(), evaluating(method), pipeline.hardware.autocast():
-        scores = torch.cat([method.recognise(queries) for queries in views(pictures, pipeline)])
-    return ranked(scores, classes, pictures, top=top)
+) -> Answers:
+    """Each picture among the classes of training, by the trained head."""
+    with evaluating(method):
+        return _answers(method.recognise, classes, pictures, pipeline=pipeline, top=top)
 
 
-def views(pictures: Sequence[Path], pipeline: ImagePipeline) -> Iterator[torch.Tensor]:
-    """The pictures as the network sees them, (B, C, H, W), some at a time."""
-    opened = readable(lambda picture: decode(picture, str(picture)), pictures)
+def _answers(
+    classify: Callable[[Tensor], Tensor],
+    names: Sequence[str],
+    pictures: Sequence[Path],
+    *,
+    pipeline: ImagePipeline,
+    top: int,
+) -> Answers:
+    """`classify`: (Q, C, H, W) to logits (Q, N) of the classes `names`."""
+    predictions: list[Prediction] = []
+    refused: list[UserError] = []
+    views = opened(lambda picture: decode(picture, str(picture)), pictures, refused)
     _, height, width = pipeline.image_shape
-    while chunk := list(islice(opened, max(1, PIXELS_AT_ONCE // (height * width)))):
-        yield pipeline(chunk)
+    with torch.no_grad(), pipeline.hardware.autocast():
+        while some := list(islice(views, max(1, PIXELS_AT_ONCE // (height * width)))):
+            paths, images = zip(*some, strict=True)
+            predictions += ranked(classify(pipeline(images)), names, paths, top=top)
+    return predictions, refused
 
 
-def ranked(scores: torch.Tensor, names: Sequence[str], pictures: Sequence[Path], *, top: int) -> list[Prediction]:
+def ranked(scores: Tensor, names: Sequence[str], pictures: Sequence[Path], *, top: int) -> list[Prediction]:
     """Logits (Q, N) as the likeliest of the classes `names` for each picture."""
     best = scores.float().softmax(-1).topk(min(top, len(names)))
     return [

@@ -126,13 +126,20 @@ def test_pictures_are_taken_some_at_a_time_to_the_same_end(fsl, trained, picture
         assert [e["score"] for e in one["ranking"]] == pytest.approx([e["score"] for e in other["ranking"]], abs=1e-5)
 
 
-def test_all_pictures_that_cannot_be_read_are_named_at_once(refused, trained, pictures, monkeypatch):
+def test_pictures_that_cannot_be_read_are_named_and_the_others_answered(fsl, refused, trained, pictures, monkeypatch):
     monkeypatch.setattr("fewshot_runner.engine.predict.PIXELS_AT_ONCE", 2 * 16 * 16)
-    for number in range(4, 12):
+    words = ("predict", trained(), pictures / "queries", "--support", pictures / "support", "--json")
+    expected = json.loads(fsl(*words).out)
+    for number in ("00", *range(4, 11)):
         (pictures / "queries" / f"{number}.png").write_bytes(b"no picture")
-    said = refused("predict", trained(), pictures / "queries", "--support", pictures / "support")
-    assert all(f"{number}.png" in said for number in (10, 11, 4, 5, 6, 7))
-    assert "and 2 more" in said
+    answer = fsl(*words)
+    assert answer.code == 2
+    assert json.loads(answer.out) == expected
+    assert all(f"/{number}.png" in answer.err for number in ("00", 10, 4, 5, 6, 7))
+    assert "and 2 more" in answer.err
+    for number in range(3):
+        (pictures / "queries" / f"{number}.png").unlink()
+    assert "and 2 more" in refused(*words)
 
 
 @pytest.mark.parametrize(

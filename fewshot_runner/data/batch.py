@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from fewshot_runner.data.transfer import sent
+
 
 @dataclass(frozen=True, slots=True)
 class Episode:
@@ -36,10 +38,10 @@ class Episode:
 
     def to(self, device: torch.device) -> "Episode":
         return Episode(
-            self.support.to(device, non_blocking=True),
-            self.support_labels.to(device, non_blocking=True),
-            self.query.to(device, non_blocking=True),
-            self.query_labels.to(device, non_blocking=True),
+            sent(self.support, device),
+            sent(self.support_labels, device),
+            sent(self.query, device),
+            sent(self.query_labels, device),
             self.n_way,
         )
 
@@ -76,10 +78,10 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         return Batch(
-            self.images.to(device, non_blocking=True),
-            self.labels.to(device, non_blocking=True),
-            self.groups.to(device, non_blocking=True),
-            None if self.pairs is None else self.pairs.to(device, non_blocking=True),
+            sent(self.images, device),
+            sent(self.labels, device),
+            sent(self.groups, device),
+            None if self.pairs is None else sent(self.pairs, device),
         )
 
     @property

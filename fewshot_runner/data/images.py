@@ -42,7 +42,7 @@ class Images:
 
         `symmetries` says whether indices beyond the number of images may occur.
         """
-        index = index.to(self.pixels.device, non_blocking=True)
+        index = sent(index, self.pixels.device)
         if not symmetries:
             return self.pixels.index_select(0, index)
         assert self.permutations is not None, "symmetries need square images"

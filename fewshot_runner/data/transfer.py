@@ -1,7 +1,8 @@
-"""How pixels, random draws and constants reach the device of a batch: without waiting for it.
+"""How pixels, labels, random draws and constants reach the device of a batch: while it computes.
 
 A copy from ordinary memory to a GPU waits until the GPU has done all that was asked of it before, so the next batch
-would be prepared only after the last step. Page-locked memory is copied while the GPU computes.
+would be prepared only after the last step. Page-locked memory does not wait, and on a stream of its own the copy does
+not even queue up behind the last step: it is there when the next one begins.
 """
 
 import functools
@@ -14,8 +15,23 @@ def sent(values: Tensor, device: torch.device | None) -> Tensor:
     """To `device`, or where they are for None."""
     if device is None:
         return values
-    crossing = values.device.type == "cpu" and device.type == "cuda"
-    return (values.pin_memory() if crossing else values).to(device, non_blocking=True)
+    if values.device.type == "cpu" and device.type == "cuda":
+        return _sent_aside(values, device)
+    return values.to(device, non_blocking=True)
+
+
+def _sent_aside(values: Tensor, device: torch.device) -> Tensor:
+    copying, computing = _copy_stream(device), torch.cuda.current_stream(device)
+    with torch.cuda.stream(copying):
+        there = values.pin_memory().to(device, non_blocking=True)
+    computing.wait_stream(copying)
+    there.record_stream(computing)  # so that no later copy takes this memory before it has been used
+    return there
+
+
+@functools.cache
+def _copy_stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)
 
 
 @functools.cache

@@ -6,7 +6,6 @@ import torch
 
 from fewshot_runner.data.classes import ClassTable
 from fewshot_runner.data.images import SYMMETRIES, Images, symmetry_permutations
-from fewshot_runner.data.transfer import sent
 
 # What each name means: mirror left and right first, then turn counter-clockwise.
 TURNED = {
@@ -83,28 +82,6 @@ def test_a_symmetry_loses_no_pixel(size):
     table = symmetry_permutations(size)
     assert table.shape == (8, size * size)
     assert (table.sort(dim=1).values == torch.arange(size * size)).all()
-
-
-class Pixels:
-    """Stands for a tensor on some device: no GPU is needed to see how it would be sent to one."""
-
-    def __init__(self, device: str, *, pinned: bool = False) -> None:
-        self.device = torch.device(device)
-        self.pinned = pinned
-
-    def pin_memory(self) -> "Pixels":
-        assert self.device.type == "cpu", "memory of a GPU cannot be page-locked"
-        return Pixels(str(self.device), pinned=True)
-
-    def to(self, device: torch.device, *, non_blocking: bool) -> tuple[bool, torch.device, bool]:
-        return self.pinned, device, non_blocking
-
-
-@pytest.mark.parametrize(
-    ("at", "to", "pinned"), [("cpu", "cuda", True), ("cuda:0", "cuda", False), ("cpu", "mps", False)]
-)
-def test_a_gpu_copies_from_page_locked_memory_alone(at, to, pinned):
-    assert sent(Pixels(at), torch.device(to)) == (pinned, torch.device(to), True)
 
 
 def test_bytes_are_what_is_sent(monkeypatch):

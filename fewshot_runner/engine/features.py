@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fewshot_runner.data.loader import Viewer
+from fewshot_runner.data.transfer import sent
 from fewshot_runner.engine.device import Hardware
 from fewshot_runner.methods.base import evaluating
 
@@ -33,11 +34,12 @@ class FeatureViewer:
 
     def __call__(self, index: Tensor) -> Tensor:
         index = index.cpu()
-        for part in [part for part in self.waiting if torch.isin(index, part).any()]:
-            self._compute(part)
+        if (self.row[index] < 0).any():
+            for part in [part for part in self.waiting if torch.isin(index, part).any()]:
+                self._compute(part)
         rows = self.row[index]
         assert (rows >= 0).all(), "an image of no part"
-        return self.features[rows.to(self.device)]
+        return self.features[sent(rows, self.device)]
 
     def augmented(self, index: Tensor, augment: None, generator: torch.Generator) -> Tensor:
         """What training sees: the same, as features are of the images as they are."""

@@ -73,6 +73,15 @@ def test_an_image_is_computed_once_and_no_part_before_it_is_asked_for(world, har
     assert sorted(torch.cat(world.seen).tolist()) == sorted(torch.cat([train, val, test]).tolist())
 
 
+def test_what_is_computed_is_not_looked_for_in_the_parts_that_wait(world, hardware: Hardware, monkeypatch) -> None:
+    """They may hold a million images, and every step of training would go through them."""
+    viewer, _ = feature_viewer(world, hardware)
+    train = parts(world)[0]
+    viewer(train)
+    monkeypatch.delattr(torch, "isin")
+    assert len(viewer(train[5:50])) == 45
+
+
 def test_a_resumed_run_sees_the_same_bits_whatever_it_asks_for_first(world, hardware: Hardware, monkeypatch) -> None:
     monkeypatch.setattr(module, "PHOTOGRAPHS_AT_ONCE", 7)
     one, _ = feature_viewer(world, hardware)

@@ -52,7 +52,10 @@ class Hardware:
             keep_freed_memory()
 
     def place(self, module: nn.Module) -> nn.Module:
-        """Moves a module here, its 4-dimensional parameters in the chosen memory format, and sets its fast paths."""
+        """Moves a module here, its 4-dimensional parameters in the chosen memory format, and sets its fast paths.
+
+        Raises `UserError` where it cannot do what they need.
+        """
         for part in module.modules():
             if hasattr(part, "fuse"):
                 part.fuse = self.fuse_blocks and not self.compile
@@ -60,6 +63,11 @@ class Hardware:
                 part.fold = self.fold_batch_norm and not self.compile
         module.to(self.device, memory_format=self.memory_format)
         if self.compile and hasattr(module, "backbone"):
+            if module.differentiates_twice:
+                raise UserError(
+                    "hardware.compile=true: a compiled backbone has no second derivatives, and this method takes them; "
+                    "set hardware.compile=false, or for MAML method.learner.order=1"
+                )
             compile_in_place(module.backbone)
         return module
 

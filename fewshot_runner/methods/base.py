@@ -28,6 +28,7 @@ class Method(nn.Module, ABC):
     learns_from: tuple[type, ...] = (Episode, Batch)  # what the sampler has to draw
     bn_mode: str = "running"
     takes_pairs: bool = False  # whether `loss` heeds those that a sampler has chosen
+    differentiates_twice: bool = False  # whether training takes gradients of gradients
     images_at_once: int | None = None  # of a pass in training; None: all that the sampler draws
 
     def check_item(self, item: Episode | Batch) -> None:

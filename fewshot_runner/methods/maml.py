@@ -50,6 +50,7 @@ class Maml(Method):
         check_inner_loop(inner_lr=inner_lr, inner_steps=inner_steps, test_steps=test_steps)
         self.backbone = backbone
         self.order = order
+        self.differentiates_twice = order == 2
         self.inner_lr = inner_lr
         self.inner_steps = inner_steps
         self.test_steps = test_steps

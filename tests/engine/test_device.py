@@ -13,6 +13,7 @@ from fewshot_runner.engine.experiment import Experiment
 from fewshot_runner.errors import UserError
 from fewshot_runner.facts import Facts
 from fewshot_runner.methods.base import evaluating
+from fewshot_runner.methods.maml import Maml
 from fewshot_runner.methods.prototypical import Prototypical
 from fewshot_runner.models.batch_norm import normalised_by
 from fewshot_runner.models.conv4 import Conv4
@@ -126,6 +127,14 @@ def test_a_compiled_backbone_gives_the_same_in_every_mode(monkeypatch: pytest.Mo
     assert list(compiled.state_dict()) == list(plain.state_dict())
     for ours, theirs in zip(*results, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_compiling_what_is_differentiated_twice_is_refused() -> None:
+    backbone = Conv4(Facts(image_shape=(1, 16, 16), n_classes=3, n_way=3), widths=(4, 4))
+    compiling = Hardware(device="cpu", threads=1, compile=True)
+    with pytest.raises(UserError, match=r"hardware\.compile=true: .* second derivatives.*method\.learner\.order=1"):
+        compiling.place(Maml(backbone, order=2))
+    assert compiling.place(Maml(backbone, order=1)).backbone._compiled_call_impl is not None
 
 
 def test_compiling_without_a_compiler_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

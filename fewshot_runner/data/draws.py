@@ -40,3 +40,13 @@ def first_equal(values: np.ndarray) -> np.ndarray:
     first = np.empty_like(order)
     np.put_along_axis(first, order, np.take_along_axis(order, beginning, axis=1), axis=1)
     return first
+
+
+def absent(ranks: np.ndarray, present: np.ndarray) -> np.ndarray:
+    """The whole numbers from 0 on that are not among the different ones in `present`, by their `ranks`, smallest 0.
+
+    The cost does not depend on how many there are.
+    """
+    present = np.sort(present)
+    absent_below = present - np.arange(len(present))  # of each that is present
+    return ranks + np.searchsorted(absent_below, ranks, side="right")

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from fewshot_runner.data.draws import draw_distinct
+from fewshot_runner.data.draws import absent, draw_distinct
 
 
 @settings(max_examples=400, deadline=None)
@@ -58,3 +58,10 @@ def test_the_population_costs_nothing():
     drawn = draw_distinct(np.random.default_rng(4).random((2, 6)), np.array([10**15, 10**15]))
     assert len(set(drawn.ravel().tolist())) == 12
     assert drawn.max() < 10**15
+
+
+@given(st.sets(st.integers(0, 40)), st.lists(st.integers(0, 20)))
+def test_absent_numbers_are_those_of_a_list_without_the_present(present, ranks):
+    left = [number for number in range(100) if number not in present]
+    found = absent(np.array(ranks, dtype=np.int64), np.array([*present], dtype=np.int64))
+    assert found.tolist() == [left[rank] for rank in ranks]

@@ -7,6 +7,7 @@ import numpy as np
 
 from fewshot_runner.data.batch import Batch
 from fewshot_runner.data.classes import ClassTable
+from fewshot_runner.data.draws import absent
 from fewshot_runner.data.samplers.base import KEY, Sampler
 from fewshot_runner.data.samplers.pairs import classes_of_pairs
 from fewshot_runner.errors import UserError
@@ -92,5 +93,5 @@ class PKSampler(Sampler):
         grouped = np.concatenate(drawn)[: self.n_classes]
         if not (missing := self.n_classes - len(grouped)):
             return grouped
-        others = np.setdiff1d(np.arange(table.n_classes), grouped, assume_unique=True)
-        return np.concatenate([grouped, random.choice(others, missing, replace=False)])
+        others = random.choice(table.n_classes - len(grouped), missing, replace=False)
+        return np.concatenate([grouped, absent(others, grouped)])

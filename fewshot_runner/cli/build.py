@@ -182,7 +182,7 @@ class Builder:
             facts=facts,
             provenance=dataset.provenance,
             classes=dataset.table("train").names if isinstance(method, Classifier) else (),
-            remarks=dataset.remarks(),
+            remarks=dataset.remarks(searched=any(test.protocol == "retrieval" for test in self.plan.tests.values())),
             seen_files=dataset.files_of("train", "val"),
         )
 

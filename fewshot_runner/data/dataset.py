@@ -181,9 +181,15 @@ class Dataset:
             return None
         return np.unique(np.concatenate([checksums[self.images_of(part)] for part in parts]))
 
-    def remarks(self) -> list[str]:
-        """What in the data keeps a test from telling all, in a line each."""
+    def remarks(self, *, searched: bool) -> list[str]:
+        """What in the data keeps a test from telling all, in a line each; `searched`, one of the tests is a retrieval,
+        which alone asks for what is none of the known classes.
+        """
         said = []
+        unknown = self.source.unknown_label
+        if not searched and unknown is not None:
+            count = int((self.store.class_names[self.store.labels] == unknown).sum())
+            said.append(f"{count:,} images are labelled {unknown}, which is no class: only a retrieval asks for them")
         if names := untested(self.split):
             shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
             verb = "class has" if len(names) == 1 else "classes have"

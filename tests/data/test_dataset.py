@@ -152,7 +152,7 @@ def test_a_copy_of_a_training_image_in_validation_alone_is_told(make, squares):
     dataset = make(Copied())
     assert (dataset.images_of("train")[0], dataset.images_of("val")[0]) == (0, 24)
     assert dataset.repeated() == 1
-    [said] = dataset.remarks()
+    [said] = dataset.remarks(searched=False)
     assert said == "1 of the images for validation and test are copies of training images: figures flatter"
 
 
@@ -348,6 +348,12 @@ def test_the_unknown_label_is_no_class_unless_it_is_asked_for(retrieval):
         "warm/0": [0, 1, 2, 3], "warm/1": [6, 7, 8, 9], "cold/0": [12, 13, 14, 15]
     }  # fmt: skip
     assert read(retrieval.table("test", unknown=True)) == {"cold/0": [17], "pale/1": [35], "warm/1": [11]}
+
+
+def test_a_test_that_leaves_out_what_is_no_class_says_so(retrieval):
+    [said] = retrieval.remarks(searched=False)
+    assert said.startswith("6 images are labelled cold/0")
+    assert retrieval.remarks(searched=True) == []
 
 
 def test_unlabelled_images_are_in_no_table_and_have_their_own_list(retrieval, make):

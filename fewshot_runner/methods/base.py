@@ -130,10 +130,11 @@ def class_means(support: Tensor, support_labels: Tensor, n_way: int) -> Tensor:
     return means.to(support.dtype).unflatten(2, support.shape[2:])  # (E, N, ...)
 
 
-def resolved(logits: Tensor, unit: float) -> Tensor:
-    """(..., N) logits around their mean, in multiples of `unit`, below which their arithmetic resolves nothing.
+def resolved(logits: Tensor, unit: Tensor | float) -> Tensor:
+    """(..., N) logits around their mean, rounded to multiples of `unit`, the size of their rounding errors.
 
-    Classes that nothing tells apart would else differ by rounding errors, which are not chance: one would win.
+    Classes that are equal in exact arithmetic would else differ by rounding, which is not chance: one would win. `unit`
+    (broadcast to the logits) has to grow and shrink with them, or true differences become ties.
     """
     with full_precision(logits):
         return ((logits - logits.mean(dim=-1, keepdim=True)) / unit).round() * unit

@@ -20,7 +20,7 @@ from fewshot_runner.facts import Facts
 from fewshot_runner.methods.base import Classifier, EmbeddingMethod, class_means, resolved
 from fewshot_runner.models.precision import full_precision
 
-TIE = 2**-20  # some 30 times what rounding adds where all features are equal and the weights should be zero
+TIE = 2**-20  # at a small penalty: some 30 times what rounding adds where features are equal and weights should be 0
 LIPSCHITZ = 0.5  # of the gradient of softmax regression on features of length 1 (Böhning 1992)
 
 
@@ -75,7 +75,7 @@ class Finetune(EmbeddingMethod, Classifier):
         support, query = functional.normalize(support, dim=-1), functional.normalize(query, dim=-1)
         with full_precision(query):
             weight = self.fit_head(support, support_labels, n_way)  # (E, N, D)
-            return resolved(query @ weight.mT, TIE)  # (E, Q, N)
+            return resolved(query @ weight.mT, TIE * LIPSCHITZ / (LIPSCHITZ + self.fit_l2))  # (E, Q, N)
 
     @torch.no_grad()
     def fit_head(self, support: Tensor, support_labels: Tensor, n_way: int) -> Tensor:

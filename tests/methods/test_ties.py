@@ -99,6 +99,25 @@ def test_trap_01_two_equal_classes_among_others_are_a_tie(name: str) -> None:
         assert not torch.equal(logits[..., 0], logits[..., 1])
 
 
+SMALL: dict[str, Callable[[float], EmbeddingMethod]] = {
+    "anil": lambda size: Anil(Backbone(64), inner_lr=size),
+    "finetune": lambda size: Finetune(FACTS, Backbone(64), fit_l2=1 / size),
+}
+
+
+@pytest.mark.parametrize("size", [1e-1, 1e-4, 1e-9])
+@pytest.mark.parametrize("name", SMALL)
+def test_small_steps_make_small_logits_and_no_ties(name: str, size: float) -> None:
+    torch.manual_seed(0)
+    centres = 3 * torch.randn(5, 64)
+    support, query = (centres.repeat(1, count, 1) + torch.randn(1, 5 * count, 64) for count in (2, 20))
+    labels = torch.arange(5).repeat(2)[None]
+    with torch.no_grad():
+        logits = SMALL[name](size).score(support, labels, query, 5)
+    answers = query_accuracy(logits, torch.arange(5).repeat(20)[None])
+    torch.testing.assert_close(answers, torch.ones_like(answers), rtol=0, atol=0)
+
+
 def test_noise_is_a_tie_and_a_difference_is_none() -> None:
     logits = resolved(torch.tensor([[5.0, 5.0 + 5e-6, 5.0 - 5e-6], [1.0, 1.0001, 1.0]]), 2**-16)
     assert logits[0].tolist() == [0, 0, 0]

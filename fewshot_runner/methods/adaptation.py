@@ -25,7 +25,6 @@ from fewshot_runner.models.conv_block import differentiated_twice
 from fewshot_runner.models.precision import full_precision
 
 TIE = 2**-16  # below which float32 does not resolve inner steps
-MOMENTUM = 0.1  # of running statistics, as torch's batch norm has it
 
 
 @dataclass(frozen=True)
@@ -162,11 +161,14 @@ def add_to_gradients(parameters: Iterable[Tensor], changes: Iterable[Tensor]) ->
 
 
 def absorb_statistics(backbone: nn.Module, copies: Sequence[dict[str, Tensor]]) -> None:
-    """Moves the backbone's buffers towards the mean of those that its `copies` ended a task with."""
+    """Sets the backbone's buffers to the mean of those that its `copies` ended a task with.
+
+    Each began with the backbone's and has moved them by the momentum of its layers.
+    """
     for name, buffer in backbone.named_buffers():
         ended = torch.stack([copy[name] for copy in copies])
         if buffer.is_floating_point():
-            buffer.lerp_(ended.mean(dim=0), MOMENTUM)
+            buffer.add_((ended - buffer).mean(dim=0))  # to the bit as it was where no copy has moved
         else:
             buffer.copy_(ended.amax(dim=0))  # a count
 

@@ -191,7 +191,7 @@ def test_a_row_that_all_ways_share_changes_nothing() -> None:
     torch.testing.assert_close(shared.head - row, zero.head, rtol=1e-4, atol=1e-5)
 
 
-def test_buffers_move_towards_the_mean_of_the_copies() -> None:
+def test_buffers_become_the_mean_of_the_copies() -> None:
     network = nn.Sequential(nn.BatchNorm2d(1))
     copies = [
         {"0.running_mean": torch.tensor([mean]), "0.running_var": torch.tensor([3.0]),
@@ -199,8 +199,8 @@ def test_buffers_move_towards_the_mean_of_the_copies() -> None:
         for mean in (1.0, 2.0)
     ]  # fmt: skip
     absorb_statistics(network, copies)
-    assert network[0].running_mean.item() == pytest.approx(0.15)  # 0.9 x 0 + 0.1 x 1.5
-    assert network[0].running_var.item() == pytest.approx(1.2)  # 0.9 x 1 + 0.1 x 3
+    assert network[0].running_mean.item() == pytest.approx(1.5)
+    assert network[0].running_var.item() == pytest.approx(3.0)
     assert network[0].num_batches_tracked.item() == 5
 
 

@@ -22,18 +22,24 @@ def check_distance(distance: str) -> str:
 
 
 def all_distances(first: Tensor, second: Tensor, distance: str) -> Tensor:
-    """(..., A, D) and (..., B, D) to (..., A, B).
+    """(..., A, D) and (..., B, D) to (..., A, B)."""
+    if distance == "l2":
+        return root(all_squared_distances(first, second))
+    with full_precision(first):
+        return 1 - unit(first) @ unit(second).mT
 
-    Euclidean distances come from squares and products, which would swallow what sets apart points that lie close
-    together and far from the origin; so all points are moved to it first.
+
+def all_squared_distances(first: Tensor, second: Tensor) -> Tensor:
+    """(..., A, D) and (..., B, D) to (..., A, B), Euclidean.
+
+    They come from squares and products, which would swallow what sets apart points that lie close together and far from
+    the origin; so all points are moved to it first.
     """
     with full_precision(first):
-        if distance == "cosine":
-            return 1 - unit(first) @ unit(second).mT
         centre = first.detach().mean(dim=-2, keepdim=True)  # no distance depends on it, so no gradient does
         first, second = first - centre, second - centre
         squares = first.square().sum(-1)[..., :, None] + second.square().sum(-1)[..., None, :]
-        return root(squares - (2 * first) @ second.mT)
+        return squares - (2 * first) @ second.mT
 
 
 def distances_pair_by_pair(first: Tensor, second: Tensor, distance: str) -> Tensor:

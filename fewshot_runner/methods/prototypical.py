@@ -16,9 +16,8 @@ from torch.nn import functional
 from fewshot_runner.data.batch import Batch, Episode
 from fewshot_runner.errors import UserError
 from fewshot_runner.methods.base import EmbeddingMethod, class_means
-from fewshot_runner.methods.distances import distances_pair_by_pair, unit
+from fewshot_runner.methods.distances import all_distances, all_squared_distances, distances_pair_by_pair, unit
 from fewshot_runner.methods.losses import one_shot_loss
-from fewshot_runner.models.precision import full_precision
 
 
 class Prototypical(EmbeddingMethod):
@@ -49,12 +48,10 @@ class Prototypical(EmbeddingMethod):
 
     def similarity(self, first: Tensor, second: Tensor) -> Tensor:
         """(..., A, D) and (..., B, D) to scaled similarities (..., A, B), by a product of matrices."""
-        with full_precision(first):
-            if self.distance == "cosine":
-                similarity = unit(first) @ unit(second).mT
-            else:
-                squares = first.square().mean(-1)[..., :, None] + second.square().mean(-1)[..., None, :]
-                similarity = 2 * (first @ second.mT) / first.shape[-1] - squares
+        if self.distance == "cosine":
+            similarity = 1 - all_distances(first, second, "cosine")
+        else:
+            similarity = -all_squared_distances(first, second) / first.shape[-1]
         return self.log_scale.exp() * similarity
 
     def loss(self, batch: Episode | Batch) -> Tensor:

@@ -127,6 +127,14 @@ def test_a_batch_of_pairs_costs_what_one_shot_episodes_cost_on_average() -> None
     assert learner.loss(batch).item() == pytest.approx(sum(expected) / 6, rel=1e-5)
 
 
+def test_similarities_far_from_the_origin_are_those_of_double_precision() -> None:
+    random = torch.Generator().manual_seed(0)
+    features = 1000 + torch.randn(6, 64, generator=random)
+    similarity = Prototypical(nn.Flatten(), distance="euclidean", scale=SCALE).similarity(features, features)
+    exact = -SCALE * (features.double()[:, None] - features.double()).square().mean(-1)
+    torch.testing.assert_close(similarity.double(), exact, rtol=1e-4, atol=1e-4)
+
+
 def test_a_batch_without_a_pair_costs_nothing() -> None:
     batch = Batch(torch.randn(3, 5), torch.tensor([0, 1, 2]), torch.zeros(3, dtype=torch.long))
     learner = Prototypical(nn.Flatten(), distance="euclidean")

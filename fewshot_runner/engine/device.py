@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from fewshot_runner.cores import available_cores
 from fewshot_runner.engine.memory import keep_freed_memory
 from fewshot_runner.errors import UserError
+from fewshot_runner.models.conv_block import FastPaths
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
 
@@ -57,9 +58,8 @@ class Hardware:
         Raises `UserError` where it cannot do what they need.
         """
         for part in module.modules():
-            if hasattr(part, "fuse"):
+            if isinstance(part, FastPaths):
                 part.fuse = self.fuse_blocks and not self.compile
-            if hasattr(part, "fold"):
                 part.fold = self.fold_batch_norm and not self.compile
         module.to(self.device, memory_format=self.memory_format)
         if self.compile and hasattr(module, "backbone"):

@@ -27,11 +27,16 @@ LEAST_VALUES = 2**20  # of a map; below, the calls of a fused way cost more than
 FEW_FILTERS = 4
 
 
-class ConvBlock(nn.Sequential):
-    """(B, inputs, H, W) to (B, outputs, h, w); `pool`: "last", "first" (before batch norm) or "none"."""
+class FastPaths:
+    """What `Hardware` turns off in a module that has fast ways of its own."""
 
     fuse: bool = True
     fold: bool = True
+
+
+class ConvBlock(FastPaths, nn.Sequential):
+    """(B, inputs, H, W) to (B, outputs, h, w); `pool`: "last", "first" (before batch norm) or "none"."""
+
     twice: bool = False  # whether gradients are going to be differentiated; see `differentiated_twice`
 
     def __init__(self, inputs: int, outputs: int, *, pool: str, stride: int = 1) -> None:

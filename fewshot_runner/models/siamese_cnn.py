@@ -9,12 +9,10 @@ from torch import Tensor, nn
 
 from fewshot_runner.errors import UserError
 from fewshot_runner.facts import Facts
-from fewshot_runner.models.conv_block import pooled
+from fewshot_runner.models.conv_block import FastPaths, pooled
 
 
-class SiameseCnn(nn.Module):
-    fuse: bool = True
-
+class SiameseCnn(FastPaths, nn.Module):
     def __init__(self, facts: Facts) -> None:
         super().__init__()
         channels, height, width = facts.image_shape

@@ -106,6 +106,16 @@ def test_place_turns_fast_paths_on_and_off(on: bool) -> None:
     assert Hardware(device="cpu", threads=1, fuse_blocks=on).place(siamese).fuse == on
 
 
+def test_a_method_of_another_library_that_is_called_alike_stays() -> None:
+    """RepVGG and LeViT of timm fuse their own layers."""
+
+    class Other(torch.nn.Identity):
+        def fuse(self) -> str:
+            return "fused"
+
+    assert Hardware(device="cpu", threads=1).place(Other()).fuse() == "fused"
+
+
 def test_a_compiled_backbone_gives_the_same_in_every_mode(monkeypatch: pytest.MonkeyPatch) -> None:
     """With a compiler that only records what it would compile: the real one takes minutes."""
     monkeypatch.setattr(torch.nn.Module, "compile", partialmethod(torch.nn.Module.compile, backend="eager"))

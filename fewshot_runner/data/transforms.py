@@ -64,32 +64,38 @@ class Warp:
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """(B, C, H, W) to the same shape; `generator` is a CPU generator whatever the images' device."""
-        grid = self._grid(len(images), images.shape[-2:], generator, images.device)  # (B, H, W, 2), in -1..1
+        drawn = sent(self._drawn(len(images), generator, images.dtype), images.device)
+        grid = self._grid(drawn, images.shape[-2:])  # (B, H, W, 2), in -1..1
         if self.background in BEYOND:
             return functional.grid_sample(images, grid, padding_mode=BEYOND[self.background], align_corners=False)
         paper = PAPER[self.background]
         return functional.grid_sample(images - paper, grid, align_corners=False).add_(paper)
 
-    def _grid(self, count: int, size: Sequence[int], generator: torch.Generator, device: torch.device) -> Tensor:
-        """(count, H, W, 2) where each pixel is taken from, as one product of matrices: all is linear in what is drawn.
+    def _grid(self, drawn: Tensor, size: Sequence[int]) -> Tensor:
+        """(B, H, W, 2) where each pixel is taken from, as one product of matrices: all is linear in what is drawn.
 
         In memory all x lie before all y, which costs `grid_sample` nothing.
         """
-        drawn = self._affine(count, generator)
-        basis = coordinates(*size, device)
+        basis = coordinates(*size, drawn.dtype, drawn.device)
         if self.elastic:
-            points = torch.randn(count, 2, self.elastic_grid**2, generator=generator)
-            bent = self.chance.draw(count, generator).view(-1, 1, 1)
-            drawn = torch.cat([drawn, 2 * self.elastic * points * bent], dim=2)
-            basis = torch.cat([basis, bends(self.elastic_grid, *size, device)])
-        places = sent(drawn.flatten(0, 1), device) @ basis  # (2 count, 3 + points) @ (3 + points, H W)
-        return places.view(count, 2, *size).permute(0, 2, 3, 1)
+            basis = torch.cat([basis, bends(self.elastic_grid, *size, drawn.dtype, drawn.device)])
+        places = drawn.flatten(0, 1) @ basis  # (2 B, 3 + points) @ (3 + points, H W)
+        return places.view(len(drawn), 2, *size).permute(0, 2, 3, 1)
 
-    def _affine(self, count: int, generator: torch.Generator) -> Tensor:
+    def _drawn(self, count: int, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
+        """(count, 2, 3 + points): an affine map, and how far each control point moves along x and y."""
+        affine = self._affine(count, generator, dtype)
+        if not self.elastic:
+            return affine
+        points = torch.randn(count, 2, self.elastic_grid**2, generator=generator, dtype=dtype)
+        bent = self.chance.draw(count, generator).view(-1, 1, 1)
+        return torch.cat([affine, 2 * self.elastic * points * bent], dim=2)
+
+    def _affine(self, count: int, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
         """(count, 2, 3) maps from output to input coordinates."""
 
         def uniform(limit: float) -> Tensor:
-            return (2 * torch.rand(count, generator=generator) - 1) * limit
+            return (2 * torch.rand(count, generator=generator, dtype=dtype) - 1) * limit
 
         def along_x_and_y(limit: float) -> Tensor:
             return torch.stack([uniform(limit), uniform(limit)])  # (2, count)
@@ -103,30 +109,32 @@ class Warp:
         scale_x, scale_y = 1 + scales * scaled
         shift_x, shift_y = shifts * shifted
         rotation = torch.stack([cos, -sin, sin, cos], dim=1).view(-1, 2, 2)
-        shear = torch.stack([torch.ones(count), shear_x, shear_y, torch.ones(count)], dim=1).view(-1, 2, 2)
+        ones = torch.ones_like(shear_x)
+        shear = torch.stack([ones, shear_x, shear_y, ones], dim=1).view(-1, 2, 2)
         linear = rotation @ shear * torch.stack([scale_x, scale_y], dim=1)[:, None]  # (count, 2, 2)
         return torch.cat([linear, torch.stack([shift_x, shift_y], dim=1)[..., None]], dim=2)
 
 
 @functools.cache
-def coordinates(height: int, width: int, device: torch.device) -> Tensor:
+def coordinates(height: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """(3, height * width): x and y of each pixel's middle, in -1..1 from border to border, and 1."""
-    x, y = (torch.arange(1 - size, size, 2, device=device) / size for size in (width, height))
-    return torch.stack([x.repeat(height), y.repeat_interleave(width), torch.ones(height * width, device=device)])
+    x, y = (torch.arange(1 - size, size, 2, dtype=dtype, device=device) / size for size in (width, height))
+    x, y = x.repeat(height), y.repeat_interleave(width)
+    return torch.stack([x, y, torch.ones_like(x)])
 
 
 @functools.cache
-def bends(points: int, height: int, width: int, device: torch.device) -> Tensor:
+def bends(points: int, height: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """(points * points, height * width): how far each pixel moves with each of the control points."""
-    return torch.kron(*(bicubic_weights(points, size, device).T.contiguous() for size in (height, width)))
+    return torch.kron(*(bicubic_weights(points, size, dtype, device).T.contiguous() for size in (height, width)))
 
 
-def bicubic_weights(points: int, size: int, device: torch.device) -> Tensor:
+def bicubic_weights(points: int, size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """(size, points): each of `size` pixels as a weighted sum of control points that span them from end to end.
 
     Interpolation is linear in the points.
     """
-    identity = torch.eye(points)[None, None]
+    identity = torch.eye(points, dtype=dtype)[None, None]
     return functional.interpolate(identity, (size, points), mode="bicubic", align_corners=True)[0, 0].to(device)
 
 

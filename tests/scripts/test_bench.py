@@ -152,7 +152,7 @@ def test_torchvision_turns_as_our_warp_does() -> None:
     from torchvision.transforms.v2 import functional as their
 
     class Fixed(Warp):
-        def _affine(self, count: int, generator: torch.Generator) -> Tensor:
+        def _affine(self, count: int, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
             turn = math.radians(10)
             linear = torch.tensor([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
             return torch.cat([linear, torch.zeros(2, 1)], dim=1).expand(count, 2, 3)

@@ -33,10 +33,10 @@ def of_each_task(work: Work[T], n_tasks: int, backbone: nn.Module, where: Tensor
     What `work` gets is the backbone itself or a twin with the same parameters and buffers of its own, so it may replace
     them and change modes. It must add to no gradient: whichever task came first would decide how sums are rounded.
     """
-    precision = same_precision(where)  # a thread begins without it
+    precision, gradients = same_precision(where), torch.is_grad_enabled()  # a thread begins without either
 
     def one(backbone: nn.Module, e: int) -> T:
-        with precision():
+        with precision(), torch.set_grad_enabled(gradients):
             return work(backbone, e)
 
     are_small = where.device.type == "cpu" and where[0].numel() <= SMALL

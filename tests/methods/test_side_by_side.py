@@ -25,6 +25,7 @@ from fewshot_runner.models.conv4_strided import Conv4Strided
 
 E, N = 5, 3
 FACTS = Facts(image_shape=(1, 8, 8), n_classes=9, n_way=N)
+PRECISIONS = [(torch.double, 1e-10), (torch.float, 1e-4)]
 METHODS: dict[str, Callable[[nn.Module], Method]] = {
     "first order": partial(Maml, order=1, inner_steps=3, test_steps=3),
     "second order": partial(Maml, order=2, inner_steps=3, test_steps=3),
@@ -54,26 +55,27 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return counts
 
 
-def backbone(dropout: float = 0.0) -> nn.Module:
+def backbone(dropout: float = 0.0, *, dtype: torch.dtype = torch.double) -> nn.Module:
     torch.manual_seed(0)
-    network = Conv4Strided(FACTS, widths=(4, 6)).double()
+    network = Conv4Strided(FACTS, widths=(4, 6)).to(dtype)
     if dropout:
         network.blocks.append(nn.Dropout(dropout))
     return network
 
 
-def episode() -> Episode:
+def episode(*, dtype: torch.dtype = torch.double) -> Episode:
     random = torch.Generator().manual_seed(2)
     labels = torch.arange(N).repeat_interleave(2).repeat(E, 1)  # (E, S)
     images = [torch.rand(E, count, 1, 8, 8, generator=random, dtype=torch.double) for count in (6, 9)]
-    return Episode(images[0], labels, images[1], torch.randint(N, (E, 9), generator=random), N)
+    shown = Episode(images[0], labels, images[1], torch.randint(N, (E, 9), generator=random), N)
+    return shown.map(lambda pixels: pixels.to(dtype))
 
 
-def learned(method: Method) -> dict[str, Tensor]:
+def learned(method: Method, *, dtype: torch.dtype = torch.double) -> dict[str, Tensor]:
     """What a meta-batch leaves: its figures, gradients, buffers and the state of the random numbers."""
     method.train()
     torch.manual_seed(3)
-    figures = method.backward(episode())
+    figures = method.backward(episode(dtype=dtype))
     gradients = {f"gradient of {name}": each.grad for name, each in method.named_parameters() if each.grad is not None}
     buffers = {name: each.clone() for name, each in method.named_buffers()}
     return {**figures, **gradients, **buffers, "random": torch.get_rng_state()}
@@ -87,20 +89,26 @@ def same(found: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float
         )
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), PRECISIONS)
 @pytest.mark.parametrize("name", METHODS)
-def test_a_meta_batch_is_learned_as_in_turn(name: str, n_threads: Callable, at_once: list[int]) -> None:
-    found = learned(METHODS[name](backbone()))
+def test_a_meta_batch_is_learned_as_in_turn(
+    name: str, dtype: torch.dtype, tolerance: float, n_threads: Callable, at_once: list[int]
+) -> None:
+    found = learned(METHODS[name](backbone(dtype=dtype)), dtype=dtype)
     assert at_once == ([] if name.startswith("reptile") else [E]), "Reptile's tasks may hand on moments"
     n_threads(1)
-    same(found, learned(METHODS[name](backbone())), 1e-10)
+    same(found, learned(METHODS[name](backbone(dtype=dtype)), dtype=dtype), tolerance)
     assert len(at_once) < 2
     assert any(key.startswith("gradient of") for key in found)
 
 
 @pytest.mark.parametrize("bn_mode", ["running", "support", "transductive"])
+@pytest.mark.parametrize(("dtype", "tolerance"), PRECISIONS)
 @pytest.mark.parametrize("name", METHODS)
-def test_tasks_are_answered_as_in_turn(name: str, bn_mode: str, n_threads: Callable, at_once: list[int]) -> None:
-    method, shown = METHODS[name](backbone().float()), episode().map(Tensor.float)
+def test_tasks_are_answered_as_in_turn(
+    name: str, dtype: torch.dtype, tolerance: float, bn_mode: str, n_threads: Callable, at_once: list[int]
+) -> None:
+    method, shown = METHODS[name](backbone(dtype=dtype)), episode(dtype=dtype)
     method.bn_mode = bn_mode
     before, modes = copy.deepcopy(method.state_dict()), [part.training for part in method.modules()]
     answers = method.classify(shown)
@@ -108,7 +116,7 @@ def test_tasks_are_answered_as_in_turn(name: str, bn_mode: str, n_threads: Calla
     assert modes == [part.training for part in method.modules()]
     same(method.state_dict(), before, 0)
     n_threads(1)
-    torch.testing.assert_close(answers, method.classify(shown), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(answers, method.classify(shown), rtol=tolerance, atol=tolerance)
 
 
 def test_the_loss_of_tasks_at_once_has_their_gradient(n_threads: Callable, at_once: list[int]) -> None:
@@ -120,6 +128,14 @@ def test_the_loss_of_tasks_at_once_has_their_gradient(n_threads: Callable, at_on
     method.backward(episode())
     same(found, {name: each.grad for name, each in method.named_parameters()}, 1e-10)
     assert at_once == [E]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_without_gradients_there_is_no_step_to_take(n_threads: Callable, at_once: list[int], threads: int) -> None:
+    n_threads(threads)
+    with torch.no_grad(), pytest.raises(RuntimeError, match="does not require grad"):
+        METHODS["second order"](backbone()).loss(episode())
+    assert at_once == ([E] if threads > 1 else [])
 
 
 def test_the_same_bits_come_every_time(at_once: list[int]) -> None:
@@ -149,17 +165,18 @@ def test_what_is_in_force_around_the_tasks_is_so_for_each(n_threads: Callable) -
 
     def look(module: nn.Module, e: int) -> tuple:
         a = torch.ones(2, 2)
-        return e, threading.current_thread().name, torch.get_num_threads(), (a @ a).dtype, module.training
+        in_force = torch.get_num_threads(), (a @ a).dtype, torch.is_grad_enabled(), module.training
+        return e, threading.current_thread().name, *in_force
 
     module = nn.Linear(2, 2).eval()
     n_threads(5)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
         seen = of_each_task(look, 2, module, images)
     assert [row[0] for row in seen] == [0, 1]
-    assert all("ThreadPool" in row[1] and row[2:] == (2, torch.bfloat16, False) for row in seen)
+    assert all("ThreadPool" in row[1] and row[2:] == (2, torch.bfloat16, False, False) for row in seen)
     seen = of_each_task(look, 9, module, images)
     assert [row[0] for row in seen] == list(range(9))
-    assert all("ThreadPool" in row[1] and row[2:] == (1, torch.float32, False) for row in seen)
+    assert all("ThreadPool" in row[1] and row[2:] == (1, torch.float32, True, False) for row in seen)
     assert torch.get_num_threads() == 5
     later = []
     thread = threading.Thread(target=lambda: later.append(torch.get_num_threads()))

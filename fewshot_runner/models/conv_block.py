@@ -100,7 +100,10 @@ def pooled(convolution: nn.Conv2d, pooling: nn.MaxPool2d, images: Tensor, *, fus
 
 
 def _is_simple(layers: Iterable[nn.Module], images: Tensor) -> bool:
-    hooked = any(layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks for layer in layers)
+    hooked = any(
+        layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks
+        for layer in layers
+    )
     mixed = torch.is_autocast_enabled(images.device.type) or images.dtype not in (torch.float32, torch.float64)
     return not (hooked or mixed)
 

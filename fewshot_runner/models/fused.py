@@ -4,6 +4,8 @@ On a CPU most of such a block's time goes into reading and writing maps. Where b
 normalisation and ReLU keep the order of values, so the maximum of a window may be taken before them: statistics come
 from the full map, all else from the pooled quarter of it. A negative scale is made positive by negating the filter,
 which is exact. Backwards, the gradient is spread over the full map once, and torch's own batch norm gradient follows.
+Where a scale is so small that plain batch norm rounds a whole window to one value, plain takes that window's first
+pixel and fused its true largest, so gamma's gradient differs: fused is right in exact arithmetic.
 
 Where the input needs no gradient and has few channels, as images do, the full map is never kept. A pixel of it is the
 product of a filter w and a patch p of the image, so its mean over all pixels is w . mean(p), and its variance is

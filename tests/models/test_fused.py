@@ -93,6 +93,25 @@ def test_training_equals_the_plain_layers(
     assert calls == ["_fused"] * 2
 
 
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 5e-5)])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("model", [Conv4, Conv4Strided])
+def test_networks_in_either_memory_format_agree(
+    calls: list, model: type, channels: int, dtype: torch.dtype, tolerance: float, layout
+) -> None:
+    """Whatever the format of the images. These are noise: in a second block, rounding alone would decide ties."""
+    torch.manual_seed(0)
+    contiguous = model(Facts(image_shape=(channels, 9, 10), n_classes=5, n_way=5), widths=(5, 5)).to(dtype)
+    for block in contiguous.blocks:
+        block.norm.weight.data = torch.tensor(GAMMAS, dtype=dtype)
+    channels_last = copy.deepcopy(contiguous).to(memory_format=torch.channels_last)
+    images = rand(7, channels, 9, 10, dtype=dtype).to(memory_format=layout)
+    for _ in range(2):
+        compare(channels_last, contiguous, images, needs_gradient=channels == 4, tolerance=tolerance)
+    assert len(calls) == (8 if model is Conv4 else 0)
+
+
 @pytest.mark.parametrize("channels", [1, 4])
 def test_many_chunks_are_one_whole(monkeypatch: pytest.MonkeyPatch, calls: list, channels: int) -> None:
     monkeypatch.setattr(fused, "CHUNK_VALUES", 900)  # of 7 images with 5 x 8 x 9 values each
@@ -186,17 +205,23 @@ def test_each_fast_path_can_be_turned_off(calls: list) -> None:
     assert calls == []
 
 
-def test_mixed_precision_and_hooks_see_the_plain_layers(calls: list) -> None:
+def test_mixed_precision_sees_the_plain_layers(calls: list) -> None:
     block, _ = pair(1, dtype=torch.float32)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         block(pictures(1, 8, dtype=torch.float32))
-    seen = []
-    hook = block[2].register_forward_hook(lambda layer, inputs, output: seen.append(output.shape))
-    block(pictures(1, 8, dtype=torch.float32))
-    assert seen == [(7, 5, 8, 9)]
     assert calls == []
+
+
+@pytest.mark.parametrize("kind", ["forward_pre_hook", "forward_hook", "full_backward_pre_hook", "full_backward_hook"])
+def test_hooks_see_the_plain_layers(calls: list, kind: str) -> None:
+    block, _ = pair(1)
+    seen = []
+    hook = getattr(block[2], f"register_{kind}")(lambda layer, *_: seen.append(layer))
+    block(pictures(1, 8).requires_grad_()).sum().backward()
     hook.remove()
-    block(pictures(1, 8, dtype=torch.float32))
+    assert seen == [block[2]]
+    assert calls == []
+    block(pictures(1, 8))
     assert calls == ["_fused"]
 
 

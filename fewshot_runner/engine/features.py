@@ -12,6 +12,7 @@ from fewshot_runner.data.loader import Viewer
 from fewshot_runner.data.transfer import sent
 from fewshot_runner.engine.device import Hardware
 from fewshot_runner.methods.base import evaluating
+from fewshot_runner.models.precision import at_least_float32
 
 PHOTOGRAPHS_AT_ONCE = 64  # fewer than an evaluation embeds: what is frozen is a large network with large images
 
@@ -48,7 +49,8 @@ class FeatureViewer:
 
     def _compute(self, part: Tensor) -> None:
         with torch.no_grad(), evaluating(self.backbone), self.hardware.autocast():
-            chunks = [self.backbone(self.pictures(chunk)).float() for chunk in part.split(PHOTOGRAPHS_AT_ONCE)]
+            outputs = [self.backbone(self.pictures(chunk)) for chunk in part.split(PHOTOGRAPHS_AT_ONCE)]
+        chunks = [at_least_float32(output) for output in outputs]
         done = [] if self.features is None else [self.features]
         self.row[part] = torch.arange(len(part)) + sum(map(len, done))
         self.features = torch.cat(done + chunks)  # (images so far, D)

@@ -9,6 +9,7 @@ from fewshot_runner.data.batch import Batch
 from fewshot_runner.errors import UserError
 from fewshot_runner.methods.base import EmbeddingMethod
 from fewshot_runner.methods.distances import check_distance, nearest_support
+from fewshot_runner.models.precision import at_least_float32
 
 
 class MetricMethod(EmbeddingMethod):
@@ -28,7 +29,7 @@ class MetricMethod(EmbeddingMethod):
         self.distance = check_distance(distance)
 
     def embed(self, images: Tensor) -> Tensor:
-        return self.embedding(self.backbone(images)).float()  # (B, D)
+        return at_least_float32(self.embedding(self.backbone(images)))  # (B, D)
 
     def score(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Tensor:
         return nearest_support(support, support_labels, query, n_way, self.distance)  # (E, Q, N)

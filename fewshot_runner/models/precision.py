@@ -23,6 +23,11 @@ def same_precision(where: Tensor) -> Callable[[], AbstractContextManager]:
     return partial(torch.autocast, kind, dtype=dtype, enabled=enabled, cache_enabled=False)
 
 
+def at_least_float32(values: Tensor) -> Tensor:
+    """What mixed precision has left in 16 bits, in float32; what is finer stays as it is."""
+    return values if values.dtype == torch.float64 else values.float()
+
+
 def finest(where: Tensor) -> torch.dtype:
     """float64, or float32 on the devices that have no other (Apple's)."""
     return torch.float32 if where.device.type == "mps" else torch.float64

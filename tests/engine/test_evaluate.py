@@ -1,23 +1,36 @@
 """The evaluator against counting by hand, and what it must leave alone."""
 
 import random
+from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fewshot_runner.data.batch import Episode
 from fewshot_runner.data.source import Run
 from fewshot_runner.engine import answers as module
-from fewshot_runner.engine.answers import embed_all
+from fewshot_runner.engine.answers import answer, embed_all, go_on
 from fewshot_runner.engine.device import Hardware
 from fewshot_runner.engine.evaluate import answering, evaluate
 from fewshot_runner.engine.protocols.base import Evaluation
 from fewshot_runner.engine.protocols.episodes import Runs
 from fewshot_runner.intervals import t_interval
 from fewshot_runner.methods.base import EmbeddingMethod, Method
+from fewshot_runner.methods.prototypical import Prototypical
+from fewshot_runner.methods.siamese import Siamese
+from fewshot_runner.models.conv4 import Conv4
+from tests.engine.conftest import FACTS
+
+EMBEDDING: dict[str, Callable[[nn.Module], EmbeddingMethod]] = {
+    "prototypical": partial(Prototypical, distance="euclidean"),
+    "prototypical by cosine": partial(Prototypical, distance="cosine"),
+    "siamese": Siamese,
+    "siamese with a hidden layer": partial(Siamese, hidden=5),
+}
 
 
 class Brightness(Method):
@@ -139,6 +152,26 @@ def test_chunks_do_not_change_accuracies(
     np.testing.assert_array_equal(chunked.values, whole.values)
     if (images, comparisons) == (1, 1):
         assert len(calls) == 6 * 8 + 25  # once an image, once an episode
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
+@pytest.mark.parametrize("make", EMBEDDING.values(), ids=EMBEDDING)
+def test_chunks_are_answered_as_episode_by_episode(
+    world, monkeypatch: pytest.MonkeyPatch, make: Callable[[nn.Module], EmbeddingMethod], dtype: torch.dtype,
+    tolerance: float,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(module, "IMAGES_AT_ONCE", 7)
+    monkeypatch.setattr(module, "COMPARISONS_AT_ONCE", 3 * 8 * 12)  # of three episodes
+    torch.manual_seed(0)
+    method = make(Conv4(FACTS, widths=(8, 8))).to(dtype).eval()
+    world.viewer.standardise = lambda images: images.to(dtype)
+    protocol = world.protocol("test", episodes=25, n_shot=2)
+    with torch.no_grad():
+        chunks = [logits for _, logits in answer(method, protocol.draw, 25, world.viewer, go_on)]
+        alone = [method.classify(protocol.draw(k, k + 1).map(world.viewer)) for k in range(25)]
+    assert [(len(logits), logits.dtype) for logits in chunks] == [(3, dtype)] * 8 + [(1, dtype)]
+    assert alone[0].std() > 0.01
+    torch.testing.assert_close(torch.cat(chunks), torch.cat(alone), rtol=tolerance, atol=tolerance)
 
 
 def test_an_image_is_embedded_once(world, hardware: Hardware) -> None:

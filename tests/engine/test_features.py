@@ -41,22 +41,29 @@ def parts(world) -> list[Tensor]:
     return [torch.from_numpy(world.table(part).members) for part in ("train", "val", "test")]
 
 
-def feature_viewer(world, hardware: Hardware) -> tuple[FeatureViewer, Counting]:
-    network = Counting().train()
+def feature_viewer(world, hardware: Hardware, dtype: torch.dtype = torch.float32) -> tuple[FeatureViewer, Counting]:
+    network = Counting().train().to(dtype)
+    world.viewer.standardise = lambda images: images.to(dtype)
     return FeatureViewer(world.viewer, network, parts(world), hardware), network
 
 
-def test_features_are_the_backbones_output(world, hardware: Hardware) -> None:
-    viewer, network = feature_viewer(world, hardware)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
+def test_features_are_the_backbones_output(world, hardware: Hardware, dtype: torch.dtype, tolerance: float) -> None:
+    viewer, network = feature_viewer(world, hardware, dtype)
     index = torch.tensor([150, 3, 3, 95, 0, 101])
     features = viewer(index)
     assert network.training
     network.eval()
     with torch.no_grad():
         for row, number in zip(features, index, strict=True):
-            torch.testing.assert_close(row, network.network(world.viewer(number[None]))[0])
+            alone = network.network(world.viewer(number[None]))[0]
+            torch.testing.assert_close(row, alone, rtol=tolerance, atol=tolerance)
     assert not features.requires_grad
-    assert features.dtype == torch.float32
+
+
+def test_features_of_mixed_precision_are_kept_in_float32(world) -> None:
+    viewer, _ = feature_viewer(world, Hardware(device="cpu", threads=1, precision="bfloat16"))
+    assert viewer(torch.tensor([3])).dtype == torch.float32
 
 
 def test_an_image_is_computed_once_and_no_part_before_it_is_asked_for(world, hardware: Hardware) -> None:

@@ -23,16 +23,19 @@ from fewshot_runner.methods.adaptation import (
 from fewshot_runner.methods.base import Method
 from fewshot_runner.methods.maml import Maml
 from fewshot_runner.methods.reptile import Reptile
+from fewshot_runner.models import conv_block
+from fewshot_runner.models.conv4 import Conv4
 from fewshot_runner.models.conv4_strided import Conv4Strided
+from fewshot_runner.models.conv_block import differentiated_twice
 from fewshot_runner.models.pretrained import Pretrained
 
 N, LR, STEPS = 3, 0.1, 4
 
 
-def backbone(*, widths: tuple = (4, 6)) -> Conv4Strided:
+def backbone(model: type = Conv4Strided, *, widths: tuple = (4, 6)) -> Conv4 | Conv4Strided:
     """With running statistics that are not those of the images, nor 0 and 1."""
     torch.manual_seed(0)
-    network = Conv4Strided(Facts(image_shape=(1, 8, 8), n_classes=9, n_way=N), widths=widths)
+    network = model(Facts(image_shape=(1, 8, 8), n_classes=9, n_way=N), widths=widths)
     generator = torch.Generator().manual_seed(1)
     for name, buffer in network.named_buffers():
         if buffer.is_floating_point():
@@ -134,19 +137,31 @@ def test_the_backbone_stays_as_it_is(bn_mode: str) -> None:
     assert all(parameter.grad is None for parameter in network.parameters())
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.double, 1e-10), (torch.float, 1e-4)])
+@pytest.mark.parametrize("model", [Conv4, Conv4Strided])
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 @pytest.mark.parametrize("create_graph", [False, True])
-def test_the_first_gradients_are_those_of_the_whole_network(reduction: str, create_graph: bool) -> None:
+def test_the_first_gradients_are_those_of_the_whole_network(
+    monkeypatch: pytest.MonkeyPatch, reduction: str, create_graph: bool, model: type, dtype: torch.dtype,
+    tolerance: float,
+) -> None:  # fmt: skip
     """Though the backward pass through the backbone is left out: a head of zeros passes nothing back."""
-    shown = episode()
-    images, labels = shown.support[0], shown.support_labels[0]
-    task = TaskNetwork.copy_of(backbone().train(), N)
+    monkeypatch.setattr(conv_block, "LEAST_VALUES", 1)
+    shown, network = episode(), backbone(model).to(dtype).train()
+    images, labels = shown.support[0].to(dtype), shown.support_labels[0]
+    task, whole = (TaskNetwork.copy_of(network, N) for _ in range(2))
     loss, gradients = task.gradients(images, labels, reduction=reduction, create_graph=create_graph)
-    expected = functional.cross_entropy(task.logits(images), labels, reduction=reduction)
-    assert torch.equal(loss, expected)
-    for gradient, other in zip(gradients, torch.autograd.grad(expected, task.adapted), strict=True):
-        torch.testing.assert_close(gradient, other, rtol=1e-6, atol=0)
+    with differentiated_twice(network):
+        expected = functional.cross_entropy(whole.logits(images), labels, reduction=reduction)
+    others = torch.autograd.grad(expected, whole.adapted, create_graph=create_graph)
+    found, wanted = [loss, *gradients, *task.buffers.values()], [expected, *others, *whole.buffers.values()]
+    if create_graph:
+        found += torch.autograd.grad(gradients[-1].square().sum(), task.adapted)
+        wanted += torch.autograd.grad(others[-1].square().sum(), whole.adapted)
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance)
     assert gradients[-1].abs().max() > 0
+    assert not torch.equal(task.buffers["blocks.0.1.running_mean"], network.blocks[0].norm.running_mean)
     task = task.moved(gradients, scale=-0.1).cut()
     assert all(gradient.abs().max() > 0 for gradient in task.gradients(images, labels)[1]), "only where it is zero"
 

@@ -33,13 +33,6 @@ class Identity(nn.Module):
         return images
 
 
-class Precise(Contrastive):
-    """Features keep their double precision, for oracles and finite differences."""
-
-    def embed(self, images: Tensor) -> Tensor:
-        return self.backbone(images)
-
-
 def batch(labels: list[int] = LABELS, pairs: list[tuple[int, int]] | None = None) -> Batch:
     random = torch.Generator().manual_seed(0)
     features = torch.randn(len(labels), D, generator=random, dtype=torch.double).requires_grad_()
@@ -72,7 +65,7 @@ ALL_PAIRS = [(i, j) for i in range(12) for j in range(12) if i != j]
 @pytest.mark.parametrize("distance", DISTANCES)
 def test_loss_of_a_batch_is_balanced_over_all_its_pairs(distance: str, margin: float) -> None:
     given = batch()
-    loss = Precise(Identity(), distance=distance, margin=margin).loss(given)
+    loss = Contrastive(Identity(), distance=distance, margin=margin).loss(given)
     assert loss.item() == pytest.approx(slow_loss(given, ALL_PAIRS, distance, margin), rel=1e-9)
 
 
@@ -83,7 +76,7 @@ def test_loss_of_a_batch_is_balanced_over_all_its_pairs(distance: str, margin: f
 @pytest.mark.parametrize("distance", DISTANCES)
 def test_loss_of_chosen_pairs(distance: str, pairs: list[tuple[int, int]]) -> None:
     given = batch(pairs=pairs)
-    loss = Precise(Identity(), distance=distance, margin=6.0).loss(given)
+    loss = Contrastive(Identity(), distance=distance, margin=6.0).loss(given)
     assert loss.item() == pytest.approx(slow_loss(given, pairs, distance, 6.0), rel=1e-9)
     assert loss > 0
 
@@ -119,7 +112,7 @@ class SquaredContrastiveLoss(ContrastiveLoss):
 )  # fmt: skip
 def test_it_agrees_with_pytorch_metric_learning(distance: str, oracle: ContrastiveLoss) -> None:
     given = batch()
-    loss = Precise(Identity(), distance=distance, margin=3.0 if distance == "l2" else 0.4).loss(given)
+    loss = Contrastive(Identity(), distance=distance, margin=3.0 if distance == "l2" else 0.4).loss(given)
     expected = oracle(given.images, given.labels) / 2  # the sum of the two means
     torch.testing.assert_close(loss, expected)
     (gradient,) = torch.autograd.grad(loss, given.images)
@@ -129,7 +122,7 @@ def test_it_agrees_with_pytorch_metric_learning(distance: str, oracle: Contrasti
 @pytest.mark.parametrize("pairs", [None, [(0, 2), (0, 1), (4, 1), (3, 6)]], ids=["all", "chosen"])
 @pytest.mark.parametrize("distance", DISTANCES)
 def test_gradients_are_those_of_finite_differences(distance: str, pairs: list[tuple[int, int]] | None) -> None:
-    given, learner = batch(LABELS[:8], pairs), Precise(Identity(), distance=distance, margin=2.0)
+    given, learner = batch(LABELS[:8], pairs), Contrastive(Identity(), distance=distance, margin=2.0)
     assert torch.autograd.gradcheck(
         lambda images: learner.loss(Batch(images, given.labels, given.groups, given.pairs)), (given.images,)
     )

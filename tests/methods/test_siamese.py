@@ -34,12 +34,12 @@ class Identity(nn.Module):
         return images
 
 
-def learner(hidden: int = 0) -> Siamese:
+def learner(hidden: int = 0, *, dtype: torch.dtype = torch.float) -> Siamese:
     """With random weights of either sign, so that no value the head starts from hides a mistake."""
     random = torch.Generator().manual_seed(0)
     method = Siamese(Identity(), hidden=hidden)
     for parameter in method.parameters():
-        parameter.data = torch.randn(parameter.shape, generator=random)
+        parameter.data = torch.randn(parameter.shape, generator=random, dtype=dtype)
     return method
 
 
@@ -163,18 +163,29 @@ def test_nothing_is_more_like_an_image_than_itself() -> None:
         ([0, 0, 0], [0, 0, 0]),  # same-class pairs alone
     ],
 )
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.double, 1e-10), (torch.float, 1e-4)])
 @pytest.mark.parametrize("hidden", [0, 7])
-def test_loss_over_all_pairs_equals_the_definition(labels: list[int], groups: list[int], hidden: int) -> None:
-    images = torch.randn(len(labels), D, generator=torch.Generator().manual_seed(1))
-    method = learner(hidden)
+def test_loss_over_all_pairs_equals_the_definition(
+    labels: list[int], groups: list[int], hidden: int, dtype: torch.dtype, tolerance: float
+) -> None:
+    """Its gradients are those of the head at one pair after the other."""
+    images = torch.randn(len(labels), D, generator=torch.Generator().manual_seed(1), dtype=dtype).requires_grad_()
+    method = learner(hidden, dtype=dtype)
     pairs = list(combinations(range(len(labels)), 2))
     expected = slow_balanced(
         [slow_logit(method, images[i], images[j]) for i, j in pairs],
         [(labels[i], labels[j]) for i, j in pairs],
         [(groups[i], groups[j]) for i, j in pairs],
     )
-    loss = method.loss(Batch(images, torch.tensor(labels), torch.tensor(groups)))
-    assert loss.item() == pytest.approx(expected, rel=1e-4)
+    batch = Batch(images, torch.tensor(labels), torch.tensor(groups))
+    loss = method.loss(batch)
+    assert loss.item() == pytest.approx(expected, rel=tolerance)
+    logits = torch.stack([method.head(images[i], images[j]) for i, j in pairs])
+    same, same_group = (torch.stack([of[i] == of[j] for i, j in pairs]) for of in (batch.labels, batch.groups))
+    wanted = [images, *method.head.parameters()]
+    slow = torch.autograd.grad(balanced_loss(logits, same, same_group), wanted)
+    for gradient, other in zip(torch.autograd.grad(loss, wanted), slow, strict=True):
+        torch.testing.assert_close(gradient, other, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("one_shot", [0.0, 0.5])

@@ -11,11 +11,11 @@ D = 5
 HEADS = [WeightedL1, SignedL1, lambda features: DifferenceMlp(features, 3)]
 
 
-def seeded(head: nn.Module) -> nn.Module:
+def seeded(head: nn.Module, *, dtype: torch.dtype = torch.float64) -> nn.Module:
     """Random weights of either sign, so that no value the head starts from hides a mistake."""
     generator = torch.Generator().manual_seed(0)
     for parameter in head.parameters():
-        parameter.data = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+        parameter.data = torch.randn(parameter.shape, generator=generator, dtype=dtype)
     return head
 
 
@@ -64,22 +64,23 @@ def test_the_gradients_of_both_ways_agree(make):
         torch.testing.assert_close(a, b)
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 2e-5)])
 @pytest.mark.parametrize("make", HEADS)
-def test_the_pairs_within_one_set_are_all_its_pairs(make, monkeypatch):
+def test_the_pairs_within_one_set_are_all_its_pairs(make, dtype, tolerance, monkeypatch):
     monkeypatch.setattr(pair_heads, "ROWS_AT_ONCE", 16)
-    head = seeded(make(D))
+    head = seeded(make(D), dtype=dtype)
     generator = torch.Generator().manual_seed(3)
-    features, weights = (torch.randn(7, n, generator=generator, dtype=torch.float64) for n in (D, 7))
+    features, weights = (torch.randn(7, n, generator=generator, dtype=dtype) for n in (D, 7))
     features.requires_grad_()
     wanted = [features, *head.parameters()]
     logits, expected = head.pairs_within(features), head(features[:, None], features)
-    torch.testing.assert_close(logits, expected)
+    torch.testing.assert_close(logits, expected, rtol=tolerance, atol=tolerance)
     for a, b in zip(
         torch.autograd.grad((logits * weights).sum(), wanted),
         torch.autograd.grad((expected * weights).sum(), wanted),
         strict=True,
     ):
-        torch.testing.assert_close(a, b)
+        torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("sign", [-1, 1])

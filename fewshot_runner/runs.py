@@ -27,7 +27,7 @@ class Busy(UserError):
 
 
 def _inside(name: str) -> property:
-    """A path in a run folder, made when it is asked for: a comparison opens a thousand folders for a few files."""
+    """A path in the run folder, computed on access: comparing a thousand runs touches few of them."""
     return property(lambda run: run.path / name)
 
 

@@ -11,7 +11,7 @@ from fewshot_runner.errors import UserError
 
 
 class Chance:
-    """Each image for itself with `probability`. Certainty draws nothing from the generator, a CPU generator."""
+    """Chooses each image independently with `probability`; of 1, nothing is drawn from the (CPU) generator."""
 
     def __init__(self, probability: float) -> None:
         if not 0 <= probability <= 1:

@@ -86,7 +86,7 @@ class ClassTable:
         return self.members[self.offsets[classes][..., None] + within]
 
     def merged(self, other: "ClassTable") -> "ClassTable":
-        """The images of both, a class that stands in both with all its images."""
+        """The union of both tables; a class that is in both keeps the images of both."""
         names = sorted({*self.names, *other.names})
         number = {name: label for label, name in enumerate(names)}
         group_of = {}

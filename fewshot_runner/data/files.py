@@ -51,8 +51,9 @@ class Files(ABC):
 
     @abstractmethod
     def checksum(self, name: str) -> int:
-        """What files of equal content share, wherever they lie: their size and CRC-32 in 64 bits, as `checksum_of` has
-        them; raises `UserError` as `read` does.
+        """Size and CRC-32 in 64 bits, as `checksum_of` has them: equal for files of equal content.
+
+        Raises `UserError` as `read` does.
         """
 
     @abstractmethod

@@ -101,9 +101,8 @@ class Experiment:
     progress: Progress = field(default_factory=Progress)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that changes in training: with the config, all it takes to go on with the same bits.
-
-        And what evaluation needs, as this state stands in for the best where that is damaged.
+        """Everything that changes in training: with the config, all it takes to go on with the same bits. It holds what
+        evaluation needs as well, since it stands in for the best state where that is damaged.
         """
         return {
             **self.best_state(),
@@ -153,6 +152,6 @@ class Experiment:
         )
         learner = (
             f"{type(method).__name__}, {n_parameters:,} parameters; {item.n_images} images a step; "
-            f"{self.hardware.device}, {self.hardware.threads} threads"
+            f"{self.hardware.device}, {self.hardware.threads} thread{'s' * (self.hardware.threads != 1)}"
         )
         return "\n".join([data, *self.remarks, learner])

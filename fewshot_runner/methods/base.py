@@ -20,7 +20,7 @@ from fewshot_runner.models.precision import finest, full_precision
 class Method(nn.Module, ABC):
     """What the training loop and the evaluator know of a method.
 
-    `bn_mode` is a mode as `training` is one, set by the evaluator: whose statistics batch norm uses in `classify`.
+    Like `training`, `bn_mode` is set from outside. It says whose statistics batch norm uses in `classify`.
     "running": those of training. "support": those of the support images. "transductive": those of images that include
     the episode's queries as a whole. Frozen batch norm keeps to its own (see batch_norm.py).
     """

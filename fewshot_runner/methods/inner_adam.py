@@ -25,7 +25,7 @@ class Moments:
     count: Tensor
 
     def directions(self, gradients: Sequence[Tensor]) -> list[Tensor]:
-        """The gradients, the head's (N, D) last, over the roots of their moments, which take them in first."""
+        """Updates the moments, then divides each gradient, the head's (N, D) last, by the root of its own."""
         self.count = self.count + 1
         *weights, head = (gradient.detach() for gradient in gradients)
         current = [*(weight.square() for weight in weights), head.square().mean(dim=0)]  # (...), last (D,)

@@ -14,7 +14,7 @@ from fewshot_runner.runs import DONE
 
 MOST_COLUMNS, WIDEST = 5, 50  # columns of settings, and characters in them all; more of them share one
 MANY_SETTINGS = "settings, then what differs"
-TEXTS = ("state", "test", "to tell apart")  # all other columns behind the settings are figures
+TEXTS = ("state", "test", "needed")  # all other columns behind the settings are figures
 
 
 def run_text(group: Group) -> str:
@@ -100,13 +100,13 @@ def difference_cells(row: Row) -> dict[str, str]:
     difference = row.difference
     if difference is None or difference.ci95 is None:
         text = "" if difference is None else f"{100 * difference.mean:+.2f}"
-        return {"difference": text, "p": "", "p (Holm)": "", "to tell apart": ""}
+        return {"difference": text, "p": "", "p (Holm)": "", "needed": ""}
     unpaired = "" if difference.paired else " unpaired"
     return {
         "difference": f"{100 * difference.mean:+.2f} ± {100 * difference.ci95:.2f}{unpaired}",
         "p": p_text(difference.p),
         "p (Holm)": p_text(difference.p_holm),
-        "to tell apart": needs_text(row, difference),
+        "needed": needs_text(row, difference),
     }
 
 

@@ -15,17 +15,17 @@ from fewshot_runner.report.results import interval_text
 from fewshot_runner.report.settings import SEED, differing, short, shown
 
 # What a narrow table tells beneath its rows, in this order; the last ones only after the settings.
-FURTHER = ("to tell apart", "seconds", "p", "± over seeds (s.d.)", "seeds", "p (Holm)")
+FURTHER = ("needed", "seconds", "p", "± over seeds (s.d.)", "seeds", "p (Holm)")
 LAST = ("tasks", "test", "difference")
 FOLDED = "settings: of the first run all that differ, of the others what is not as there"
 STATUS = ("run", "state", "step", "updated", "reason")  # what is told of a run that has no results
-ALONE = "tests that nothing else was put to"
+ALONE = "results with nothing to compare them with"
 LEGEND = (
     "±: half of a 95 % interval, over tasks unless it says over seeds. difference: to the run marked *, in points, "
     "task by task; p: of the two-sided test (paired t-test over tasks; where there are several seeds, over tasks and "
     "seeds), and Holm's for all rows of a table. A single run stands for itself: another seed may do better or worse. "
-    "Of runs that are the same to the seed the newest with results counts; +n: further seeds.\n"
-    "to tell apart: what it would take for a power of 0.8 at the level 0.05, were the difference as it was measured."
+    "Among runs with the same settings and seed the newest with results is used; +n: further seeds.\n"
+    "needed: more tasks or seeds for a power of 0.8 at the level 0.05, if the true difference is the measured one."
 )
 
 

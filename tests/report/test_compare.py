@@ -355,7 +355,7 @@ def test_eighty_columns_hold_an_experiment_with_seeds_and_repeats(make, config, 
     lines = plain_of(tmp_path, width=80).splitlines()
     assert max(map(len, lines)) <= 80
     told = " ".join(lines)
-    for name in ("accuracy", "difference", "p (Holm)", "tasks", "to tell apart"):
+    for name in ("accuracy", "difference", "p (Holm)", "tasks", "needed"):
         assert name in told
 
 
@@ -395,6 +395,6 @@ def test_a_narrow_terminal_tells_beneath_a_row_what_does_not_fit_beside_it(make,
     [row] = [number for number, line in enumerate(lines) if line.startswith("  2026")]
     beneath = [line for line in lines[row + 1 : row + 5] if line.startswith("    ")]
     assert any("schedule_with_a_long_name=constant" in line for line in beneath)
-    assert any("to tell apart: +" in line for line in beneath) == (width == 80)
+    assert any("needed: +" in line for line in beneath) == (width == 80)
     words = {word.rstrip(":") for word in wide.replace("─", "").split()}
     assert words - {word.rstrip(":") for word in narrow.split()} <= {"settings,", "then", "what", "differs"}

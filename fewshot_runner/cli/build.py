@@ -1,13 +1,13 @@
 """From a plain config to the parts of a run: the only place that turns names into objects."""
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 from torch.optim import Optimizer
 
 from fewshot_runner.cli.arguments import checked, nearest
@@ -23,7 +23,7 @@ from fewshot_runner.data.store import Progress
 from fewshot_runner.data.transforms import Chain
 from fewshot_runner.engine.device import Hardware
 from fewshot_runner.engine.experiment import Experiment, Trainer
-from fewshot_runner.engine.features import FeatureViewer
+from fewshot_runner.engine.features import AnyViewer, FeatureViewer
 from fewshot_runner.engine.optimizer import uncompiled
 from fewshot_runner.engine.protocols.base import Protocol
 from fewshot_runner.engine.stopping import EarlyStopping
@@ -34,9 +34,11 @@ from fewshot_runner.models.batch_norm import takes_single_images
 from fewshot_runner.models.precomputed import Precomputed
 from fewshot_runner.randomness import torch_seed
 
+View = Callable[[str], AnyViewer]  # of a part
+
 
 class Builder:
-    """Builds the parts of one run. Everything that a config can get wrong is refused here, before anything is made.
+    """Builds the parts of one run. What can be told to be wrong from the config alone is refused before data are read.
 
     `config` is plain values, as composed; `say_progress` is told how far the decoding of images is.
     """
@@ -46,11 +48,11 @@ class Builder:
         self.config = Config(**config)
         self.trusted = (*ALLOWED_TARGETS, *self.config.trusted_packages)
         self.say_progress = say_progress
-        self._features_of: nn.Module | None = None
         for section, kind in (("episode", EpisodeConfig), ("eval", EvalConfig), ("trainer", Trainer),
                               ("method", MethodConfig)):  # fmt: skip
             checked(kind, getattr(self.config, section), key=section)
         self.trainer = Trainer(**self.config.trainer)
+        self.own_test = TestConfig(**self.config.episode, **self.config.eval)
         self._check_components()
         checked(Hardware, self.config.hardware, key="hardware")
         self.hardware = Hardware(**self.config.hardware)
@@ -76,9 +78,9 @@ class Builder:
         checked(Dataset, dataset, key="dataset", supplied=["progress", "keep"])
         for name, test in (dataset.get("tests") or {}).items():
             if test is not None:
-                checked(
-                    TestConfig, {**{**self.config.episode, **self.config.eval}, **test}, key=f"dataset.tests.{name}"
-                )
+                own = {**self.config.episode, **self.config.eval}
+                checked(TestConfig, {**own, **test}, key=f"dataset.tests.{name}")
+                replace(self.own_test, **test)  # refuses what no test can be
 
     def _dataset_config(self) -> dict[str, Any]:
         """What `Dataset` takes: without `runs`, which one protocol reads, and the short names of the source's keys.
@@ -149,8 +151,7 @@ class Builder:
 
     def experiment(self) -> Experiment:
         config, dataset = self.config, self.dataset
-        protocols = self.protocols()
-        self.plan.check_data(protocols)
+        self.plan.check_data(self.protocols())
         sampler = self._make(
             config.method["sampler"], "method.sampler", classes=dataset.table("train"), seed=config.seed
         )
@@ -161,8 +162,8 @@ class Builder:
         method.check_item(item)
         if (method.images_at_once or item.n_images) == 1:
             check_single_images(method, facts)
-        if self.trainer.cache_features:
-            self._features_of = self._check_features(method)
+        view = self._features(method) if self.trainer.cache_features else self._images
+        protocols = self.protocols(view=view)
         validation = protocols.make(self.plan.validation, "val")
         self.plan.check_monitor(self.trainer.monitor, validation)
         schedules = {"lr": self._make(config.method["schedule"], "method.schedule")}
@@ -170,11 +171,11 @@ class Builder:
             schedules["momentum"] = self._make(momentum, "method.momentum")
         return Experiment(
             method=method,
-            items=TrainingLoader(self._viewer("train"), sampler, dataset.augment, seed=config.seed),
+            items=TrainingLoader(view("train"), sampler, dataset.augment, seed=config.seed),
             optimizer=self._optimizer(method, schedules),
             schedules=schedules,
             validation=validation,
-            tests=self.tests,
+            tests=lambda: self.plan.make(protocols),
             stopping=EarlyStopping(patience=self.trainer.patience, monitor=self.trainer.monitor),
             trainer=self.trainer,
             hardware=self.hardware,
@@ -186,19 +187,11 @@ class Builder:
             seen_files=dataset.files_of("train", "val"),
         )
 
-    def _viewer(self, part: str) -> Viewer:
-        """Images of a part, or the features of a frozen backbone in their place."""
-        if self._features_of is None:
-            return self.dataset.viewer(part, self.hardware.device)
-        return self._features
+    def _images(self, part: str) -> Viewer:
+        return self.dataset.viewer(part, self.hardware.device)
 
-    @cached_property
-    def _features(self) -> FeatureViewer:
-        parts = [torch.from_numpy(images) for part in PARTS if len(images := self.dataset.images_of(part))]
-        viewer = self.dataset.viewer("test", self.hardware.device)  # without symmetries, any part's is the same
-        return FeatureViewer(viewer, self._features_of, parts, self.hardware)
-
-    def _check_features(self, method: Method) -> nn.Module:
+    def _features(self, method: Method) -> View:
+        """What stands in the place of images where the features of a frozen backbone are computed once."""
         backbone, dataset = method.backbone, self.dataset
         if any(parameter.requires_grad for parameter in backbone.parameters()):
             raise UserError(
@@ -217,7 +210,10 @@ class Builder:
                 "set dataset.augment=null, dataset.crop=null and dataset.symmetries=none"
             )
         self.plan.check_cached()
-        return backbone
+        parts = [torch.from_numpy(images) for part in PARTS if len(images := dataset.images_of(part))]
+        # without symmetries, any part's images are seen alike
+        viewer = FeatureViewer(self._images("test"), backbone, parts, self.hardware)
+        return lambda part: viewer
 
     def _optimizer(self, method: Method, schedules: Mapping[str, Any]) -> Optimizer | None:
         """None where there is nothing to train, which only a run of no steps may have."""
@@ -235,18 +231,20 @@ class Builder:
 
         `head` names the outputs of a head that was trained already: other data may have other classes.
         """
-        return self.plan.make(self.protocols(head))
+        return self.plan.make(self.protocols(head=head))
 
     @cached_property
     def plan(self) -> EvaluationPlan:
         dataset = self.dataset
-        own = {**self.config.episode, **self.config.eval}
         return EvaluationPlan(
-            own, val_episodes=self.trainer.val_episodes, further=dataset.tests, split=dataset.split.name
+            self.own_test, val_episodes=self.trainer.val_episodes, further=dataset.tests, split=dataset.split.name
         )
 
-    def protocols(self, head: Sequence[str] = ()) -> Protocols:
-        return Protocols(self.dataset, self.hardware.device, viewer=self._viewer, make_runs=self._make_runs, head=head)
+    def protocols(self, *, view: View | None = None, head: Sequence[str] = ()) -> Protocols:
+        """By default on images."""
+        return Protocols(
+            self.dataset, self.hardware.device, viewer=view or self._images, make_runs=self._make_runs, head=head
+        )
 
     def _make_runs(self, name: str | None) -> FixedRuns:
         described = self.config.dataset.get("runs") or {}

@@ -36,7 +36,7 @@ def evaluate_run(run: RunFolder, overrides: list[str]) -> list[dict[str, Any]]:
         refuse_seen(builder, trained.checkpoint, {**saved, "hardware": config["hardware"]})
         data = builder.dataset.provenance.entries() | shown_otherwise(config, saved)
         builder.plan.check_method(trained.method)
-        builder.plan.check_tests(builder.protocols(trained.classes))
+        builder.plan.check_tests(builder.protocols(head=trained.classes))
         results = []
         for name, protocol in builder.tests(trained.classes).items():
             with narrator.doing(f"test {name}"):

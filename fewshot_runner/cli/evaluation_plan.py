@@ -24,9 +24,9 @@ class EvaluationPlan:
     """
 
     def __init__(
-        self, own: Mapping[str, Any], *, val_episodes: int, further: Mapping[str, Mapping[str, Any]], split: str
+        self, own: TestConfig, *, val_episodes: int, further: Mapping[str, Mapping[str, Any]], split: str
     ) -> None:
-        self.own = TestConfig(**own)
+        self.own = own
         if self.own.imbalance is not None and self.own.protocol != "episodes":
             raise UserError(
                 f"eval.imbalance={self.own.imbalance}: eval.protocol={self.own.protocol} draws no episodes whose "
@@ -37,7 +37,7 @@ class EvaluationPlan:
         listed = {name_of(self.own): self.own}
         self.keys = dict.fromkeys(listed, "episode")  # where the config says so, by the name of the test
         for name, changes in further.items():
-            test = TestConfig(**{**own, **changes})
+            test = replace(own, **changes)
             splits = [test.split] if isinstance(test.split, str) else test.split
             if (splits is None or split in splits) and replace(test, split=None) not in listed.values():
                 if name in listed:

@@ -9,8 +9,8 @@ import torch
 from fewshot_runner.cli.schema import TestConfig
 from fewshot_runner.data.dataset import Dataset
 from fewshot_runner.data.episode_limits import check_episode, check_imbalance
-from fewshot_runner.data.loader import Viewer
 from fewshot_runner.data.source import PARTS, FixedRuns
+from fewshot_runner.engine.features import AnyViewer
 from fewshot_runner.engine.protocols.base import Protocol
 from fewshot_runner.engine.protocols.closed_set import ClosedSet
 from fewshot_runner.engine.protocols.episodes import Episodes, Runs
@@ -38,7 +38,7 @@ class Protocols:
         dataset: Dataset,
         device: torch.device,
         *,
-        viewer: Callable[[str], Viewer],
+        viewer: Callable[[str], AnyViewer],
         make_runs: Callable[[str | None], FixedRuns],
         head: Sequence[str] = (),
     ) -> None:
@@ -81,7 +81,7 @@ class Protocols:
             bn_mode=bn_mode,
         )  # fmt: skip
 
-    def _retrieval(self, part: str, viewer: Viewer, bn_mode: str) -> Retrieval:
+    def _retrieval(self, part: str, viewer: AnyViewer, bn_mode: str) -> Retrieval:
         """Probes of validation are looked for among the training images, those of test among both.
 
         Where nobody has labelled the test images, the figures are those of validation, and the answers the test's.

@@ -85,8 +85,9 @@ class Source(ABC):
         """
 
     def checksum(self, index: int) -> int | None:
-        """64 bits, equal for files of equal content, of the file that holds `items()[index]`; None where images are made,
-        or fixed by their authors.
+        """64 bits, equal for files of equal content, of the file that holds `items()[index]`.
+
+        None where images are made, or fixed by their authors.
         """
         return None
 

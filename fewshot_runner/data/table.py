@@ -15,8 +15,8 @@ def read_table(content: bytes, path: str, columns: Mapping[str, str]) -> Iterato
 
     `content` is the file's, and messages call it `path`. `columns` maps the keys of the result to column names, as the
     user set them. The file is UTF-8; of comma, semicolon and tab, the delimiter under which the header has most of
-    these columns. Cells lose surrounding blanks, and cells that a row lacks are "". Raises `UserError` for other encodings,
-    broken quotes, rows of too many cells, and columns that are missing or ambiguous.
+    these columns. Cells lose surrounding blanks, and cells that a row lacks are "". Raises `UserError` for other
+    encodings, broken quotes, rows of too many cells, and columns that are missing or ambiguous.
     """
     text = _text(content, path)
     header, delimiter = _header(path, text, columns)

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from fewshot_runner.data.loader import Viewer
 from fewshot_runner.engine.answers import Between
+from fewshot_runner.engine.features import AnyViewer
 from fewshot_runner.errors import UserError
 from fewshot_runner.intervals import interval
 from fewshot_runner.methods.base import EmbeddingMethod, Method
@@ -62,7 +62,7 @@ class Protocol(ABC):
     `viewer` turns their indices into images; `bn_mode` is whose statistics batch norm uses.
     """
 
-    viewer: Viewer
+    viewer: AnyViewer
     bn_mode: str = "running"
     figures: tuple[str, ...] = ("accuracy",)  # the names that `measure` gives values for
     heeds: tuple[str, ...] = ()  # what of an episode's shape changes its figures

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from fewshot_runner.data.classes import ClassTable
-from fewshot_runner.data.loader import Viewer
 from fewshot_runner.engine.answers import Between, embed_all
+from fewshot_runner.engine.features import AnyViewer
 from fewshot_runner.engine.protocols.base import Evaluation, Protocol, check_compares, check_running
 from fewshot_runner.errors import UserError
 from fewshot_runner.methods.base import EmbeddingMethod, Method
@@ -64,7 +64,7 @@ class Retrieval(Protocol):
     def __init__(
         self,
         search: Search,
-        viewer: Viewer,
+        viewer: AnyViewer,
         *,
         fitted_on: Search,
         asked: Search,

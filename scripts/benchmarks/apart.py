@@ -2,6 +2,7 @@
 own, and none has what another made for itself."""
 
 import multiprocessing
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 
 Run = Callable[[int], Any]  # so many units of work
+LARGE_PAGES = "THP_MEM_ALLOC_ENABLE"  # torch's; fsl sets it for its own process: see engine/memory.py
 
 
 @contextmanager
@@ -24,7 +26,8 @@ def apart(makers: Mapping[str, tuple[Callable[..., Run], dict[str, Any]]], *, th
     for name, (make, arguments) in makers.items():
         lines[name], other_end = context.Pipe()
         process = context.Process(target=serve, args=(other_end, threads, make, arguments), name=name)
-        process.start()
+        with plain_environment():
+            process.start()
         other_end.close()  # so that a process that dies ends the wait for its answer
         processes.append(process)
     try:
@@ -36,6 +39,17 @@ def apart(makers: Mapping[str, tuple[Callable[..., Run], dict[str, Any]]], *, th
             line.close()
         for process in processes:
             process.join()
+
+
+@contextmanager
+def plain_environment() -> Iterator[None]:
+    """Processes that begin meanwhile get none of what fsl has set in this one's environment."""
+    kept = os.environ.pop(LARGE_PAGES, None)
+    try:
+        yield
+    finally:
+        if kept is not None:
+            os.environ[LARGE_PAGES] = kept
 
 
 def serve(line: Connection, threads: int, make: Callable[..., Run], arguments: dict[str, Any]) -> None:

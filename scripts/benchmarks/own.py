@@ -9,6 +9,7 @@ from typing import Any
 from fewshot_runner.cli.build import Builder
 from fewshot_runner.cli.compose import compose
 from fewshot_runner.data.batch import Batch, Episode
+from fewshot_runner.data.dataset import Dataset
 from fewshot_runner.engine.device import Hardware
 from fewshot_runner.engine.experiment import Experiment
 from fewshot_runner.engine.fit import fit
@@ -20,6 +21,11 @@ FOREVER = 1_000_000
 def builder(overrides: Sequence[str], *, threads: int) -> Builder:
     """The parts of a run on Omniglot on the CPU."""
     return Builder(compose(["dataset=omniglot", "hardware=cpu", f"hardware.threads={threads}", *overrides]))
+
+
+def dataset(*overrides: str, threads: int) -> Dataset:
+    """Omniglot for the process that starts the contestants; its own settings of memory stay the system's."""
+    return builder([*overrides, "hardware.keep_memory=false"], threads=threads).dataset
 
 
 def experiment(*overrides: str, threads: int) -> Experiment:

@@ -4,7 +4,9 @@ import json
 import math
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,16 +22,44 @@ from fewshot_runner.data.layout import Square
 from fewshot_runner.data.store import open_store
 from fewshot_runner.data.transforms import Warp
 from fewshot_runner.facts import Facts
+from fewshot_runner.methods import side_by_side
 from fewshot_runner.methods.maml import Maml
 from fewshot_runner.methods.prototypical import Prototypical
 from fewshot_runner.methods.reptile import Reptile
 from fewshot_runner.methods.siamese import Siamese
+from fewshot_runner.models import conv_block
 from fewshot_runner.models.conv4 import Conv4
 from fewshot_runner.models.conv4_strided import Conv4Strided
+from fewshot_runner.models.conv_block import ConvBlock
 from fewshot_runner.models.siamese_cnn import SiameseCnn
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "bench"
 N, K, Q = 3, 2, 4  # ways, shots, queries a class
+
+
+@pytest.fixture
+def fast_ways(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Which fast ways ours has gone, as it does here with small maps too: else plain would be compared with plain."""
+    gone: list[str] = []
+    monkeypatch.setattr(conv_block, "LEAST_VALUES", 1)
+
+    def watch(place: Any, name: str) -> None:
+        original: Callable[..., Any] = getattr(place, name)
+        monkeypatch.setattr(place, name, lambda *arguments: (gone.append(name), original(*arguments))[1])
+
+    watch(ConvBlock, "_fused")
+    watch(ConvBlock, "_folded")
+    watch(conv_block, "conv_pool")
+    watch(side_by_side, "_at_once")
+    return gone
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
 
 
 def facts(size: int) -> Facts:
@@ -49,6 +79,12 @@ def as_episode(images: Tensor) -> Episode:
     )  # fmt: skip
 
 
+def both(first: Episode, second: Episode) -> Episode:
+    """The tasks of both."""
+    parts = ("support", "support_labels", "query", "query_labels")
+    return Episode(*(torch.cat([getattr(first, part), getattr(second, part)]) for part in parts), N)
+
+
 def prototypical() -> Prototypical:
     """As the benchmark trains it: the sum of squared differences, whatever the learned scale does later."""
     torch.manual_seed(0)
@@ -63,13 +99,14 @@ def assert_equal_gradients(left: nn.Module, right: nn.Module) -> None:
         assert (one.grad - other.grad).norm() <= 1e-3 * one.grad.norm()
 
 
-def test_the_plain_loop_has_our_loss_and_gradients() -> None:
+def test_the_plain_loop_has_our_loss_and_gradients(fast_ways: list[str]) -> None:
     from benchmarks.rivals.plain_prototypical import Training
 
     ours, images = prototypical().train(), images_by_class()
     plain = networks.with_weights_of(networks.conv4(), ours.backbone)
     rival = Training(plain, images.flatten(0, 1), torch.arange(N + 1) * (K + Q), n_way=N, n_shot=K, n_query=Q)
     loss, theirs = ours.loss(as_episode(images)), rival.loss(images)
+    assert fast_ways == ["_fused"] * 4
     assert theirs.item() == pytest.approx(loss.item(), rel=1e-4)
     loss.backward()
     theirs.backward()
@@ -80,7 +117,7 @@ def test_the_plain_loop_has_our_loss_and_gradients() -> None:
     assert len(drawn.unique()) == N * (K + Q)
 
 
-def test_easyfsl_has_our_loss_gradients_and_answers() -> None:
+def test_easyfsl_has_our_loss_gradients_and_answers(fast_ways: list[str]) -> None:
     """With batch norm's running statistics: in training it normalises support and queries apart."""
     pytest.importorskip("easyfsl", reason="needs easyfsl; install the extra bench")
     from benchmarks.rivals.easyfsl_loop import PrototypicalNetworks, task_loss
@@ -94,7 +131,12 @@ def test_easyfsl_has_our_loss_gradients_and_answers() -> None:
     loss.backward()
     their_loss.backward()
     assert_equal_gradients(ours.backbone, plain)
-    assert torch.equal(theirs(episode.query[0]).argmax(-1), ours.classify(episode)[0].argmax(-1))
+    assert not fast_ways  # gradients with running statistics have none
+    with torch.no_grad():
+        logits, distances = ours.classify(episode)[0], -theirs(episode.query[0])
+    assert fast_ways == ["_folded"] * 4
+    torch.testing.assert_close(logits, -distances.square(), rtol=1e-3, atol=1e-4)
+    assert torch.equal(logits.argmax(-1), distances.argmin(-1))
 
 
 @pytest.mark.parametrize("distance", ["cosine", "l2"])
@@ -112,7 +154,7 @@ def test_mined_losses_and_gradients_are_equal(distance: str) -> None:
     assert results[0][0] > 0
 
 
-def test_the_siamese_tutorial_has_our_loss_and_gradients() -> None:
+def test_the_siamese_tutorial_has_our_loss_and_gradients(fast_ways: list[str]) -> None:
     from benchmarks.rivals.siamese_tutorial import Twins, pair_loss
 
     torch.manual_seed(0)
@@ -121,6 +163,7 @@ def test_the_siamese_tutorial_has_our_loss_and_gradients() -> None:
     images = torch.rand(8, 1, 105, 105)
     labels, pairs = torch.tensor([0, 0, 1, 1, 2, 3, 4, 5]), torch.arange(8).view(4, 2)  # two of one class, two of two
     loss = ours.loss(Batch(images, labels, groups=labels, pairs=pairs))
+    assert fast_ways == ["conv_pool"]
     theirs = pair_loss(twins, images[0::2], images[1::2], torch.tensor([1.0, 1, 0, 0]))
     assert theirs.item() == pytest.approx(loss.item(), rel=1e-5)
     loss.backward()
@@ -128,13 +171,15 @@ def test_the_siamese_tutorial_has_our_loss_and_gradients() -> None:
     assert_equal_gradients(ours, twins)
 
 
+@pytest.mark.usefixtures("two_threads")
 @pytest.mark.parametrize("kind", ["reptile", "maml"])
-def test_deep_copies_leave_our_gradients(kind: str) -> None:
+def test_deep_copies_leave_our_gradients(kind: str, fast_ways: list[str]) -> None:
+    """Strided blocks have no fused way; MAML learns its two tasks at once, Reptile in turn."""
     from benchmarks.figures.meta import maml_by_copies, reptile_by_copies
 
     torch.manual_seed(0)
     backbone = Conv4Strided(facts(16), widths=(8, 8))
-    episode = as_episode(images_by_class(16))
+    episode = both(as_episode(images_by_class(16)), as_episode(images_by_class(16).flip(1)))
     if kind == "maml":
         ours, rival = Maml(backbone, order=1, inner_lr=0.1, inner_steps=3), maml_by_copies
     else:
@@ -142,6 +187,7 @@ def test_deep_copies_leave_our_gradients(kind: str) -> None:
         rival = reptile_by_copies
     plain = networks.with_weights_of(networks.conv4_strided((8, 8)), backbone.train())
     ours.train().backward(episode)
+    assert fast_ways == (["_at_once"] if kind == "maml" else [])
     rival(ours, plain, episode)
     assert_equal_gradients(backbone, plain)
 
@@ -216,6 +262,15 @@ def test_pictures_of_noise_are_a_store_like_any_other(tmp_path: Path) -> None:
     assert Square(large_store.SIZE, channels=1).label in path.name
 
 
+def test_small_groups_are_filled_up_with_other_classes() -> None:
+    from benchmarks.figures.drawing import SIZES, SMALL_GROUP, filled_batches, table_of
+
+    for n_classes, n_images in list(SIZES.values())[::2]:
+        sampler = filled_batches(table_of(n_classes, n_images, n_classes // SMALL_GROUP))
+        assert len(np.unique(sampler[0].labels)) == sampler.n_classes
+        assert len(np.unique(sampler[0].groups)) > sampler.n_groups
+
+
 def bench(*words: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, SCRIPT, *map(str, words)], capture_output=True, text=True, check=False)
 
@@ -228,7 +283,7 @@ def test_a_quick_run_keeps_every_sample(tmp_path: Path) -> None:
     assert content["environment"]["threads"] == 1
     assert content["environment"]["processor"]
     assert content["environment"]["versions"]["torch"] == torch.__version__.partition("+")[0]
-    assert len(content["figures"]) == 8
+    assert len(content["figures"]) == 10
     for figure in content["figures"]:
         assert {"name", "ours", "against", "value", "target", "reached"} <= figure.keys()
         assert figure["reached"] in (True, False)
@@ -239,7 +294,7 @@ def test_a_quick_run_keeps_every_sample(tmp_path: Path) -> None:
         assert figure["value"] == pytest.approx(sum(ratios) / 2)
     again = bench("--from", kept, "--markdown")
     assert again.returncode in (0, 1)
-    assert again.stdout.count("\n| ") == 9
+    assert again.stdout.count("\n| ") == 11
     assert Record.read(kept).figures[0].as_json() == content["figures"][0]
 
 

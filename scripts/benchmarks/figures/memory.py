@@ -1,26 +1,22 @@
 """The most memory that a process takes which trains and tests on Omniglot, 20-way 5-shot: against easyfsl's."""
 
 import json
-import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
-from benchmarks import networks, omniglot, own
+from benchmarks import omniglot, own
 from benchmarks.commands import FSL
 from benchmarks.measuring import Bench, Figure, Samples, ratio
-from benchmarks.rivals import easyfsl_loop
+from benchmarks.peak_memory import peak
 
 SHAPE = {"n_way": 20, "n_shot": 5, "n_query": 15}
 STEPS, TESTED, ROUNDS = 40, 50, 3
-SCRIPTS = Path(__file__).parents[2]
 
 
 def figures(bench: Bench) -> Iterator[Figure]:
     steps, tested = bench.units(STEPS), bench.units(TESTED)
-    dataset = own.builder(own.PLAIN, threads=bench.threads).dataset
+    dataset = own.dataset(*own.PLAIN, threads=bench.threads)
     with (
         omniglot.png_folder(dataset, "train") as train,
         omniglot.png_folder(dataset, "test") as test,
@@ -34,8 +30,11 @@ def figures(bench: Bench) -> Iterator[Figure]:
             f"trainer.val_every={steps}", f"trainer.val_episodes={tested}", f"eval.episodes={tested}",
             f"output_dir={outputs}",
         ]  # fmt: skip
-        task = {"train": str(train), "test": str(test), "steps": steps, "tested": tested, "threads": bench.threads}
-        easyfsl = [sys.executable, "-m", __name__, json.dumps(task)]
+        task = {
+            "train": str(train), "test": str(test), "shape": SHAPE, "steps": steps, "tested": tested,
+            "threads": bench.threads,
+        }  # fmt: skip
+        easyfsl = [sys.executable, "-m", "benchmarks.rivals.easyfsl_run", json.dumps(task)]
         samples: Samples = {"fsl": [], "easyfsl": []}
         for _ in range(bench.rounds(ROUNDS)):
             samples["fsl"].append(peak(fsl))
@@ -45,29 +44,3 @@ def figures(bench: Bench) -> Iterator[Figure]:
         "peak memory, 20-way 5-shot", "fsl", "easyfsl", samples, "MB", share, "x", 1.0, at_least=False,
         note="training and test, the whole process",
     )  # fmt: skip
-
-
-def peak(words: list[str]) -> float:
-    """The largest resident set of a process that has to succeed, in MB."""
-    environment = {**os.environ, "PYTHONPATH": str(SCRIPTS)}
-    process = subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise RuntimeError(f"{' '.join(words)} ended with {process.returncode}")
-    return usage.ru_maxrss / (1 << 10 if sys.platform != "darwin" else 1 << 20)
-
-
-def easyfsl_run(train: str, test: str, *, steps: int, tested: int, threads: int) -> None:
-    import torch
-
-    torch.set_num_threads(threads)
-    backbone = networks.conv4()
-    pictures = easyfsl_loop.Pictures(Path(train))
-    easyfsl_loop.Training(backbone, easyfsl_loop.loader_of(pictures, **SHAPE))(steps)
-    pictures = easyfsl_loop.Pictures(Path(test))
-    easyfsl_loop.evaluate(backbone, easyfsl_loop.loader_of(pictures, **SHAPE, n_tasks=tested))
-
-
-if __name__ == "__main__":
-    easyfsl_run(**json.loads(sys.argv[1]))

@@ -13,7 +13,7 @@ ROUNDS = 8
 
 
 def figures(bench: Bench) -> Iterator[Figure]:
-    dataset = own.builder(SETTINGS, threads=bench.threads).dataset
+    dataset = own.dataset(*SETTINGS, threads=bench.threads)
     with omniglot.png_folder(dataset) as folder:
         makers = {
             "fsl": (fsl, {"threads": bench.threads, "overrides": []}),

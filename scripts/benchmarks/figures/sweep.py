@@ -8,7 +8,7 @@ from pathlib import Path
 from benchmarks.commands import FSL
 from benchmarks.measuring import Bench, Contestant, Figure, race, speedup
 
-JOBS = 20
+JOBS, ROUNDS = 20, 3
 PARALLEL = "fsl, launcher=parallel"
 SETTINGS = (
     "method=prototypical_episodic", "model=conv4", "dataset=glyphs", "dataset.tests=null", "method.sampler.n_way=5",
@@ -36,7 +36,8 @@ def figures(bench: Bench) -> Iterator[Figure]:
 
         trained(*settings, f"output_dir={fresh(folder)}")  # the characters are drawn once
         contestants = {"fsl": sweep, PARALLEL: side_by_side, f"{jobs} commands": one_by_one}
-        samples = race({name: Contestant(run, jobs) for name, run in contestants.items()}, rounds=1, warm_up=False)
+        timed = {name: Contestant(run, jobs) for name, run in contestants.items()}
+        samples = race(timed, rounds=bench.rounds(ROUNDS), warm_up=False)
     for ours in ("fsl", PARALLEL):
         yield speedup(
             "a job of a sweep", samples, against=f"{jobs} commands", ours=ours, target=5.0, note=f"{jobs} jobs"

@@ -18,7 +18,7 @@ Shape = dict[str, int]
 
 
 def figures(bench: Bench) -> Iterator[Figure]:
-    dataset = own.builder(own.PLAIN, threads=bench.threads).dataset
+    dataset = own.dataset(*own.PLAIN, threads=bench.threads)
     with omniglot.png_folder(dataset) as folder:
         for (n_way, n_shot), episodes in SHAPES.items():
             shape = {"n_way": n_way, "n_shot": n_shot, "n_query": QUERIES}

@@ -53,7 +53,10 @@ def loader_of(
     dataset: FewShotDataset, *, n_way: int, n_shot: int, n_query: int, n_tasks: int = MANY, workers: int = 0
 ) -> DataLoader:
     sampler = TaskSampler(dataset, n_way=n_way, n_shot=n_shot, n_query=n_query, n_tasks=n_tasks)
-    return DataLoader(dataset, batch_sampler=sampler, num_workers=workers, collate_fn=sampler.episodic_collate_fn)
+    return DataLoader(
+        dataset, batch_sampler=sampler, num_workers=workers, collate_fn=sampler.episodic_collate_fn,
+        persistent_workers=workers > 0,
+    )  # fmt: skip
 
 
 class Training:

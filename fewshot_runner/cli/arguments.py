@@ -74,7 +74,7 @@ def _fits(value: Any, hint: Any) -> bool:
         return isinstance(value, str)
     if hint is type(None):
         return value is None
-    if origin in (list, tuple, Sequence) or origin is Sequence:
+    if origin in (list, tuple, Sequence):
         if isinstance(value, str) or not isinstance(value, Sequence):
             return False
         if origin is tuple and inner and inner[-1] is not Ellipsis:

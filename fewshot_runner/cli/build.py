@@ -1,4 +1,4 @@
-"""From a plain config to the parts of a run: the only place that turns names into objects."""
+"""From a plain config to the parts of a run: the only place that knows which names in it become objects."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence

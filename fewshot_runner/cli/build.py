@@ -1,9 +1,9 @@
 """From a plain config to the parts of a run: the only place that knows which names in it become objects."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from fewshot_runner.data.store import Progress
 from fewshot_runner.data.transforms import Chain
 from fewshot_runner.engine.device import Hardware
 from fewshot_runner.engine.experiment import Experiment, Trainer
-from fewshot_runner.engine.features import AnyViewer, FeatureViewer
+from fewshot_runner.engine.features import FeatureViewer, View
 from fewshot_runner.engine.optimizer import uncompiled
 from fewshot_runner.engine.protocols.base import Protocol
 from fewshot_runner.engine.stopping import EarlyStopping
@@ -33,8 +33,6 @@ from fewshot_runner.methods.base import Classifier, Method
 from fewshot_runner.models.batch_norm import takes_single_images
 from fewshot_runner.models.precomputed import Precomputed
 from fewshot_runner.randomness import torch_seed
-
-View = Callable[[str], AnyViewer]  # of a part
 
 
 class Builder:
@@ -100,7 +98,7 @@ class Builder:
         return {key: value for key, value in described.items() if key != "runs" and key not in short}
 
     def _make(self, described: Any, key: str, **supplied: Any) -> Any:
-        return make(described, key, trusted=self.trusted, adapt=uncompiled, supplied=supplied)
+        return make(described, key, trusted=self.trusted, **supplied)
 
     def source(self) -> Source:
         """Where the images come from; no image is read."""
@@ -218,7 +216,7 @@ class Builder:
     def _optimizer(self, method: Method, schedules: Mapping[str, Any]) -> Optimizer | None:
         """None where there is nothing to train, which only a run of no steps may have."""
         if any(parameter.requires_grad for parameter in method.parameters()):
-            return make_optimizer(self._make, self.config.method, method, schedules)
+            return make_optimizer(partial(self._make, adapt=uncompiled), self.config.method, method, schedules)
         if self.trainer.max_steps > 0:
             raise UserError(
                 "model.frozen=true leaves nothing to train; thaw a part, give the method a layer of its own, or set "

@@ -10,7 +10,7 @@ from fewshot_runner.cli.schema import TestConfig
 from fewshot_runner.data.dataset import Dataset
 from fewshot_runner.data.episode_limits import check_episode, check_imbalance
 from fewshot_runner.data.source import PARTS, FixedRuns
-from fewshot_runner.engine.features import AnyViewer
+from fewshot_runner.engine.features import AnyViewer, View
 from fewshot_runner.engine.protocols.base import Protocol
 from fewshot_runner.engine.protocols.closed_set import ClosedSet
 from fewshot_runner.engine.protocols.episodes import Episodes, Runs
@@ -38,7 +38,7 @@ class Protocols:
         dataset: Dataset,
         device: torch.device,
         *,
-        viewer: Callable[[str], AnyViewer],
+        viewer: View,
         make_runs: Callable[[str | None], FixedRuns],
         head: Sequence[str] = (),
     ) -> None:

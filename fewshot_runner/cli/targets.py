@@ -3,7 +3,6 @@
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
 from typing import Any
 
 from hydra.utils import get_object
@@ -47,9 +46,9 @@ def make(
     trusted: Sequence[str] = ALLOWED_TARGETS,
     remedy: str = TRUST_YOURS,
     adapt: Callable[[Any], Any] = lambda target: target,
-    supplied: Mapping[str, Any] = MappingProxyType({}),
+    **supplied: Any,
 ) -> Any:
-    """The object that `described` describes, of a class that is a `kind`; what it names may be adapted before.
+    """The object that `described` describes, of a class that is a `kind`; `adapt` may put another class in its place.
 
     Of `supplied`, what the constructor asks for is passed on. Raises `UserError`, as `target_of` does.
     """

@@ -3,7 +3,7 @@
 Shapes: B indices, M images of a part, D features.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from fewshot_runner.engine.device import Hardware
 from fewshot_runner.methods.base import evaluating
 from fewshot_runner.models.precision import at_least_float32
 
-PHOTOGRAPHS_AT_ONCE = 64  # fewer than an evaluation embeds: what is frozen is a large network with large images
+PHOTOGRAPHS_AT_ONCE = 64
 
 
 class FeatureViewer:
@@ -35,11 +35,12 @@ class FeatureViewer:
 
     def __call__(self, index: Tensor) -> Tensor:
         index = index.cpu()
-        if (self.row[index] < 0).any():
+        rows = self.row[index]
+        if (rows < 0).any():
             for part in [part for part in self.waiting if torch.isin(index, part).any()]:
                 self._compute(part)
-        rows = self.row[index]
-        assert (rows >= 0).all(), "an image of no part"
+            rows = self.row[index]
+            assert (rows >= 0).all(), "an image of no part"
         return self.features[sent(rows, self.device)]
 
     def augmented(self, index: Tensor, augment: None, generator: torch.Generator) -> Tensor:
@@ -58,3 +59,4 @@ class FeatureViewer:
 
 
 AnyViewer = Viewer | FeatureViewer  # what evaluation asks for an image's pixels, or for its features
+View = Callable[[str], AnyViewer]  # of a part

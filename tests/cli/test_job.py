@@ -1,7 +1,9 @@
 """One job of a sweep beside others that wait for the same run."""
 
+import io
 import shutil
 import signal
+import sys
 import threading
 from pathlib import Path
 
@@ -91,24 +93,35 @@ def test_of_two_sweeps_that_begin_with_the_same_job_one_trains_it(tiny, tmp_path
     assert not list(tmp_path.glob(".*"))
 
 
-def test_who_waits_for_another_sweep_says_so(tiny, tmp_path, capsys):
+class Told(io.StringIO):
+    """A stream that says when a line was written to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flushed = threading.Event()
+
+    def flush(self) -> None:
+        self.flushed.set()
+
+
+def test_who_waits_for_another_sweep_says_so(tiny, tmp_path, monkeypatch):
     config = compose([*tiny(), f"output_dir={tmp_path}"])
-    job, held, seen = Job(0, (), config, fingerprint(config)), threading.Event(), []
+    job, held, told = Job(0, (), config, fingerprint(config)), threading.Event(), Told()
+    monkeypatch.setattr(sys, "stderr", told)
 
     def hold():
         with FileLock(jobs.lock_of(job)):
             held.set()
-            while not seen:
-                seen.extend(capsys.readouterr().err.splitlines())
+            told.flushed.wait(60)
 
     other = threading.Thread(target=hold)
     other.start()
     held.wait()
     with jobs.alone_with(job):
         other.join()
-    assert seen == ["another sweep is at work on this job; its result is waited for"]
+    assert told.getvalue() == "another sweep is at work on this job; its result is waited for\n"
     with jobs.alone_with(job):
-        assert capsys.readouterr().err == ""
+        assert len(told.getvalue().splitlines()) == 1
 
 
 class Diverged(RunFailed):

@@ -6,13 +6,13 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fewshot_runner.errors import UserError
 from fewshot_runner.runs import RunFolder
 
 if TYPE_CHECKING:
-    from fewshot_runner.engine.predict import Prediction
+    from fewshot_runner.engine.predict import Prediction, Unknown
 
 
 def run(arguments: list[str]) -> None:
@@ -20,7 +20,9 @@ def run(arguments: list[str]) -> None:
         "fsl predict",
         description="Classifies pictures with a trained run. The classes are the sub-folders of the support folder, "
         "each with one example or more; they need not have been trained on. Without a support folder, a method with "
-        "a trained head names the classes of its training. Scores are the method's probabilities over the classes.",
+        "a trained head names the classes of its training. A run that was tested by retrieval goes by the most similar "
+        "example, and says where none is similar enough, if it knows a label for that. Scores are the method's "
+        "probabilities over the classes.",
     )
     parser.add_argument("run", help="the run folder")
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="pictures, or folders of them")
@@ -37,15 +39,18 @@ def run(arguments: list[str]) -> None:
     from fewshot_runner.cli.trained import load_trained  # late: a wrong folder is refused without torch
     from fewshot_runner.data.decode import together
     from fewshot_runner.data.sources.folder import Folder
-    from fewshot_runner.engine.predict import pictures_of, predict, recognise
+    from fewshot_runner.engine.predict import identify, pictures_of, predict, recognise
 
     support = None if options.support is None else Folder(path=str(options.support))
     pictures = pictures_of(options.images)
     trained = load_trained(folder)
-    if support is not None:
-        answers = predict(trained.method, support, pictures, pipeline=trained.pipeline, top=options.top)
+    how: dict[str, Any] = {"pipeline": trained.pipeline, "top": options.top}
+    if support is not None and trained.config["eval"]["protocol"] == "retrieval":
+        answers = identify(trained.method, support, pictures, unknown=unknown_of(folder), **how)
+    elif support is not None:
+        answers = predict(trained.method, support, pictures, **how)
     elif trained.classes:
-        answers = recognise(trained.method, trained.classes, pictures, pipeline=trained.pipeline, top=options.top)
+        answers = recognise(trained.method, trained.classes, pictures, **how)
     else:
         raise UserError(
             f"{options.run}: this method has no head of its own; give --support DIR, a folder with a sub-folder of "
@@ -56,6 +61,18 @@ def run(arguments: list[str]) -> None:
         show(predictions, options)
     if refused:  # what could be read is answered all the same
         raise together(refused)
+
+
+def unknown_of(run: RunFolder) -> "Unknown | None":
+    """The label that means none of the known, where the run's own test fitted the similarity at which it stands."""
+    from fewshot_runner.engine.predict import Unknown
+
+    own = next((result for result in run.read_summary()["results"] if result["protocol"] == "retrieval"), None)
+    if own is None:
+        raise UserError(f"{run.path}: it was not tested yet, which says whom it does not know; fsl resume {run.path}")
+    if own["unknown"] is None:
+        return None
+    return Unknown(own["unknown"], own["further"]["threshold"])
 
 
 def show(predictions: Sequence["Prediction"], options: argparse.Namespace) -> None:

@@ -36,9 +36,9 @@ class Division:
     - "random": whole classes, for few-shot learning, in the shares `val_fraction` and `test_fraction`;
     - "images": these shares of every class's images, for recognition of known classes; parts that the data declare
       stay as they are, and the others are taken from train, of classes with 3 images or more there (see `untested`);
-    - "retrieval": identification of individuals: the images to identify are those of part test, and those of val or
-      else, of the training images, one of each identity with `val_from` images or more and the share `val_unknown` of
-      the unknown ones.
+    - "retrieval": identification of individuals: the images to identify are those of the parts val and test. Where the
+      data declare none for val, it has one training image of each identity with `val_from` images or more and the share
+      `val_unknown` of the unknown ones; and test, where they declare none for it, the same of what is left.
 
     `source` begins the messages.
     """
@@ -119,16 +119,21 @@ class Division:
         return _by_image("images", parts)
 
     def _retrieval(self, items: Sequence[Item]) -> Split:
+        declared = {item.part for item in items}
         chosen: dict[str, str] = {}
-        if not any(item.part == "val" for item in items):
-            for name, images in _by_class(item for item in items if item.part in ("", "train")).items():
-                unknown = name == self.unknown_label
-                count = round(len(images) * self.val_unknown) if unknown else int(len(images) >= self.val_from)
-                chosen |= {item.name: "val" for item in images[:count]}
+        for name, images in _by_class(item for item in items if item.part in ("", "train")).items():
+            unknown = name == self.unknown_label
+            each = round(len(images) * self.val_unknown) if unknown else 1
+            left = images
+            for part in ("val", "test"):
+                if part not in declared and (unknown or len(left) >= self.val_from):
+                    chosen |= {item.name: part for item in left[:each]}
+                    left = left[each:]
         parts = _parts(items, chosen)
         self._check_none_empty(
-            "retrieval", parts, f"test has to be told; val takes images of identities with val_from={self.val_from}"
-        )
+            "retrieval", parts, f"identities give away an image while they have dataset.val_from={self.val_from}; add "
+            "images, or set a smaller number"
+        )  # fmt: skip
         return _by_image("retrieval", parts)
 
     def _check_none_empty(self, name: str, parts: dict[str, list[Item]], remedy: str) -> None:

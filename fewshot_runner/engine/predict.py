@@ -1,6 +1,6 @@
 """Classifies pictures from files: against labelled examples of a user's own classes, or by a trained head.
 
-Shapes: S support images, Q queries, N ways.
+Shapes: S support images, Q queries, N ways, I individuals.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,9 +19,11 @@ from fewshot_runner.data.decode import decode, evaluation_view, opened
 from fewshot_runner.data.files import Directory
 from fewshot_runner.data.source import Source
 from fewshot_runner.data.transforms import Standardise
+from fewshot_runner.engine.answers import go_on
 from fewshot_runner.engine.device import Hardware
+from fewshot_runner.engine.protocols.retrieval import beside_unknown, identity_similarities
 from fewshot_runner.errors import UserError
-from fewshot_runner.methods.base import Classifier, Method, evaluating
+from fewshot_runner.methods.base import Classifier, EmbeddingMethod, Method, evaluating
 
 PIXELS_AT_ONCE = 64 * 224**2  # 64 photographs, or thousands of drawings: a method may adapt itself for each lot anew
 
@@ -60,22 +62,66 @@ class ImagePipeline:
 Answers = tuple[list[Prediction], list[UserError]]  # of the pictures that can be read, in order; of the others, why not
 
 
+@dataclass(frozen=True)
+class Unknown:
+    """The label that means none of the known, and the similarity at which it stands among them."""
+
+    label: str
+    similarity: float
+
+
 def predict(method: Method, support: Source, pictures: Sequence[Path], *, pipeline: ImagePipeline, top: int) -> Answers:
     """Each picture among the classes of `support`; none of the pictures sees another."""
-    items = support.items()
-    names = sorted({item.class_name for item in items})
-    if len(names) < 2:
-        raise UserError("--support: a choice needs two classes or more; make a sub-folder of examples for each")
+    names, numbers, examples = _examples(support, pipeline)
     device = pipeline.hardware.device
-    examples = pipeline([support.image(index) for index in range(len(items))])[None]  # (1, S, C, H, W)
-    labels = torch.tensor([[names.index(item.class_name) for item in items]], device=device)
+    labels = torch.from_numpy(numbers).to(device)[None]  # (1, S)
 
     def classify(queries: Tensor) -> Tensor:
         """(Q, C, H, W) to (Q, N)."""
         unknown = torch.zeros(1, len(queries), dtype=torch.long, device=device)
-        return method.classify(Episode(examples, labels, queries[None], unknown, n_way=len(names)))[0]
+        return method.classify(Episode(examples[None], labels, queries[None], unknown, n_way=len(names)))[0]
 
     return _answers(classify, names, pictures, pipeline=pipeline, top=top)
+
+
+def identify(
+    method: EmbeddingMethod,
+    support: Source,
+    pictures: Sequence[Path],
+    *,
+    unknown: Unknown | None,
+    pipeline: ImagePipeline,
+    top: int,
+) -> Answers:
+    """Each picture among the individuals of `support` by their most similar image, as retrieval is tested."""
+    names, numbers, examples = _examples(support, pipeline)
+    if unknown is not None and unknown.label in names:
+        raise UserError(
+            f"--support: {unknown.label!r} means none of the known here, so it can have no examples; take that "
+            "sub-folder away"
+        )
+    starts = np.searchsorted(numbers, np.arange(len(names)))
+    columns, place = (names, None) if unknown is None else ([*names, unknown.label], unknown.similarity)
+
+    def similarities(queries: Tensor) -> Tensor:
+        """(Q, C, H, W) to (Q, I), or with the unknown label (Q, I + 1)."""
+        of_individuals = identity_similarities(method, gallery, method.embed(queries), starts, go_on)
+        return torch.from_numpy(beside_unknown(of_individuals, place))
+
+    with evaluating(method), torch.no_grad(), pipeline.hardware.autocast():
+        gallery = method.embed(examples)
+        return _answers(similarities, columns, pictures, pipeline=pipeline, top=top)
+
+
+def _examples(support: Source, pipeline: ImagePipeline) -> tuple[list[str], np.ndarray, Tensor]:
+    """The names of the classes, and class by class each image's number (S,) and the image (S, C, H, W)."""
+    items = support.items()
+    names = sorted({item.class_name for item in items})
+    if len(names) < 2:
+        raise UserError("--support: a choice needs two classes or more; make a sub-folder of examples for each")
+    numbers = np.array([names.index(item.class_name) for item in items])
+    order = np.argsort(numbers, kind="stable")
+    return names, numbers[order], pipeline([support.image(int(index)) for index in order])
 
 
 def recognise(

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from PIL import Image
 
@@ -187,6 +188,41 @@ def test_other_classes_go_on_once_they_are_renamed(fsl, few_shot, tmp_path):
     answer = fsl("eval", f"run={few_shot}", "dataset=folder", "dataset.path=others", "dataset.test_fraction=0.5")
     assert answer.code == 0, answer.err
     assert answer.err == ""
+
+
+def test_a_run_tested_by_retrieval_goes_by_the_most_similar_example(fsl, tiny, tmp_path):
+    """Of each class alone, and not by all of its examples: prototypes would rank some otherwise."""
+    pictures = paint(tmp_path / "pictures", {name: name for name in COLOURS})
+    data = ["dataset=folder", f"dataset.path={pictures}", f"output_dir={tmp_path}/outputs", "dataset.augment=null"]
+    split = ["dataset.split=images", "eval.protocol=retrieval", "trainer.monitor=map_at_5"]
+    run = fsl("train", *of_folder(tiny()), *split, *data).run
+    mixed = {"banana": ["banana", "elder"], "fig": ["fig", "hazel", "date"], "iris": ["iris"]}
+    for name, colours in mixed.items():
+        for place, colour in enumerate(colours):
+            paint(tmp_path / "examples", {name: colour}, numbers=range(6 * place, 6 * place + 6))
+    asked = sorted((pictures / "hazel").iterdir()) + sorted((pictures / "cherry").iterdir())
+    answer = fsl("predict", run, *asked, "--support", tmp_path / "examples", "--json")
+    assert answer.code == 0, answer.err
+
+    trained = load_trained(RunFolder.open(run))
+
+    def feature(path: Path) -> torch.Tensor:
+        with Image.open(path) as picture:
+            return trained.method.embed(trained.pipeline([picture.convert("RGB")]))[None]
+
+    def similarity(one: Path, other: Path) -> float:
+        label = torch.zeros(1, 1, dtype=torch.long)
+        return float(trained.method.score(feature(other), label, feature(one), 1))
+
+    with torch.no_grad():
+        for prediction in json.loads(answer.out):
+            query = Path(prediction["image"])
+            best = {name: max(similarity(query, each) for each in (tmp_path / "examples" / name).iterdir())
+                    for name in mixed}  # fmt: skip
+            names = sorted(best, key=best.__getitem__, reverse=True)
+            assert [entry["class"] for entry in prediction["ranking"]] == names
+            shares = torch.tensor([best[name] for name in names]).softmax(0).tolist()
+            assert [entry["score"] for entry in prediction["ranking"]] == pytest.approx(shares, abs=1e-3)
 
 
 def test_a_run_on_a_relative_path_is_at_home_in_any_folder(fsl, few_shot, tmp_path, elsewhere):

@@ -1,7 +1,9 @@
 """The recipe for whales on a folder as Kaggle packs it, where nobody has labelled the pictures of the test."""
 
 import csv
+import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -55,6 +57,45 @@ def test_the_recipe_names_pictures_that_nobody_has_labelled(fsl, kaggle, feature
         guesses = line["Id"].split()
         assert len(guesses) == len(set(guesses)) == 5
         assert set(guesses) <= {"new_whale", *(f"w_{n}" for n in range(5))}
+
+
+@pytest.fixture
+def known(kaggle) -> Path:
+    """The photographs of whales that have a name, in a sub-folder a whale."""
+    for number in range(20):
+        folder = kaggle / "known" / f"w_{number % 5}"
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(kaggle / f"humpback-whale-identification/train/a{number}.jpg", folder)
+    return kaggle / "known"
+
+
+def test_predict_ranks_whales_and_the_new_one_as_the_submission_does(fsl, kaggle, known):
+    words = [*SMALL, f"dataset.root={kaggle}", f"output_dir={kaggle}/outputs"]
+    run = fsl("train", "experiment=whale_triplet", "dataset=whales", *words).run
+    with open(run / "submission.csv") as file:
+        submitted = {line["Image"]: line["Id"].split() for line in csv.DictReader(file)}
+    asked = kaggle / "humpback-whale-identification/test"
+    answer = fsl("predict", run, asked, "--support", known, "--top", 9, "--json")
+    assert answer.code == 0, answer.err
+    ranked = {Path(each["image"]).name: [e["class"] for e in each["ranking"]] for each in json.loads(answer.out)}
+    assert {name: classes[:5] for name, classes in ranked.items()} == submitted
+    assert {len(classes) for classes in ranked.values()} == {6}
+    places = {classes.index("new_whale") for classes in ranked.values()}
+    assert places - {5}, "it never stands before a whale, so this shows nothing"
+
+
+def test_predict_refuses_examples_of_no_whale_and_a_run_that_was_not_tested(fsl, refused, kaggle, known):
+    words = [*SMALL, f"dataset.root={kaggle}", f"output_dir={kaggle}/outputs"]
+    run = fsl("train", "experiment=whale_triplet", "dataset=whales", *words).run
+    picture = kaggle / "humpback-whale-identification/test/a.jpg"
+    shutil.copytree(known / "w_0", known / "new_whale")
+    said = refused("predict", run, picture, "--support", known)
+    assert "'new_whale'" in said
+    assert "sub-folder" in said
+    shutil.rmtree(known / "new_whale")
+    summary = json.loads((run / "summary.json").read_text())
+    (run / "summary.json").write_text(json.dumps({**summary, "results": []}))
+    assert f"fsl resume {run}" in refused("predict", run, picture, "--support", known)
 
 
 def test_a_figure_of_validation_is_called_so_and_not_set_beside_a_published_one(fsl, kaggle):

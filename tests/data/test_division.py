@@ -148,10 +148,23 @@ def test_retrieval_tests_on_images_that_nobody_has_labelled():
     assert split.classes["test"] == ("",)
 
 
+def test_retrieval_takes_images_to_identify_where_none_are_told():
+    """For test what validation leaves: an identity of three has none then, one of nine a second."""
+    whole = items(SIZES)
+    split = division(unknown_label="new").split("retrieval", whole)
+    check_disjoint(split, whole)
+    nine, new = names_of(whole, "nine"), names_of(whole, "new")
+    assert set(split.images["val"]) == {names_of(whole, "three")[0], nine[0], *new[:3]}
+    assert set(split.images["test"]) == {nine[1], *new[3:6]}
+    assert set(split.classes["train"]) == set(SIZES)
+    greedy = division(unknown_label="new", val_unknown=0.8).split("retrieval", whole)
+    assert [sum("new" in name for name in greedy.images[part]) for part in ("val", "test", "train")] == [8, 2, 0]
+
+
 def test_retrieval_needs_images_to_identify():
-    with pytest.raises(UserError, match=r"^here: dataset\.split=retrieval finds no images for test; test has"):
-        division(unknown_label="new").split("retrieval", items(SIZES))
-    with pytest.raises(UserError, match=r"finds no images for val; .* identities with val_from=3"):
+    with pytest.raises(UserError, match=r"^here: dataset\.split=retrieval finds no images for test; .* smaller number"):
+        division().split("retrieval", items({"one": 1, "three": 3}))
+    with pytest.raises(UserError, match=r"finds no images for val; .* while they have dataset\.val_from=3"):
         division().split("retrieval", [*items({"a": 2}), *items({"a": 1}, "test")])
 
 

@@ -145,13 +145,19 @@ def identity_similarities(
     return np.concatenate(of_identities).astype(float)
 
 
+def beside_unknown(similarities: np.ndarray, threshold: float | None) -> np.ndarray:
+    """(P, I) and the unknown label's similarity, where there is one, to (P, I + 1)."""
+    if threshold is None:
+        return similarities
+    return np.concatenate([similarities, np.full((len(similarities), 1), threshold)], axis=1)
+
+
 def right_ranks(similarities: np.ndarray, labels: np.ndarray, threshold: float | None) -> np.ndarray:
     """(P,) rank, from 1, of each probe's right answer; equal similarities count as ranked above it.
 
     `similarities` (P, I); `labels` (P,), -1 for the unknown label, which stands at similarity `threshold`.
     """
-    if threshold is not None:
-        similarities = np.concatenate([similarities, np.full((len(similarities), 1), threshold)], axis=1)
+    similarities = beside_unknown(similarities, threshold)
     right = np.take_along_axis(similarities, labels[:, None], axis=1)  # -1 is the last column
     return (similarities >= right).sum(axis=1)
 
@@ -180,9 +186,6 @@ def top_answers(
     similarities: np.ndarray, names: Sequence[str], *, unknown: str | None, threshold: float | None
 ) -> list[list[str]]:
     """Of each probe (P, I) the five best identities, best first and none twice, the unknown label among them."""
-    columns = list(names)
-    if threshold is not None:
-        similarities = np.concatenate([similarities, np.full((len(similarities), 1), threshold)], axis=1)
-        columns.append(str(unknown))
-    order = np.argsort(-similarities, axis=1, kind="stable")[:, :ANSWERS]
+    columns = [*names, str(unknown)]
+    order = np.argsort(-beside_unknown(similarities, threshold), axis=1, kind="stable")[:, :ANSWERS]
     return [[columns[position] for position in row] for row in order]

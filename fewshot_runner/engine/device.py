@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from fewshot_runner.cores import available_cores
 from fewshot_runner.engine.memory import keep_freed_memory
 from fewshot_runner.errors import UserError
-from fewshot_runner.models.conv_block import FastPaths
+from fewshot_runner.models.fast_paths import FastPaths
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
 
@@ -19,8 +19,8 @@ class Hardware:
     """`device`: auto, cpu, cuda (or cuda:1 ...) or mps; `threads`: "auto" for one a core.
 
     Fast paths with the same results up to rounding: `fuse_blocks` and `fold_batch_norm` (see models/conv_block.py),
-    `keep_memory` (see memory.py; once on, it stays on in the process), and `compile`, which compiles the backbone when
-    it is first used; that takes a minute or more.
+    `tasks_side_by_side` (see methods/side_by_side.py), `keep_memory` (see memory.py; once on, it stays on in the
+    process), and `compile`, which compiles the backbone when it is first used; that takes a minute or more.
     """
 
     def __init__(
@@ -32,6 +32,7 @@ class Hardware:
         channels_last: bool = True,
         fuse_blocks: bool = True,
         fold_batch_norm: bool = True,
+        tasks_side_by_side: bool = True,
         keep_memory: bool = True,
         compile: bool = False,
     ) -> None:
@@ -45,6 +46,7 @@ class Hardware:
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.fuse_blocks = fuse_blocks
         self.fold_batch_norm = fold_batch_norm
+        self.tasks_side_by_side = tasks_side_by_side
         self.compile = compile
         torch.set_num_threads(self.threads)
         if compile:
@@ -61,6 +63,7 @@ class Hardware:
             if isinstance(part, FastPaths):
                 part.fuse = self.fuse_blocks and not self.compile
                 part.fold = self.fold_batch_norm and not self.compile
+                part.side_by_side = self.tasks_side_by_side
         module.to(self.device, memory_format=self.memory_format)
         if self.compile and hasattr(module, "backbone"):
             if module.differentiates_twice:

@@ -120,8 +120,8 @@ def in_layout_of(start: Tensor, end: Tensor) -> Tensor:
 Adapt = Callable[[TaskNetwork, Tensor, Tensor], TaskNetwork]
 
 
-def classify_adapted(backbone: nn.Module, episode: Episode, adapt: Adapt, *, bn_mode: str) -> Tensor:
-    """(E, Q, N) logits of networks that `adapt` has fitted to the support, task by task.
+def classify_adapted(backbone: nn.Module, episode: Episode, adapt: Adapt, *, bn_mode: str, at_once: bool) -> Tensor:
+    """(E, Q, N) logits of networks that `adapt` has fitted to the support, task by task, or some `at_once`.
 
     In each step batch norm normalises the support by itself, as in ordinary training. What differs is the queries.
     "running": by a copy of the running statistics, which the steps have moved from those of training towards the
@@ -140,7 +140,8 @@ def classify_adapted(backbone: nn.Module, episode: Episode, adapt: Adapt, *, bn_
             return _answer(task, episode.support[e], episode.query[e], bn_mode)
 
     with evaluating(backbone):
-        return torch.stack(of_each_task(answer, len(episode.support), backbone, episode.support))
+        answers = of_each_task(answer, len(episode.support), backbone, episode.support, at_once=at_once)
+        return torch.stack(answers)
 
 
 def _answer(task: TaskNetwork, support: Tensor, query: Tensor, bn_mode: str) -> Tensor:

@@ -25,10 +25,11 @@ from fewshot_runner.methods.adaptation import (
     classify_adapted,
 )
 from fewshot_runner.methods.base import Method
-from fewshot_runner.methods.side_by_side import of_each_task
+from fewshot_runner.methods.side_by_side import T, Work, of_each_task
+from fewshot_runner.models.fast_paths import FastPaths
 
 
-class Maml(Method):
+class Maml(FastPaths, Method):
     """`order`: 2 for the full gradient, 1 for the first-order one; `inner_steps` of training, `test_steps` of
     `classify`, all with the whole support at the rate `inner_lr`.
     """
@@ -59,7 +60,7 @@ class Maml(Method):
         def loss_of(backbone: nn.Module, e: int) -> tuple[Tensor, dict[str, Tensor]]:
             return self._query_loss(backbone, batch[e : e + 1])
 
-        losses, copies = zip(*of_each_task(loss_of, len(batch.support), self.backbone, batch.support), strict=True)
+        losses, copies = zip(*self._of_each_task(loss_of, batch), strict=True)
         self._absorb(copies)
         return torch.stack(losses).mean()
 
@@ -71,10 +72,8 @@ class Maml(Method):
             loss, buffers = self._query_loss(backbone, batch[e : e + 1])
             return loss.detach(), buffers, torch.autograd.grad(loss, learned)
 
-        n_tasks = len(batch.support)
-        of_tasks = of_each_task(gradients_of, n_tasks, self.backbone, batch.support)
-        losses, copies, gradients = zip(*of_tasks, strict=True)
-        add_to_gradients(learned, (sum(each) / n_tasks for each in zip(*gradients, strict=True)))
+        losses, copies, gradients = zip(*self._of_each_task(gradients_of, batch), strict=True)
+        add_to_gradients(learned, (sum(each) / len(losses) for each in zip(*gradients, strict=True)))
         self._absorb(copies)
         return {"loss": torch.stack(losses).mean()}
 
@@ -84,7 +83,10 @@ class Maml(Method):
                 task = self._step(task.cut(), support, labels)
             return task
 
-        return classify_adapted(self.backbone, episode, adapt, bn_mode=self.bn_mode)
+        return classify_adapted(self.backbone, episode, adapt, bn_mode=self.bn_mode, at_once=self.side_by_side)
+
+    def _of_each_task(self, work: Work[T], batch: Episode) -> list[T]:
+        return of_each_task(work, len(batch.support), self.backbone, batch.support, at_once=self.side_by_side)
 
     def _query_loss(self, backbone: nn.Module, batch: Episode) -> tuple[Tensor, dict[str, Tensor]]:
         """What the queries of the one task in `batch` cost after adaptation, and the buffers of the copy."""

@@ -26,10 +26,11 @@ from fewshot_runner.methods.adaptation import (
 )
 from fewshot_runner.methods.base import Method
 from fewshot_runner.methods.inner_adam import InnerAdam, Moments
+from fewshot_runner.models.fast_paths import FastPaths
 from fewshot_runner.models.precision import same_precision
 
 
-class Reptile(Method):
+class Reptile(FastPaths, Method):
     """`inner_steps` of `inner_batch` images each in training, `test_steps` in `classify`.
 
     `inner_optimizer` is "sgd" or "adam", the latter without momentum, its second moments carried over from task to
@@ -86,7 +87,7 @@ class Reptile(Method):
                 task, _ = self._step(task, support, labels, moments)
             return task
 
-        return classify_adapted(self.backbone, episode, adapt, bn_mode=self.bn_mode)
+        return classify_adapted(self.backbone, episode, adapt, bn_mode=self.bn_mode, at_once=self.side_by_side)
 
     def _learn(self, batch: Episode) -> tuple[list[TaskNetwork], Tensor]:
         """The fitted networks of the tasks, one after the other as the moments go on, and the mean loss on the way."""

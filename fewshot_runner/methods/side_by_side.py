@@ -27,8 +27,10 @@ SMALL = 2**17  # values of a task's images
 _draws: weakref.WeakSet[nn.Module] = weakref.WeakSet()  # networks with dropout, or what else takes random numbers
 
 
-def of_each_task(work: Work[T], n_tasks: int, backbone: nn.Module, where: Tensor) -> list[T]:
+def of_each_task(work: Work[T], n_tasks: int, backbone: nn.Module, where: Tensor, *, at_once: bool) -> list[T]:
     """`work(backbone, e)` for each task e, in their order; `where` (E, ...) are their images, or some of them.
+
+    `at_once` allows several at the same time.
 
     What `work` gets is the backbone itself or a twin with the same parameters and buffers of its own, so it may replace
     them and change modes. It must add to no gradient: whichever task came first would decide how sums are rounded.
@@ -40,7 +42,7 @@ def of_each_task(work: Work[T], n_tasks: int, backbone: nn.Module, where: Tensor
             return work(backbone, e)
 
     are_small = where.device.type == "cpu" and where[0].numel() <= SMALL
-    n_workers = min(n_tasks, torch.get_num_threads()) if are_small else 1
+    n_workers = min(n_tasks, torch.get_num_threads()) if at_once and are_small else 1
     if n_workers > 1 and backbone not in _draws and not is_compiled(backbone):
         before = torch.get_rng_state()
         results = _at_once(one, n_tasks, backbone, n_workers)

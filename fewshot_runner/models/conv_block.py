@@ -20,18 +20,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fewshot_runner.models.conv_pool import conv_pool
+from fewshot_runner.models.fast_paths import FastPaths
 from fewshot_runner.models.fused import conv_norm_relu_pool
 
 POOLING = ("last", "first", "none")
 LEAST_VALUES = 2**20  # of a map; below, the calls of a fused way cost more than it saves
 FEW_FILTERS = 4
-
-
-class FastPaths:
-    """What `Hardware` turns off in a module that has fast ways of its own."""
-
-    fuse: bool = True
-    fold: bool = True
 
 
 class ConvBlock(FastPaths, nn.Sequential):

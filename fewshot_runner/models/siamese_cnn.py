@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from fewshot_runner.errors import UserError
 from fewshot_runner.facts import Facts
-from fewshot_runner.models.conv_block import FastPaths, pooled
+from fewshot_runner.models.conv_block import pooled
+from fewshot_runner.models.fast_paths import FastPaths
 
 
 class SiameseCnn(FastPaths, nn.Module):

@@ -32,13 +32,11 @@ def experiment(*overrides: str, threads: int) -> Experiment:
     return builder(overrides, threads=threads).experiment()
 
 
-def fast_paths() -> list[str]:
-    """The switches of `Hardware` that are on unless they are turned off."""
-    parameters = inspect.signature(Hardware).parameters
-    return [name for name, parameter in parameters.items() if parameter.default is True]
-
-
-NO_FAST_PATHS = tuple(f"hardware.{path}=false" for path in fast_paths())
+# The switches of `Hardware` that are on unless turned off: one of them is about tasks, the others are about networks.
+FAST_PATHS = [name for name, parameter in inspect.signature(Hardware).parameters.items() if parameter.default is True]
+OF_TASKS = "tasks_side_by_side"
+OF_NETWORKS = [path for path in FAST_PATHS if path != OF_TASKS]
+NO_FAST_PATHS = tuple(f"hardware.{path}=false" for path in FAST_PATHS)
 
 
 class Training:

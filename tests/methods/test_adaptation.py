@@ -99,7 +99,7 @@ def centred(logits: Tensor) -> Tensor:
 
 def test_running_statistics_move_with_the_steps() -> None:
     network, tasks = backbone(), episode()
-    logits = classify_adapted(network, tasks, descend, bn_mode="running")
+    logits = classify_adapted(network, tasks, descend, bn_mode="running", at_once=True)
     for e in range(2):
         model = fitted_by_optimiser(network, tasks.support[e], tasks.support_labels[e])
         expected = model.eval()(tasks.query[e])
@@ -109,7 +109,7 @@ def test_running_statistics_move_with_the_steps() -> None:
 
 def test_support_statistics_are_those_of_the_fitted_network() -> None:
     network, tasks = backbone(), episode()
-    logits = classify_adapted(network, tasks, descend, bn_mode="support")
+    logits = classify_adapted(network, tasks, descend, bn_mode="support", at_once=True)
     for e in range(2):
         model = fitted_by_optimiser(network, tasks.support[e], tasks.support_labels[e])
         expected = by_own_statistics(model, tasks.support[e], tasks.query[e])
@@ -118,7 +118,7 @@ def test_support_statistics_are_those_of_the_fitted_network() -> None:
 
 def test_transductive_statistics_are_those_of_the_queries() -> None:
     network, tasks = backbone(), episode()
-    logits = classify_adapted(network, tasks, descend, bn_mode="transductive")
+    logits = classify_adapted(network, tasks, descend, bn_mode="transductive", at_once=True)
     for e in range(2):
         model = fitted_by_optimiser(network, tasks.support[e], tasks.support_labels[e])
         expected = by_own_statistics(model, tasks.query[e], tasks.query[e])
@@ -131,7 +131,7 @@ def test_the_backbone_stays_as_it_is(bn_mode: str) -> None:
     network.blocks[0].training = False
     values = {name: value.clone() for name, value in network.state_dict().items()}
     with torch.no_grad():
-        classify_adapted(network, episode(), descend, bn_mode=bn_mode)
+        classify_adapted(network, episode(), descend, bn_mode=bn_mode, at_once=True)
     assert all(torch.equal(value, values[name]) for name, value in network.state_dict().items())
     assert [network.training, network.blocks[0].training, network.blocks[1].training] == [True, False, True]
     assert all(parameter.grad is None for parameter in network.parameters())

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fewshot_runner.data.batch import Episode
+from fewshot_runner.engine.device import Hardware
 from fewshot_runner.errors import UserError
 from fewshot_runner.facts import Facts
 from fewshot_runner.methods import side_by_side
@@ -119,6 +120,17 @@ def test_tasks_are_answered_as_in_turn(
     torch.testing.assert_close(answers, method.classify(shown), rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_a_setting_turns_tasks_at_once_off(name: str, at_once: list[int]) -> None:
+    method = METHODS[name](backbone())
+    found, answers = learned(method), method.classify(episode())
+    del at_once[:]
+    in_turn = Hardware(device="cpu", threads=2, tasks_side_by_side=False).place(METHODS[name](backbone()))
+    same(learned(in_turn), found, 1e-10)
+    torch.testing.assert_close(in_turn.classify(episode()), answers, rtol=1e-10, atol=1e-10)
+    assert at_once == []
+
+
 def test_the_loss_of_tasks_at_once_has_their_gradient(n_threads: Callable, at_once: list[int]) -> None:
     method = METHODS["second order"](backbone()).train()
     method.loss(episode()).backward()
@@ -171,10 +183,10 @@ def test_what_is_in_force_around_the_tasks_is_so_for_each(n_threads: Callable) -
     module = nn.Linear(2, 2).eval()
     n_threads(5)
     with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
-        seen = of_each_task(look, 2, module, images)
+        seen = of_each_task(look, 2, module, images, at_once=True)
     assert [row[0] for row in seen] == [0, 1]
     assert all("ThreadPool" in row[1] and row[2:] == (2, torch.bfloat16, False, False) for row in seen)
-    seen = of_each_task(look, 9, module, images)
+    seen = of_each_task(look, 9, module, images, at_once=True)
     assert [row[0] for row in seen] == list(range(9))
     assert all("ThreadPool" in row[1] and row[2:] == (1, torch.float32, True, False) for row in seen)
     assert torch.get_num_threads() == 5
@@ -193,7 +205,7 @@ def test_twins_share_parameters_and_nothing_else() -> None:
         twin.running_mean.fill_(e + 7)
         seen.append(twin)
 
-    of_each_task(change, 2, module, torch.zeros(1))
+    of_each_task(change, 2, module, torch.zeros(1), at_once=True)
     assert module.training
     assert torch.equal(module.running_mean, torch.zeros(3))
     for twin in seen:
@@ -207,24 +219,24 @@ def test_what_goes_wrong_in_a_task_is_said_as_it_would_be_in_turn() -> None:
             raise UserError(f"task {e}")
 
     with pytest.raises(UserError, match="task 3"):
-        of_each_task(fail, 6, nn.Linear(1, 1), torch.zeros(1))
+        of_each_task(fail, 6, nn.Linear(1, 1), torch.zeros(1), at_once=True)
     assert torch.get_num_threads() == 2
 
 
 def test_a_compiled_network_is_not_copied(at_once: list[int]) -> None:
     module = nn.Linear(1, 1)
     module.compile(backend="eager")
-    assert of_each_task(lambda each, e: each is module, 3, module, torch.zeros(1)) == [True] * 3
+    assert of_each_task(lambda each, e: each is module, 3, module, torch.zeros(1), at_once=True) == [True] * 3
     assert at_once == []
 
 
 def test_tasks_on_a_gpu_are_done_in_turn(at_once: list[int]) -> None:
     on_a_gpu = SimpleNamespace(device=torch.device("cuda"))
-    assert of_each_task(lambda _, e: e, 3, nn.Linear(1, 1), on_a_gpu) == [0, 1, 2]
+    assert of_each_task(lambda _, e: e, 3, nn.Linear(1, 1), on_a_gpu, at_once=True) == [0, 1, 2]
     assert at_once == []
 
 
 def test_tasks_of_large_images_are_done_in_turn(at_once: list[int]) -> None:
     large = torch.zeros(1).expand(3, 25, 3, 84, 84)
-    assert of_each_task(lambda _, e: e, 3, nn.Linear(1, 1), large) == [0, 1, 2]
+    assert of_each_task(lambda _, e: e, 3, nn.Linear(1, 1), large, at_once=True) == [0, 1, 2]
     assert at_once == []

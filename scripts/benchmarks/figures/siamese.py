@@ -19,7 +19,7 @@ def figures(bench: Bench) -> Iterator[Figure]:
             "fsl": (fsl, {"threads": bench.threads, "overrides": []}),
             "the tutorial's loop": (tutorial, {"folder": folder}),
         }
-        for path in own.fast_paths():
+        for path in own.OF_NETWORKS:
             makers[f"fsl, {path} off"] = (fsl, {"threads": bench.threads, "overrides": [f"hardware.{path}=false"]})
         with apart(makers, threads=bench.threads) as runs:
             samples = race({name: Contestant(run) for name, run in runs.items()}, rounds=bench.rounds(ROUNDS))

@@ -31,7 +31,7 @@ def figures(bench: Bench) -> Iterator[Figure]:
                 )
             if (n_way, n_shot) == TAKEN_APART:
                 makers["fsl, compile on"] = (fsl, {**own_way, "overrides": ["hardware.compile=true"]})
-                for path in own.fast_paths():
+                for path in own.OF_NETWORKS:
                     makers[f"fsl, {path} off"] = (fsl, {**own_way, "overrides": [f"hardware.{path}=false"]})
             with apart(makers, threads=bench.threads) as runs:
                 contestants = {name: Contestant(run, bench.units(episodes)) for name, run in runs.items()}

@@ -4,13 +4,20 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.request import getproxies
 
 import numpy as np
 import pytest
+import torch
+from hypothesis import HealthCheck, settings
 from PIL import Image
 
 from fewshot_runner.data.source import PARTS, Item, Source, Split
 from fewshot_runner.errors import UserError
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("fsl", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("fsl")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -21,6 +28,25 @@ def session_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FSL_CACHE", str(path))
         yield path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _environment() -> Iterator[None]:
+    """Of what the user has set: no proxy before servers of the tests' own, and no colours or width of a terminal."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("no_proxy", f"127.0.0.1,{getproxies().get('no', '')}")
+        for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "COLUMNS", "LINES"):
+            patch.delenv(name, raising=False)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Whatever other tests have left; on busy cores, several that share an operation mostly wait for one another."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -13,3 +13,7 @@ def manifest_of(output_dir: Path) -> dict:
 
 def runs_below(output_dir: Path) -> list[RunFolder]:
     return [RunFolder(path.parent) for path in sorted(output_dir.glob("*/*/config.yaml"))]
+
+
+def has_begun(run: RunFolder) -> bool:
+    return run.status.is_file() and run.read_status()["step"] > 0

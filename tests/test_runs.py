@@ -39,7 +39,7 @@ def test_trap_20_processes_that_start_at_once_get_different_folders(tmp_path):
         subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True)
         for _ in range(3)
     ]
-    paths = [path for process in processes for path in process.communicate()[0].split()]
+    paths = [path for process in processes for path in process.communicate()[0].splitlines()]
     assert len(set(paths)) == len(paths) == 60
 
 

@@ -96,10 +96,10 @@ def show(config: dict[str, Any]) -> None:
     narrator.say(config_tree(config))
     narrator.say(experiment.describe())
     if isinstance(experiment.validation, EpisodeProtocol):
-        picture = Path(tempfile.gettempdir()) / "fsl-episode.png"
         episode = experiment.validation.draw(0, 1).map(experiment.validation.viewer.pictures)
-        Image.fromarray(episode_picture(episode)).save(picture)
-        narrator.say(f"an episode as validation draws it: {picture}")
+        with tempfile.NamedTemporaryFile(prefix="fsl-episode-", suffix=".png", delete=False) as picture:
+            Image.fromarray(episode_picture(episode)).save(picture)
+        narrator.say(f"an episode as validation draws it: {picture.name}")
 
 
 def report(run: RunFolder, *, knows_classes: bool) -> None:

@@ -3,6 +3,7 @@
 import argparse
 import signal
 import sys
+import time
 from pathlib import Path
 
 from fewshot_runner.errors import UserError
@@ -30,6 +31,7 @@ def run(arguments: list[str]) -> None:
         url = board.launch()
     except program.TensorBoardServerException as error:
         raise UserError(f"TensorBoard could not start: {error}; choose another port with --port") from error
-    print(f"TensorBoard: {url}  (stop with Ctrl-C)", flush=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    signal.pause()
+    print(f"TensorBoard: {url}  (stop with Ctrl-C)", flush=True)
+    while True:  # rather than signal.pause, which a signal that comes just before it does not end
+        time.sleep(1)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from processes import PATIENCE
 
 import fewshot_runner as fsl
 from fewshot_runner.runs import RunFolder
@@ -63,6 +64,6 @@ def chromium() -> Iterator[Any]:
             pytest.fail(f"{reason} ({REQUIRED} is set)")
         pytest.skip(reason)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS, timeout=1000 * PATIENCE)
         yield browser
         browser.close()

@@ -4,6 +4,7 @@ import re
 import shutil
 
 import pytest
+from processes import PATIENCE
 
 from fewshot_runner.cli.main import run
 
@@ -18,6 +19,7 @@ def test_a_long_name_is_broken(chromium, outputs, tmp_path, width: int):
     (folder / ("broken" * 30) / "config.yaml").write_text("")
     assert run("report", [str(folder), "-o", str(tmp_path / "report.html"), "--no-analyse"]) == 0
     page = chromium.new_page(viewport={"width": width, "height": 800})
+    page.set_default_timeout(1000 * PATIENCE)
     page.goto((tmp_path / "report.html").as_uri())
     assert page.get_by_text(name).count() >= 4  # the key of the curves, and a heading a run
     assert page.evaluate("document.documentElement.scrollWidth") == width

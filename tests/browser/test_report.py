@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from processes import PATIENCE
 
 from fewshot_runner.cli.main import run
 
@@ -43,6 +44,7 @@ def opened(chromium, report: Path) -> Iterator[Callable[[str], Opened]]:
 
     def open_as(look: str) -> Opened:
         context = chromium.new_context(offline=True, viewport={"width": 1280, "height": 900})
+        context.set_default_timeout(1000 * PATIENCE)
         contexts.append(context)
         page = Opened(context.new_page())
         page.page.emulate_media(**LOOKS[look])

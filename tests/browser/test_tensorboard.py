@@ -1,7 +1,6 @@
 """What a person sees in TensorBoard of two runs of different methods."""
 
 import json
-import signal
 import subprocess
 import sys
 import urllib.request
@@ -10,43 +9,42 @@ from itertools import groupby
 from typing import Any
 
 import pytest
+from event_files import begin_another_second
+from processes import PATIENCE, started
 
 from fewshot_runner.engine.tensorboard import TensorBoard
 from fewshot_runner.runs import RunFolder
 
 FSL = [sys.executable, "-c", "from fewshot_runner.cli.main import main; main()"]
-PATIENCE = 180_000  # milliseconds: a loaded machine takes its time
 
 
-def write_resumed(run: RunFolder) -> None:
-    """Events of steps 1 to 12, and after a kill of 9 to 16."""
+@pytest.fixture(scope="session")
+def _resumed(outputs) -> None:
+    """Events of steps 1 to 12, and after a kill of 9 to 16, beside the runs."""
+    run = RunFolder(outputs.folder / "killed" / "run")
     run.path.mkdir(parents=True)
     for resumed_after, steps in ((None, range(1, 13)), (8, range(9, 17))):
         board = TensorBoard(run, resumed_after=resumed_after)
         for step in steps:
             board.scalar("figure/resumed", step + (100.0 if resumed_after else 0.0), step)
         board.close()
+        begin_another_second()
 
 
 @pytest.fixture(scope="module")
-def server(outputs) -> Iterator[str]:
+def server(outputs, _resumed: None) -> Iterator[str]:
     """Where `fsl tb` says that it is."""
-    write_resumed(RunFolder(outputs.folder / "killed" / "run"))
-    process = subprocess.Popen([*FSL, "tb", str(outputs.folder), "--port", "0"], stdout=subprocess.PIPE, text=True)
-    try:
+    with started([*FSL, "tb", str(outputs.folder), "--port", "0"], stdout=subprocess.PIPE) as process:
         line = process.stdout.readline()
         assert line.startswith("TensorBoard: http://127.0.0.1:"), line
         yield line.split()[1]
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=20)
 
 
 @pytest.fixture
 def tab(chromium, server: str) -> Iterator[Callable[[str], Any]]:
     """Opens a tab of TensorBoard's, wide enough for its tables; only this machine can be reached."""
     context = chromium.new_context(viewport={"width": 1800, "height": 800})
-    context.set_default_timeout(PATIENCE)
+    context.set_default_timeout(1000 * PATIENCE)
     context.route(lambda url: not url.startswith((server, "data:", "blob:")), lambda route: route.abort())
 
     def opened(name: str) -> Any:

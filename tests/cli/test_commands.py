@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from processes import PATIENCE, started
 from safetensors import safe_open
 
 import fewshot_runner
@@ -196,18 +197,15 @@ def test_help_and_list_answer_without_torch(elsewhere):
 
 
 def test_tb_listens_on_this_machine_alone_and_stops_on_sigterm(trained):
-    process = subprocess.Popen(
-        [*PROGRAM, "tb", str(trained()), "--port", "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    try:
+    command = [*PROGRAM, "tb", str(trained()), "--port", "0"]
+    with started(command, stdout=subprocess.PIPE) as process:
         line = process.stdout.readline()
-        assert line.startswith("TensorBoard: http://127.0.0.1:"), process.communicate()
-        with urllib.request.urlopen(line.split()[1], timeout=20) as page:
+        assert line.startswith("TensorBoard: http://127.0.0.1:"), line
+        with urllib.request.urlopen(line.split()[1], timeout=PATIENCE) as page:
             assert page.status == 200
             assert b"TensorBoard" in page.read()
-    finally:
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=20)
+        process.communicate(timeout=PATIENCE)
     assert process.returncode == 143
 
 
@@ -254,13 +252,13 @@ def test_a_wheel_carries_conf_and_works_from_any_folder(tmp_path, elsewhere):
     assert {path.relative_to(inside / "conf") for path in (inside / "conf").rglob("*.yaml")} == expected
     program = (
         "import fewshot_runner, fewshot_runner.cli.compose as c, fewshot_runner.cli.conf as f\n"
-        "print(fewshot_runner.__file__, f.conf_dir())\n"
+        "print(fewshot_runner.__file__, f.conf_dir(), sep='\\n')\n"
         "assert c.compose(['method=siamese'])['choices']['method'] == 'siamese'\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "installed")}
     process = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
     assert process.returncode == 0, process.stderr
-    assert process.stdout.split() == [str(inside / "__init__.py"), str(inside / "conf")]
+    assert process.stdout.splitlines() == [str(inside / "__init__.py"), str(inside / "conf")]
 
 
 def test_each_command_has_help(fsl):

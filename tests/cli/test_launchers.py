@@ -4,12 +4,11 @@ import json
 import os
 import re
 import signal
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
+from processes import NEEDS_PROC, PATIENCE, children, until
 
 from fewshot_runner.cli.compose import compose
 from fewshot_runner.cli.job import Job, fingerprint
@@ -63,30 +62,27 @@ def test_what_slurm_queues_again_goes_on_where_it_was(tmp_path, tiny, monkeypatc
     assert [path.resolve() for path in resumed] == [run.path.resolve()]
 
 
+@NEEDS_PROC
 def test_a_job_that_is_told_to_leave_saves_first(tmp_path, tiny):
     """By submitit's own signal, in a process of its own, far from any step at which checkpoints are due."""
     submitit = pytest.importorskip("submitit")
-    words = ["trainer.max_steps=4000", "trainer.log_every=1", "trainer.val_every=4000", "trainer.checkpoint_every=4000"]
-    config = compose([*tiny(), *words, f"output_dir={tmp_path}"])
+    words = [f"trainer.{each}=100000" for each in ("max_steps", "val_every", "checkpoint_every")]
+    config = compose([*tiny(), *words, "trainer.log_every=1", f"output_dir={tmp_path}"])
     executor = submitit.AutoExecutor(folder=tmp_path / "slurm", cluster="local")
     executor.update_parameters(timeout_min=10)
     job = executor.submit(Task(Job(0, (), config, fingerprint(config))))
-    until(lambda: any(len(path.read_text().splitlines()) > 3 for path in tmp_path.glob("*/*/metrics.jsonl")))
-    controller = job._process.pid
-    [worker] = Path(f"/proc/{controller}/task/{controller}/children").read_text().split()
-    os.kill(int(worker), signal.SIGUSR2)
-    [run] = [RunFolder(path.parent) for path in tmp_path.glob("*/*/config.yaml")]
-    until(lambda: "going on from step" in run.log.read_text())
-    job.cancel()
+    controller = job._process
+    try:
+        until(lambda: any(len(path.read_text().splitlines()) > 3 for path in tmp_path.glob("*/*/metrics.jsonl")))
+        [worker] = children(controller.pid)
+        os.kill(worker, signal.SIGUSR2)
+        [run] = [RunFolder(path.parent) for path in tmp_path.glob("*/*/config.yaml")]
+        until(lambda: re.search(r"going on from step \d+\n", run.log.read_text()))
+    finally:
+        controller.terminate()  # and the worker: `job.cancel` sends SIGINT, which a shell may have had ignored
+        controller.wait(PATIENCE)
     [saved] = re.findall(r"going on from step (\d+)", run.log.read_text())
-    assert 3 < int(saved) < 4000
-
-
-def until(happened: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 120
-    while not happened():
-        assert time.monotonic() < deadline, "it took too long"
-        time.sleep(0.05)
+    assert 3 < int(saved) < 100000
 
 
 def test_the_hardware_called_slurm_brings_its_launcher(fsl, tiny):

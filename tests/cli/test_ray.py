@@ -7,10 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from processes import alive, until
-from sweeps import manifest_of, runs_below
-
-from fewshot_runner.runs import RunFolder
+from processes import NEEDS_PROC, PATIENCE, alive, started, until
+from sweeps import has_begun, manifest_of, runs_below
 
 pytestmark = pytest.mark.slow
 pytest.importorskip("ray", reason="needs ray, which is not installed; pip install 'fewshot-runner[ray]'")
@@ -51,20 +49,17 @@ def test_jobs_end_in_the_manifest_and_are_resumed(fsl, tiny, tmp_path, monkeypat
     assert runs[4].read_summary()["results"] == whole[4]
 
 
-@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="processes are counted in /proc")
+@NEEDS_PROC
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)])
 def test_no_process_outlives_a_sweep_that_is_stopped(tiny, tmp_path, number, code):
     words = [*tiny(), "trainer.max_steps=100000", "trainer.log_every=100000", "trainer.checkpoint_every=100000"]
     command = [*PROGRAM, "train", "-m", *words, *CLUSTER, "seed=0,1,2", f"output_dir={tmp_path}"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            until(lambda: sum(map(has_begun, runs_below(tmp_path))) == 2)
-            family = list(descendants(process.pid))
-            assert len(family) > 4  # Ray's own and two workers
-            process.send_signal(number)
-            _, err = process.communicate(timeout=120)
-        finally:
-            process.kill()
+    with started(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        until(lambda: sum(map(has_begun, runs_below(tmp_path))) == 2)
+        family = list(descendants(process.pid))
+        assert len(family) > 4  # Ray's own and two workers
+        process.send_signal(number)
+        _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == code, err
     until(lambda: not any(map(alive, family)))
     if number != signal.SIGKILL:
@@ -74,10 +69,6 @@ def test_no_process_outlives_a_sweep_that_is_stopped(tiny, tmp_path, number, cod
         for run in runs_below(tmp_path):
             assert run.read_status()["state"] == "stopped"
             assert list(run.checkpoints.glob("step-*.pt"))  # saved first
-
-
-def has_begun(run: RunFolder) -> bool:
-    return run.status.is_file() and run.read_status()["step"] > 0
 
 
 def descendants(number: int) -> Iterator[int]:

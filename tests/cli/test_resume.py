@@ -6,12 +6,14 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
+from event_files import begin_another_second
 from filelock import FileLock
+from processes import PATIENCE, started, until
+from sweeps import runs_below
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import fewshot_runner.engine.experiment
@@ -92,21 +94,22 @@ def test_trap_16_runs_killed_at_random_moments_end_with_the_same_bits():
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
 def test_a_signal_ends_the_process_with_a_checkpoint_of_the_very_step(name, fsl, tiny, tmp_path):
     number = signal.Signals[name]
-    longer = ["trainer.max_steps=100000", "trainer.val_every=1000", "trainer.checkpoint_every=100000"]
-    command = [*PROGRAM, "train", *tiny(), *longer, f"output_dir={tmp_path}"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
-    while not (found := list(tmp_path.rglob("tb/events*"))) and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert found, process.communicate()
-    time.sleep(0.5)
-    process.send_signal(number)
-    out, err = process.communicate(timeout=30)
+    longer = [f"trainer.{each}=100000" for each in ("max_steps", "val_every", "checkpoint_every")]
+    command = [*PROGRAM, "train", *tiny(), *longer, "trainer.log_every=1", f"output_dir={tmp_path}"]
+
+    def has_logged() -> bool:
+        return any(path.stat().st_size for path in tmp_path.rglob("metrics.jsonl"))
+
+    with started(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        until(lambda: has_logged() or process.poll() is not None)
+        assert process.poll() is None, process.communicate()
+        process.send_signal(number)
+        out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 128 + number
     assert out == ""
     assert "Traceback" not in err
     assert f"stopped by {name}" in err.splitlines()[-1]
-    run = RunFolder(found[0].parents[1])
+    [run] = runs_below(tmp_path)
     status = run.read_status()
     assert status["state"] == "stopped"
     assert name in status["reason"]
@@ -179,6 +182,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over_aloud(fsl, stopped, trained)
 def test_with_every_checkpoint_damaged_it_starts_over_and_no_point_is_logged_twice(fsl, stopped, trained):
     for number, file in enumerate((stopped / "checkpoints").glob("*.pt")):
         file.write_bytes(file.read_bytes()[: 100 * number])
+    begin_another_second()
     answer = fsl("resume", stopped)
     assert answer.code == 0
     assert answer.err.count("passed over") == 2

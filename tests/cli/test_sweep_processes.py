@@ -9,24 +9,23 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
-from processes import alive, until
-from sweeps import manifest_of, runs_below
+from processes import NEEDS_PROC, PATIENCE, alive, children, started, until
+from sweeps import has_begun, manifest_of, runs_below
 
 from fewshot_runner.cli.launchers import parallel
 
-NEEDS_PROC = pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="processes are found in /proc")
 PROGRAM = [sys.executable, "-c", "from fewshot_runner.cli.main import main; main()"]
+ENDLESS = ["trainer.max_steps=100000", "trainer.checkpoint_every=100000", "trainer.log_every=100000"]
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-@pytest.mark.parametrize("launcher", ["serial", "parallel"])
-def test_a_signal_stops_the_sweep_which_goes_on_later(fsl, tiny, tmp_path, number, code, launcher):
-    words = [*tiny(), "trainer.max_steps=4000", "trainer.checkpoint_every=4000", "trainer.log_every=4000"]
-    command = ["train", "-m", *words, "seed=0,1,2", f"output_dir={tmp_path}", f"launcher={launcher}"]
-    with subprocess.Popen([*PROGRAM, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        until(lambda: any(run.read_status()["step"] for run in runs_below(tmp_path) if run.status.is_file()))
+@pytest.mark.parametrize("launcher", [["launcher=serial"], ["launcher=parallel", "launcher.workers=2"]])
+def test_a_signal_stops_the_sweep_which_goes_on_later(tiny, tmp_path, number, code, launcher):
+    command = ["train", "-m", *tiny(), *ENDLESS, "seed=0,1,2", f"output_dir={tmp_path}", *launcher]
+    with started([*PROGRAM, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        until(lambda: any(map(has_begun, runs_below(tmp_path))))
         process.send_signal(number)
-        out, err = process.communicate(timeout=180)
+        out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == code, err
     assert "the same command goes on" in err
     assert "Traceback" not in err
@@ -39,10 +38,6 @@ def test_a_signal_stops_the_sweep_which_goes_on_later(fsl, tiny, tmp_path, numbe
         assert list(run.checkpoints.glob("step-*.pt"))
 
 
-def children(number: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{number}/task/{number}/children").read_text().split()]
-
-
 def server_of(sweep: int) -> int:
     """The process that a sweep's workers are forks of."""
     [server] = [child for child in children(sweep) if "forkserver" in Path(f"/proc/{child}/cmdline").read_text()]
@@ -52,21 +47,14 @@ def server_of(sweep: int) -> int:
 @NEEDS_PROC
 def test_workers_share_the_threads_and_end_with_a_parent_that_is_killed(tiny, tmp_path):
     words = [word for word in tiny() if not word.startswith("hardware.threads")]
-    words += ["trainer.max_steps=100000", "trainer.checkpoint_every=100000", "trainer.log_every=100000"]
     parallel = ["launcher=parallel", "launcher.workers=2"]
-    command = ["train", "-m", *words, *parallel, "seed=0,1,2", f"output_dir={tmp_path}"]
-    with open(os.devnull, "w") as nowhere:
-        process = subprocess.Popen([*PROGRAM, *command], stdout=nowhere, stderr=nowhere)
-    try:
-        until(lambda: sum(run.read_status()["step"] > 0 for run in runs_below(tmp_path) if run.status.is_file()) == 2)
+    command = ["train", "-m", *words, *ENDLESS, *parallel, "seed=0,1,2", f"output_dir={tmp_path}"]
+    with started([*PROGRAM, *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        until(lambda: sum(map(has_begun, runs_below(tmp_path))) == 2)
         server = server_of(process.pid)
         workers = children(server)
         assert len(workers) == 2
-        process.kill()
-        process.wait()
-        until(lambda: not any(map(alive, [server, *workers])))
-    finally:
-        process.kill()
+    until(lambda: not any(map(alive, [server, *workers])))
     cores = len(os.sched_getaffinity(0))
     for run in runs_below(tmp_path):
         assert run.read_config()["hardware"]["threads"] == max(1, cores // 2)
@@ -78,11 +66,11 @@ def test_workers_share_the_threads_and_end_with_a_parent_that_is_killed(tiny, tm
 def test_a_worker_that_is_killed_fails_its_job_alone(tiny, tmp_path, by):
     words = [*tiny(), "launcher=parallel", "launcher.workers=1", f"output_dir={tmp_path}"]
     steps = ["trainer.max_steps=100000,4", "trainer.log_every=1000000", "trainer.checkpoint_every=100000"]
-    process = subprocess.Popen([*PROGRAM, "train", "-m", *words, *steps], stdout=subprocess.PIPE, text=True)
-    until(lambda: any(run.read_status()["step"] for run in runs_below(tmp_path) if run.status.is_file()))
-    [worker] = children(server_of(process.pid))
-    os.kill(worker, by)
-    out, _ = process.communicate(timeout=180)
+    with started([*PROGRAM, "train", "-m", *words, *steps], stdout=subprocess.PIPE) as process:
+        until(lambda: any(map(has_begun, runs_below(tmp_path))))
+        [worker] = children(server_of(process.pid))
+        os.kill(worker, by)
+        out, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 3
     assert by.name in " ".join(out.split())
     [failed, done] = manifest_of(tmp_path)["jobs"]
@@ -105,6 +93,8 @@ def test_workers_have_imported_everything_in_a_process_without_threads():
     ours, theirs = parallel.CONTEXT.Pipe()
     worker = parallel.CONTEXT.Process(target=report_on, args=(theirs,))
     worker.start()
+    theirs.close()  # so that a worker that dies says nothing, rather than being waited for
+    assert ours.poll(PATIENCE)
     assert ours.recv() == (True, "1")
     status = Path(f"/proc/{server_of(os.getpid())}/status").read_text()
     assert "Threads:\t1\n" in status

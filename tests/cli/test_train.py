@@ -149,8 +149,9 @@ def test_dry_run_shows_everything_and_trains_nothing(fsl, tiny, elsewhere, monke
     assert "681 parameters" in answer.out  # 9 * 8 + 2 * 8 + 9 * 8 * 8 + 2 * 8 weights, and the scale
     assert "1 x 16 x 16" in answer.out
     assert "max_steps 20" in answer.out
-    picture = re.search(r"\S+\.png", answer.out).group()
-    assert Path(picture).read_bytes().startswith(b"\x89PNG")
+    [picture] = elsewhere.parent.glob("fsl-episode-*.png")
+    assert str(picture) in answer.out
+    assert picture.read_bytes().startswith(b"\x89PNG")
     assert list(elsewhere.iterdir()) == []
     assert "run:" not in answer.out
 

@@ -43,7 +43,7 @@ def read(table: ClassTable) -> dict[str, dict[str, list[int]]]:
     return groups
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(listings())
 def test_every_image_stands_under_its_class_and_every_class_under_its_group(listing):
     table, expected = ClassTable.build(*listing), by_hand(*listing)
@@ -59,7 +59,7 @@ def test_every_image_stands_under_its_class_and_every_class_under_its_group(list
     assert table.image_labels.tolist() == [c for c, images in enumerate(labels) for _ in images]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(listings(), st.sampled_from(["rotations", "dihedral"]))
 def test_symmetries_multiply_classes_and_groups(listing, kind):
     table, stride = ClassTable.build(*listing), len(listing[0])
@@ -95,7 +95,7 @@ def test_a_table_cannot_be_reassigned():
         table.names = ("b",)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(listings(), st.data())
 def test_two_tables_become_one_by_name(listing, data):
     """As if the images of both had been kept from the start, though each numbers its classes by itself."""

@@ -11,7 +11,7 @@ from scipy import stats
 from fewshot_runner.data.draws import absent, draw_distinct
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.data())
 def test_distinct_draws_equal_a_shuffle_of_the_whole_population(data):
     k = data.draw(st.integers(0, 8))

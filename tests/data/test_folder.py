@@ -168,7 +168,7 @@ def test_links_are_followed_but_loops_end(tmp_path):
     found = []
     worker = threading.Thread(target=lambda: found.extend(names(Folder(path=tmp_path / "real"))), daemon=True)
     worker.start()
-    worker.join(5)
+    worker.join(60)
     assert found == ["a/1.png", "b/2.png", "c/3.png"]
 
 

@@ -50,7 +50,7 @@ def expected_counts(n_pairs: int, same: int, near: int, far: int) -> tuple[int, 
     return tuple(counts)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.lists(st.lists(st.integers(1, 6), min_size=1, max_size=4), min_size=1, max_size=3), st.integers(1, 120),
     st.integers(0, 3),

@@ -71,7 +71,7 @@ def test_trap_02_tasks_hold_different_classes_and_images_and_right_labels(n_way,
     assert {c for row in behind for c in row} == drawable
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_trap_02_any_table_gives_tasks_without_repeats(data):
     n_way, n_shot, n_query = (data.draw(st.integers(low, 4)) for low in (2, 1, 1))

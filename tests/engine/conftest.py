@@ -1,7 +1,7 @@
 """A world small enough for unit tests: 24 noisy 8 x 8 patterns in 8 groups, and a network of two blocks."""
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +32,6 @@ SIZE, PER_CLASS, PER_GROUP = 8, 8, 3
 PARTS = {"train": range(12), "val": range(12, 18), "test": range(18, 24)}
 SETTINGS = {"seed": 0, "rate": 0.01}  # as TensorBoard shows them
 FACTS = Facts(image_shape=(1, SIZE, SIZE), n_classes=12, n_way=4)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class World:

@@ -158,7 +158,7 @@ def slow_average(similarities: np.ndarray, labels: np.ndarray, place: float) -> 
     return total / len(labels)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.data())
 def test_no_place_of_the_unknown_label_is_better(data) -> None:
     n_probes, n_identities = data.draw(st.integers(1, 6)), data.draw(st.integers(1, 8))

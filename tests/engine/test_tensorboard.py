@@ -3,13 +3,13 @@
 import argparse
 import io
 import json
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from class_tables import make_table
+from event_files import begin_another_second
 from PIL import Image
 from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -241,9 +241,7 @@ def test_trap_19_no_point_is_doubled_after_a_resume(
             patch.setattr(target, name, dies)
         with pytest.raises(Killed):
             train_in(make_experiment(**settings), run_folder)
-    broken_off = int(time.time())
-    while int(time.time()) == broken_off:  # event files are read in the order of the second in their names
-        time.sleep(0.02)
+    begin_another_second()
     if broken_at == "in training":
         assert points(run_folder, "loss/train")[-1][0] == 12  # what the reader must forget
     said = train_in(make_experiment(**settings), run_folder)

@@ -82,7 +82,7 @@ def test_figures_by_hand(world, hardware: Hardware) -> None:
 SIMILARITIES = st.lists(st.tuples(st.sampled_from([-1.0, 0.0, 0.25, 0.5, 3.0]), st.booleans()), min_size=1, max_size=12)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(SIMILARITIES)
 def test_no_threshold_is_right_more_often(pairs) -> None:
     similarities, same = map(np.array, zip(*pairs, strict=True))

@@ -1,11 +1,10 @@
 """Methods built by the project's own builder, on a few built-in characters."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
 import pytest
-import torch
 
 from fewshot_runner.cli.build import Builder
 from fewshot_runner.cli.compose import compose
@@ -26,14 +25,6 @@ DATA = (
 # What a sampler's size is lowered to, whichever sampler has it.
 AT_MOST = {"n_way": 4, "n_shot": 2, "n_query": 2, "episodes": 2, "n_classes": 6, "n_images": 3, "n_groups": 2,
            "n_pairs": 8, "batch_size": 12}  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

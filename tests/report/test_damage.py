@@ -135,7 +135,7 @@ def test_a_pipe_is_not_waited_for(make, result, tmp_path, name):
     os.mkfifo(foreign / name)
     program = "import sys; from fewshot_runner.cli.main import run; sys.exit(run('compare', sys.argv[1:]))"
     answer = subprocess.run(
-        [sys.executable, "-c", program, tmp_path / "outputs"], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", program, tmp_path / "outputs"], capture_output=True, text=True, timeout=180
     )
     assert answer.returncode == 0
     assert answer.stderr == f"skipped: {foreign}/{name}: is no file\n"

@@ -14,10 +14,9 @@ from fewshot_runner.cli.trained import load_trained
 from fewshot_runner.data.dataset import Dataset
 from fewshot_runner.engine.evaluate import evaluate
 from fewshot_runner.engine.log import Narrator
+from fewshot_runner.engine.results import Result, keep_result, merge
 from fewshot_runner.engine.stopping import StopRequest
-from fewshot_runner.engine.train import keep_result
 from fewshot_runner.errors import UserError
-from fewshot_runner.report.results import metric_of
 from fewshot_runner.runs import RunFolder
 
 GROUPS = ("dataset", "episode", "hardware")  # of which another member may be chosen, and keys of them set
@@ -25,7 +24,7 @@ KEYS = ("eval", "trusted_packages")
 SEEN_BY_THE_NETWORK = ("image_size", "shorter_side", "resample", "channels", "invert", "centre", "mean", "std")
 
 
-def evaluate_run(run: RunFolder, overrides: list[str]) -> list[dict[str, Any]]:
+def evaluate_run(run: RunFolder, overrides: list[str]) -> list[Result]:
     """Evaluates the best weights of `run`, adds the figures to its summary, and returns them."""
     saved = run.read_config()
     config = evaluation_config(saved, overrides)
@@ -34,16 +33,16 @@ def evaluate_run(run: RunFolder, overrides: list[str]) -> list[dict[str, Any]]:
     with run.held(), StopRequest() as stop:
         builder = build(config, narrator, stop)
         refuse_seen(builder, trained.checkpoint, {**saved, "hardware": config["hardware"]})
-        data = builder.dataset.provenance.entries() | shown_otherwise(config, saved)
+        data = builder.dataset.provenance.entries() | shown_otherwise(config, saved) | computed_otherwise(config, saved)
         builder.plan.check_method(trained.method)
         builder.plan.check_tests(builder.protocols(head=trained.classes))
-        results = []
+        results, summary, step = [], run.read_summary(), trained.checkpoint["step"]
+        earlier = summary["results"]
         for name, protocol in builder.tests(trained.classes).items():
             with narrator.doing(f"test {name}"):
                 evaluation = evaluate(trained.method, protocol, hardware=builder.hardware, between=stop.check)
-            results.append(keep_result(evaluation, name, run, data=data, step=trained.checkpoint["step"]))
-        summary = run.read_summary()
-        run.write_summary({**summary, "results": merge(summary["results"], results)})
+            results.append(keep_result(evaluation, name, run, data=data, step=step, earlier=earlier))
+        run.write_summary({**summary, "results": merge(earlier, results)})
     return results
 
 
@@ -65,7 +64,7 @@ def evaluation_config(saved: dict[str, Any], overrides: list[str]) -> dict[str, 
         config["dataset"] = {**config["dataset"], **kept}
     if any(key.split(".")[0] in ("episode", "eval") for key in given):
         config["dataset"] = {**config["dataset"], "tests": {}}
-    refuse_unheeded_shape(config, overrides)
+    refuse_unheeded(config, overrides)
     return config
 
 
@@ -86,22 +85,26 @@ def sources_following(dataset: dict[str, Any], given: Collection[str]) -> dict[s
     return {**dataset, "source": follow(dataset["source"]), **({"runs": runs} if runs else {})}
 
 
-def refuse_unheeded_shape(config: dict[str, Any], overrides: list[str]) -> None:
-    """Raises `UserError` where an override asks for a shape of episodes under a protocol that draws none of it.
+def refuse_unheeded(config: dict[str, Any], overrides: list[str]) -> None:
+    """Raises `UserError` where an override asks for what the protocol would pass over.
 
     What the run's own config says of episodes is no such wish, nor is the shape that takes all classes.
     """
     protocol = config["eval"]["protocol"]
-    heeded = KINDS[protocol].heeds if protocol in KINDS else ()  # others are refused as a value
+    if protocol not in KINDS:  # refused as a value
+        return
     for override in overrides:
         group, _, setting = override.lstrip("+~").split("=")[0].partition(".")
         setting = setting or "n_way"  # what a choice of the group is mostly about
         takes_all = setting == "n_way" and config["episode"]["n_way"] == "all"
-        if group == "episode" and setting not in heeded and not takes_all:
+        taken_back = config.get(group, {}).get(setting, "") is None
+        asks = group in ("episode", "eval") and setting not in ("protocol", "bn_mode") and not (takes_all or taken_back)
+        if asks and setting not in KINDS[protocol].heeds:
+            heeding = [f"eval.protocol={name}" for name, kind in KINDS.items() if setting in kind.heeds]
+            others = ", whose classes must be others than those of training" * (group == "episode")
             raise UserError(
-                f"{override}: eval.protocol={protocol} draws no episodes of a shape, so this would change nothing; "
-                "leave it out, or add eval.protocol=episodes for a few-shot test, whose classes must be others than "
-                "those of training"
+                f"{override}: eval.protocol={protocol} does not heed it, so this would change nothing; leave it out, "
+                f"or add {' or '.join(heeding)}{others}"
             )
 
 
@@ -116,14 +119,7 @@ def shown_otherwise(config: dict[str, Any], saved: dict[str, Any]) -> dict[str, 
     return {"shown": " ".join(changed)} if changed else {}
 
 
-def merge(earlier: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """New results behind the earlier ones; one of the same tasks takes the place of its former figure.
-
-    So the run's own results, which were there before any others, stay ahead of others of the same name.
-    """
-
-    def tasks(result: dict[str, Any]) -> str:
-        figures = ("name", "step", metric_of(result), "ci95", "tasks", "further", "confusion")
-        return str(sorted((key, value) for key, value in result.items() if key not in figures))
-
-    return list(({tasks(result): result for result in earlier} | {tasks(result): result for result in new}).values())
+def computed_otherwise(config: dict[str, Any], saved: dict[str, Any]) -> dict[str, str]:
+    """What a result says where it is computed in another precision than its run, else nothing."""
+    now, own = (each["hardware"]["precision"] for each in (config, saved))
+    return {"precision": now} if now != own else {}

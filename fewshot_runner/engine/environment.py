@@ -1,5 +1,6 @@
 """What a result was computed with: versions, processor, threads, commit."""
 
+import os
 import platform
 import subprocess
 import sys
@@ -53,10 +54,11 @@ def _git_commit(checkout: Path) -> str | None:
     """
     if not (checkout / ".git").exists():
         return None
+    plain = {key: value for key, value in os.environ.items() if key != "GIT_DIR"}  # a hook has it set to its own
     try:
         described = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-            cwd=checkout, capture_output=True, text=True, timeout=5, check=False,
+            cwd=checkout, env=plain, capture_output=True, text=True, timeout=5, check=False,
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired):
         return None

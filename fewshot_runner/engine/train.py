@@ -1,22 +1,17 @@
 """A run from its first step to its summary: train, take the best state from disk, test it, write down the results."""
 
-import hashlib
-import json
 import time
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from fewshot_runner import atomic
 from fewshot_runner.engine.checkpoint import Checkpoints
 from fewshot_runner.engine.evaluate import evaluate
 from fewshot_runner.engine.experiment import Experiment
 from fewshot_runner.engine.fit import fit
 from fewshot_runner.engine.log import Narrator, TrainingLog
-from fewshot_runner.engine.protocols.base import Evaluation
+from fewshot_runner.engine.results import beside, keep_result
 from fewshot_runner.engine.stopping import Pruned, Stopped, StopRequest, Watch
-from fewshot_runner.engine.submission import submission
 from fewshot_runner.engine.tensorboard import TensorBoard
 from fewshot_runner.errors import RunFailed, UserError
 from fewshot_runner.runs import DONE, FAILED, PRUNED, RUNNING, STOPPED, RunFolder
@@ -102,6 +97,8 @@ def _train(
             board.confusion(name, evaluation, experiment.classes, step=best["step"])
         board.examples(method, next(iter(tests.values())), hardware, step=best["step"])
         board.finish(results, step=best["step"])
+    others = [result for result in run.read_summary()["results"] if result["step"] == best["step"]]
+    results = beside(results, others)  # what was asked of a run that had been stopped at its best step already
     write_summary(experiment, run, clock, best_step=best["step"], results=results)
 
 
@@ -119,39 +116,6 @@ def write_summary(
             "results": results,
         }
     )
-
-
-def keep_result(
-    evaluation: Evaluation, name: str, run: RunFolder, *, data: Mapping[str, Any], step: int
-) -> dict[str, Any]:
-    """What the summary says of an evaluation of the weights of `step` on `data`, the entries of a `Provenance` and how
-    its images were shown; every task's figure goes to the run folder.
-    """
-    kind = hashlib.sha256(json.dumps({**data, **evaluation.protocol}, sort_keys=True).encode()).hexdigest()[:8]
-    tasks = run.tasks / f"{data['dataset']}-{data['split']}-{name}-{kind}.npy"  # one a kind of task, as results are
-    atomic.write_array(tasks, evaluation.values.astype(np.float32))
-    means = evaluation.means()
-    result = {
-        "name": name,
-        **data,
-        **evaluation.protocol,
-        "step": step,
-        "metric": evaluation.metric,
-        evaluation.metric: means.pop(evaluation.metric),
-        "ci95": evaluation.ci95,
-        "unit": evaluation.unit,
-        "tasks_count": len(evaluation.values),
-        "tasks": f"{run.tasks.name}/{tasks.name}",
-    }
-    if means:
-        result["further"] = means
-    if evaluation.answers:
-        own = data == (run.read_data() or data)  # answers about other data do not take its place
-        place = run.submission if own else run.submission.with_stem(f"{run.submission.stem}-{tasks.stem}")
-        atomic.write_text(place, submission(evaluation.answers))
-    if evaluation.confusion is not None:
-        result["confusion"] = evaluation.confusion.tolist()
-    return result
 
 
 def median_speed(run: RunFolder) -> float | None:

@@ -114,15 +114,16 @@ def result_cells(result: Mapping[str, Any]) -> dict[str, str]:
 
 
 def mode_of(result: Mapping[str, Any]) -> str:
-    """What the method was allowed to see: batch norm's statistics, imbalanced queries, and images that are shown
-    otherwise than in the run's own config, are said where they differ; and validation where it stands in for a test
-    without labels.
+    """What the method was allowed to see: batch norm's statistics, imbalanced queries, images that are shown and a
+    precision that is otherwise than in the run's own config, are said where they differ; and validation where it stands
+    in for a test without labels.
     """
     bn_mode = result.get("bn_mode", "running")
     mode = result["mode"] if bn_mode in ("running", "transductive") else f"{result['mode']}, bn {bn_mode}"
     shown = f", shown {result['shown']}" if result.get("shown") else ""
+    precision = f", {result['precision']}" if result.get("precision") else ""
     part = ", on validation" * (result.get("part") == "val")
-    return mode + ", imbalanced" * (result.get("imbalance") is not None) + part + shown
+    return mode + ", imbalanced" * (result.get("imbalance") is not None) + part + shown + precision
 
 
 def with_interval(result: Mapping[str, Any]) -> str:

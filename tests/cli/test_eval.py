@@ -8,7 +8,8 @@ from PIL import Image
 from fewshot_runner.cli.evaluation import evaluation_config, shown_otherwise
 from fewshot_runner.cli.trained import load_trained
 from fewshot_runner.errors import UserError
-from fewshot_runner.runs import RunFolder
+from fewshot_runner.report import measured
+from fewshot_runner.runs import STOPPED, RunFolder
 
 
 def test_eval_adds_other_figures_and_replaces_the_same(fsl, copied):
@@ -112,6 +113,9 @@ def test_pictures_that_came_later_make_another_result(fsl, pictures, tmp_path):
         ("verification", ["episode.n_shot=5"]),
         ("retrieval", ["episode=20way1shot"]),
         ("runs", ["episode=5way1shot"]),
+        ("retrieval", ["eval.seed=1"]),
+        ("runs", ["eval.episodes=5"]),
+        ("verification", ["eval.imbalance=2"]),
     ],
 )
 def test_a_shape_of_episodes_is_refused_where_none_are_drawn(copied, protocol, words):
@@ -145,6 +149,52 @@ def test_what_a_protocol_heeds_or_the_run_itself_says_is_no_mistake(copied, prot
     saved = RunFolder(copied()).read_config()
     saved["eval"]["protocol"] = protocol
     assert evaluation_config(saved, words)
+
+
+@pytest.mark.parametrize(("setting", "heeding"), [("eval.runs=lake", "runs"), ("eval.pairs=40", "verification")])
+def test_a_setting_of_another_protocol_is_refused(refused, copied, setting, heeding):
+    said = refused("eval", f"run={copied()}", setting)
+    assert said.startswith(f"fsl: {setting}: eval.protocol=episodes does not heed it")
+    assert f"eval.protocol={heeding}" in said
+
+
+def test_a_figure_keeps_its_name_when_it_is_measured_again(fsl, copied):
+    """Published figures stand under names, and what is asked for by itself has that of its protocol."""
+    run = RunFolder(copied())
+    summary = run.read_summary()
+    [own] = summary["results"]
+    run.write_summary({**summary, "results": [{**own, "name": "as published"}]})
+    answer = fsl("eval", f"run={run.path}", f"episode.n_way={own['n_way']}")
+    assert answer.code == 0, answer.err
+    [again] = run.read_summary()["results"]
+    assert (again["name"], again["accuracy"]) == ("as published", own["accuracy"])
+    assert "as published" in answer.out
+
+
+def test_another_precision_is_another_result(fsl, copied):
+    run = RunFolder(copied())
+    [own] = run.read_summary()["results"]
+    assert "precision" not in own
+    answer = fsl("eval", f"run={run.path}", "hardware.precision=bfloat16")
+    assert answer.code == 0, answer.err
+    first, second = run.read_summary()["results"]
+    assert first == own
+    assert second["precision"] == "bfloat16"
+    assert "bfloat16" in answer.out
+    assert measured.test_of(first).key != measured.test_of(second).key
+
+
+def test_what_was_asked_of_a_stopped_run_stays_if_it_was_of_the_best_step(fsl, copied):
+    run = RunFolder(copied())
+    [own] = run.read_summary()["results"]
+    fsl("eval", f"run={run.path}", "episode.n_shot=3", "eval.episodes=20")
+    [_, asked] = run.read_summary()["results"]
+    of_another_step = {**asked, "step": asked["step"] + 1, "n_shot": 2}
+    again = {**own, "name": "again", "accuracy": 0.0}
+    run.write_summary({"results": [again, asked, of_another_step]})
+    run.write_status(STOPPED, step=20, seconds=1.0)
+    assert fsl("resume", run.path).code == 0
+    assert run.read_summary()["results"] == [own, asked]
 
 
 def test_trap_09_eval_refuses_test_classes_that_were_trained_on(refused, copied):

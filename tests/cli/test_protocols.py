@@ -5,10 +5,10 @@ import torch
 
 from fewshot_runner.cli.build import Builder
 from fewshot_runner.cli.compose import compose
-from fewshot_runner.cli.evaluation import merge
 from fewshot_runner.data.classes import ClassTable
 from fewshot_runner.engine.features import FeatureViewer
 from fewshot_runner.engine.protocols.retrieval import Retrieval
+from fewshot_runner.engine.results import merge
 from fewshot_runner.errors import UserError
 from fewshot_runner.runs import RunFolder
 

@@ -36,7 +36,7 @@ class ClosedSet(EpisodeProtocol):
     answers among all of them, and `queries` may show some of them alone.
     """
 
-    heeds = ("n_shot",)
+    heeds = ("n_shot", "episodes", "seed")
     of_known_classes = True
 
     def __init__(

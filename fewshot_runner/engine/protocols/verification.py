@@ -27,6 +27,7 @@ class Verification(Protocol):
     """
 
     figures = ("accuracy", "auc")
+    heeds = ("pairs", "seed")
 
     def __init__(
         self,

@@ -32,6 +32,7 @@ from fewshot_runner.facts import Facts
 from fewshot_runner.methods.base import Classifier, Method
 from fewshot_runner.models.batch_norm import takes_single_images
 from fewshot_runner.models.precomputed import Precomputed
+from fewshot_runner.models.pretrained import standardised_otherwise
 from fewshot_runner.randomness import torch_seed
 
 
@@ -181,9 +182,16 @@ class Builder:
             facts=facts,
             provenance=dataset.provenance,
             classes=dataset.table("train").names if isinstance(method, Classifier) else (),
-            remarks=dataset.remarks(searched=any(test.protocol == "retrieval" for test in self.plan.tests.values())),
+            remarks=self._remarks(method),
             seen_files=dataset.files_of("train", "val"),
         )
+
+    def _remarks(self, method: Method) -> list[str]:
+        dataset, backbone = self.dataset, getattr(method, "backbone", None)
+        remarks = dataset.remarks(searched=any(test.protocol == "retrieval" for test in self.plan.tests.values()))
+        if backbone is not None:
+            remarks += standardised_otherwise(backbone, dataset.standardise.mean, dataset.standardise.std)
+        return remarks
 
     def _images(self, part: str) -> Viewer:
         return self.dataset.viewer(part, self.hardware.device)

@@ -15,7 +15,7 @@ from torch import Tensor
 from fewshot_runner.errors import UserError
 from fewshot_runner.extras import imported
 from fewshot_runner.facts import Facts
-from fewshot_runner.models.pretrained import Pretrained
+from fewshot_runner.models.pretrained import Pretrained, Standard
 
 
 class EfficientNetLite0(Pretrained):
@@ -31,7 +31,8 @@ class EfficientNetLite0(Pretrained):
         if weights is not None:
             network.load_state_dict(renamed(packaged_weights(), network.state_dict()))
         network.reset_classifier(0)
-        super().__init__(facts, network, name="efficientnet_lite0", frozen=frozen, thaw=thaw)
+        standard = None if weights is None else Standard(mean=(0.5,) * 3, std=(0.5,) * 3)
+        super().__init__(facts, network, name="efficientnet_lite0", frozen=frozen, thaw=thaw, standard=standard)
 
 
 def packaged_weights() -> Mapping[str, Tensor]:

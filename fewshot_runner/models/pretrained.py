@@ -6,7 +6,10 @@ norms would go on to follow the images that pass, and the "frozen" features woul
 Shapes: B images, D features.
 """
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import cycle
 
 import torch
 from torch import Tensor, nn
@@ -15,11 +18,32 @@ from fewshot_runner.errors import UserError
 from fewshot_runner.facts import Facts
 
 
-class Pretrained(nn.Module):
-    """`network` maps (B, C, H, W) to (B, D). Modules named in `thaw`, and all inside them, train although `frozen`."""
+@dataclass(frozen=True)
+class Standard:
+    """The mean and standard deviation of each channel that images were standardised with."""
 
-    def __init__(self, facts: Facts, network: nn.Module, *, name: str, frozen: bool, thaw: Sequence[str]) -> None:
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+class Pretrained(nn.Module):
+    """`network` maps (B, C, H, W) to (B, D). Modules named in `thaw`, and all inside them, train although `frozen`.
+
+    `standard` is that of the images that published weights were trained on; None for random weights.
+    """
+
+    def __init__(
+        self,
+        facts: Facts,
+        network: nn.Module,
+        *,
+        name: str,
+        frozen: bool,
+        thaw: Sequence[str],
+        standard: Standard | None = None,
+    ) -> None:
         super().__init__()
+        self.standard = standard
         check_channels(facts, network, name)
         if thaw and not frozen:
             raise UserError(f"model.thaw={list(thaw)}: all of {name} trains already; add model.frozen=true")
@@ -49,6 +73,22 @@ class Pretrained(nn.Module):
             for part in self.thaw:
                 self.network.get_submodule(part).train(mode)
         return self
+
+
+def standardised_otherwise(backbone: nn.Module, mean: Sequence[float] | None, std: Sequence[float] | None) -> list[str]:
+    """A remark where published weights in `backbone` were trained on images of another standard; one value of `mean` or
+    `std` is that of all channels.
+    """
+    said = []
+    for part in backbone.modules():
+        if isinstance(part, Pretrained) and (standard := part.standard) is not None:
+            pairs = [*zip(standard.mean, cycle(mean or [0])), *zip(standard.std, cycle(std or [1]))]
+            if not all(math.isclose(one, other, abs_tol=0.01) for one, other in pairs):
+                said.append(
+                    f"the weights are of images with dataset.mean={list(standard.mean)} and "
+                    f"dataset.std={list(standard.std)}, and these have others: features suffer"
+                )
+    return said
 
 
 def without_classifier(network: nn.Module) -> nn.Module:

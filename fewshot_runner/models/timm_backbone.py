@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from fewshot_runner.errors import UserError
 from fewshot_runner.extras import imported
 from fewshot_runner.facts import Facts
-from fewshot_runner.models.pretrained import Pretrained
+from fewshot_runner.models.pretrained import Pretrained, Standard
 
 
 class Timm(Pretrained):
@@ -43,4 +43,6 @@ class Timm(Pretrained):
                 "HF_HOME names; without a network use model.weights=null "
                 "(untrained) or model=efficientnet_lite0 (weights from a package)"
             ) from error
-        super().__init__(facts, network, name=name, frozen=frozen, thaw=thaw)
+        made = network.pretrained_cfg
+        standard = None if weights is None else Standard(tuple(made["mean"]), tuple(made["std"]))
+        super().__init__(facts, network, name=name, frozen=frozen, thaw=thaw, standard=standard)

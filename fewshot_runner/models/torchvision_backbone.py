@@ -13,7 +13,7 @@ from torch import nn
 
 from fewshot_runner.errors import UserError
 from fewshot_runner.facts import Facts
-from fewshot_runner.models.pretrained import Pretrained, without_classifier
+from fewshot_runner.models.pretrained import Pretrained, Standard, without_classifier
 
 
 class Torchvision(Pretrained):
@@ -31,16 +31,15 @@ class Torchvision(Pretrained):
         network = models.get_model(name, weights=None)
         if getattr(network, "aux_logits", False):
             raise UserError(f"model.name={name}: it answers with several outputs; use the one of timm (model=timm)")
-        if weights is not None:
-            _load_published(network, name, weights)
+        standard = None if weights is None else _load_published(network, name, weights)
         try:
             network = without_classifier(network)
         except ValueError as error:
             raise UserError(f"model.name={name}: {error} that could be taken off; choose another network") from error
-        super().__init__(facts, network, name=name, frozen=frozen, thaw=thaw)
+        super().__init__(facts, network, name=name, frozen=frozen, thaw=thaw, standard=standard)
 
 
-def _load_published(network: nn.Module, name: str, weights: str) -> None:
+def _load_published(network: nn.Module, name: str, weights: str) -> Standard:
     """torchvision itself would unpickle whatever the file holds; here it may hold tensors alone."""
     from torchvision import models
 
@@ -64,3 +63,5 @@ def _load_published(network: nn.Module, name: str, weights: str) -> None:
             f"model.weights={weights}: {file} holds another network than {name}; remove the file if it was put there "
             "by hand, or choose other weights or the network of timm (model=timm)"
         ) from error
+    preset = published.transforms()
+    return Standard(tuple(preset.mean), tuple(preset.std))

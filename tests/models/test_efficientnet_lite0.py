@@ -33,6 +33,11 @@ def trained() -> EfficientNetLite0:
     return EfficientNetLite0(facts(), weights="imagenet", frozen=True)
 
 
+def test_its_weights_say_how_their_images_were_standardised(trained):
+    assert (trained.standard.mean, trained.standard.std) == ((0.5,) * 3, (0.5,) * 3)  # the package's own preprocessing
+    assert EfficientNetLite0(facts()).standard is None
+
+
 @pytest.fixture(scope="module")
 def photos(shared_data: Path) -> dict[str, Tensor]:
     """Ten animal classes: five training images each, and up to six of the test images each."""

@@ -9,7 +9,7 @@ from torch import nn
 
 from fewshot_runner.errors import UserError
 from fewshot_runner.facts import Facts
-from fewshot_runner.models.pretrained import Pretrained, without_classifier
+from fewshot_runner.models.pretrained import Pretrained, Standard, standardised_otherwise, without_classifier
 
 
 def facts(channels: int = 3, size: int = 16) -> Facts:
@@ -123,3 +123,25 @@ def test_importing_the_backbones_imports_neither_library():
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert set(modules) <= set(loaded)
     assert not {"torchvision", "torchvision.models", "timm"} & set(loaded)
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "differs"),
+    [
+        ([0.5, 0.5, 0.5], [0.25, 0.25, 0.2], False),
+        ([0.505, 0.5, 0.5], [0.25, 0.25, 0.2], False),
+        ([0.5], [0.25, 0.25, 0.2], False),
+        ([0.5, 0.5, 0.4], [0.25, 0.25, 0.2], True),
+        ([0.5, 0.5, 0.5], [0.25], True),
+        (None, [0.25, 0.25, 0.2], True),
+        ([0.5, 0.5, 0.5], None, True),
+    ],
+)
+def test_images_of_another_standard_than_that_of_the_weights_are_remarked_upon(mean, std, differs):
+    standard = Standard((0.5, 0.5, 0.5), (0.25, 0.25, 0.2))
+    known = Pretrained(facts(), network(), name="toy", frozen=True, thaw=[], standard=standard)
+    said = standardised_otherwise(nn.Sequential(known), mean, std)
+    assert len(said) == differs
+    assert all("dataset.mean=[0.5, 0.5, 0.5] and dataset.std=[0.25, 0.25, 0.2]" in each for each in said)
+    untrained = Pretrained(facts(), network(), name="toy", frozen=True, thaw=[])
+    assert standardised_otherwise(untrained, mean, std) == []

@@ -53,6 +53,17 @@ def test_the_tag_is_asked_for_and_a_failed_download_says_what_to_do(weights, ask
     assert names == [asked]
 
 
+def test_downloaded_weights_say_how_their_images_were_standardised(monkeypatch):
+    make = timm.create_model
+    monkeypatch.setattr(
+        timm, "create_model", lambda name, *, pretrained, num_classes: make(name, num_classes=num_classes)
+    )
+    standard = Timm(facts(), name="mobilenetv3_small_050", weights="default").standard
+    assert (standard.mean, standard.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    assert Timm(facts(), name="tf_efficientnet_lite0", weights="default").standard.mean == (0.5, 0.5, 0.5)
+    assert Timm(facts(), name="mobilenetv3_small_050").standard is None
+
+
 @pytest.mark.parametrize(
     ("name", "weights", "message"),
     [

@@ -75,6 +75,7 @@ def test_published_weights_come_from_the_folder_of_torch_hub(hub, with_counters)
     torch.save(state, hub / RESNET18)
     model = Torchvision(facts(), name="resnet18", weights="IMAGENET1K_V1", frozen=True)
     loaded = model.network.state_dict()
+    assert (model.standard.mean, model.standard.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     assert set(state) - set(loaded) == {"fc.weight", "fc.bias"}
     assert all(torch.equal(loaded[name], value) for name, value in state.items() if name in loaded)
 

@@ -176,11 +176,16 @@ def run_hydra(
 
 
 def overlay(
-    config: dict[str, Any], overrides: Sequence[str], *, groups: Sequence[str], keys: Sequence[str]
+    config: dict[str, Any],
+    overrides: Sequence[str],
+    *,
+    groups: Sequence[str],
+    keys: Sequence[str],
+    config_dir: Path | None = None,
 ) -> dict[str, Any]:
     """A run's saved config with overrides on top: choices of `groups`, and values of the keys in these and in `keys`.
 
-    Raises `UserError` for others, which would change nothing.
+    `config_dir` as in `compose`. Raises `UserError` for others, which would change nothing.
     """
     with hydra_errors():
         read = OverridesParser.create().parse_overrides(list(overrides))
@@ -197,7 +202,7 @@ def overlay(
     chosen = [override.key_or_group for override in sections]
     of_chosen = [each.input_line for each in read if each.key_or_group.split(".")[0] in chosen]
     if chosen:
-        composed = compose(of_chosen)
+        composed = compose(of_chosen, config_dir=config_dir)
         for group in chosen:
             merged[group] = composed[group]
             merged["choices"] = {**merged["choices"], group: composed["choices"][group]}

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Collection
 from inspect import signature
+from pathlib import Path
 from typing import Any
 
 from fewshot_runner.cli.build import short_keys
@@ -24,10 +25,13 @@ KEYS = ("eval", "trusted_packages")
 SEEN_BY_THE_NETWORK = ("image_size", "shorter_side", "resample", "channels", "invert", "centre", "mean", "std")
 
 
-def evaluate_run(run: RunFolder, overrides: list[str]) -> list[Result]:
-    """Evaluates the best weights of `run`, adds the figures to its summary, and returns them."""
+def evaluate_run(run: RunFolder, overrides: list[str], *, config_dir: Path | None = None) -> list[Result]:
+    """Evaluates the best weights of `run`, adds the figures to its summary, and returns them.
+
+    `config_dir` is a config folder of the user's own, where other data may be described.
+    """
     saved = run.read_config()
-    config = evaluation_config(saved, overrides)
+    config = evaluation_config(saved, overrides, config_dir=config_dir)
     trained = load_trained(run, hardware=config["hardware"])
     narrator = Narrator()
     with run.held(), StopRequest() as stop:
@@ -46,13 +50,13 @@ def evaluate_run(run: RunFolder, overrides: list[str]) -> list[Result]:
     return results
 
 
-def evaluation_config(saved: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
+def evaluation_config(saved: dict[str, Any], overrides: list[str], *, config_dir: Path | None = None) -> dict[str, Any]:
     """The run's config with the overrides on top.
 
     Other data is shown to the network as its own was; and who asks for one figure gets that one, without the further
     tests of the data set.
     """
-    config = overlay(saved, overrides, groups=GROUPS, keys=KEYS)
+    config = overlay(saved, overrides, groups=GROUPS, keys=KEYS, config_dir=config_dir)
     given = {override.lstrip("+~").split("=")[0] for override in overrides}
     config["dataset"] = sources_following(config["dataset"], given)
     if "dataset" in given:

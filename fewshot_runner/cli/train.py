@@ -1,9 +1,9 @@
 """fsl train: compose, build, train, test, report; with -m many times."""
 
-from pathlib import Path
 from typing import Any
 
 from fewshot_runner.cli.compose import run_hydra
+from fewshot_runner.cli.conf import without_config_dir
 from fewshot_runner.errors import UserError
 
 MANY = ("-m", "--multirun")
@@ -32,17 +32,3 @@ def run(arguments: list[str]) -> None:
             session.start(config, overrides)
 
     run_hydra("train", "fsl", arguments, task, config_dir=config_dir)
-
-
-def without_config_dir(words: list[str]) -> tuple[list[str], Path | None]:
-    """The other words, and the config folder of the user's own that --config-dir (-cd) names."""
-    rest, folder, following = [], None, iter(words)
-    for word in following:
-        option, equals, value = word.partition("=")
-        if option in ("--config-dir", "-cd"):
-            folder = Path(value if equals else next(following, ""))
-        else:
-            rest.append(word)
-    if folder is not None and not folder.is_dir():
-        raise UserError(f"--config-dir={folder}: there is no such folder")
-    return rest, folder

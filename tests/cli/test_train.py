@@ -166,6 +166,11 @@ def test_a_config_dir_of_the_users_own_adds_choices(fsl, tiny, tmp_path):
     answer = fsl("train", place, *overrides, "episode=two", "trainer.max_steps=0", f"output_dir={tmp_path}/runs")
     assert answer.code == 0, answer.err
     assert RunFolder(answer.run).read_summary()["results"][0]["n_way"] == 2
+    assert "episode=two" in fsl("eval", f"run={answer.run}", "episode=two").err  # without the folder
+    for option in ([place], ["--config-dir", tmp_path / "mine"]):
+        again = fsl("eval", f"run={answer.run}", *option, "episode=two", "eval.seed=5")
+        assert again.code == 0, again.err
+        assert RunFolder(answer.run).read_summary()["results"][-1]["n_way"] == 2
     listed = fsl("list", "episode", "--config-dir", tmp_path / "mine")
     assert "episode=two" in listed.out
     assert "Two classes" in listed.out

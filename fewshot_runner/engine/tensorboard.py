@@ -9,7 +9,7 @@ and figure of any run.
 """
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ from fewshot_runner.engine.device import Hardware
 from fewshot_runner.engine.evaluate import answering
 from fewshot_runner.engine.pictures import confusion_picture, episode_picture, unit_range
 from fewshot_runner.engine.protocols.base import Evaluation, Protocol
-from fewshot_runner.engine.protocols.episodes import EpisodeProtocol, Episodes
+from fewshot_runner.engine.protocols.episodes import EpisodeProtocol
 from fewshot_runner.methods.base import EmbeddingMethod, Method
 from fewshot_runner.runs import RunFolder
 
@@ -86,29 +86,41 @@ class TensorBoard:
             picture = confusion_picture(evaluation.confusion, classes)
             self.tests.add_image(f"confusion/{name}", picture, step, dataformats="HWC")
 
-    def examples(self, method: Method, protocol: Protocol, hardware: Hardware, *, step: int) -> None:
-        """A few test episodes with right and wrong answers framed, and the embeddings of test images."""
+    def examples(self, method: Method, tests: Iterable[Protocol], hardware: Hardware, *, step: int) -> None:
+        """A few test episodes with right and wrong answers framed, and the embeddings of images that are asked about:
+        of the first of the tests that has them.
+        """
+        tests = list(tests)
+        of_episodes = next((test for test in tests if isinstance(test, EpisodeProtocol)), None)
+        if of_episodes is not None:
+            self._episodes(method, of_episodes, hardware, step=step)
+        of_classes = next((test for test in tests if test.table is not None), None)
+        if of_classes is not None and isinstance(method, EmbeddingMethod):
+            self._embeddings(method, of_classes, hardware, step=step)
+
+    def _episodes(self, method: Method, protocol: EpisodeProtocol, hardware: Hardware, *, step: int) -> None:
         with answering(method, protocol, hardware):
-            n_pictures = min(EXAMPLE_EPISODES, len(protocol)) if isinstance(protocol, EpisodeProtocol) else 0
-            for number in range(n_pictures):
+            for number in range(min(EXAMPLE_EPISODES, len(protocol))):
                 drawn = protocol.draw(number, number + 1)
                 if drawn.n_images > MOST_IMAGES:
                     break
                 episode = drawn.map(protocol.viewer.pictures).to(hardware.device)
                 picture = episode_picture(episode, method.classify(episode).argmax(-1))
                 self.tests.add_image(f"episodes/{number}", picture, step, dataformats="HWC")
-            if isinstance(method, EmbeddingMethod) and isinstance(protocol, Episodes):
-                table = protocol.sampler.classes
-                chosen = projected(table)
-                index = torch.from_numpy(table.members[chosen])
-                shutil.rmtree(self.folder / f"{step:05d}", ignore_errors=True)  # of a session before
-                self.tests.add_embedding(
-                    embed_all(method, protocol.viewer, index).flatten(1).float().cpu(),
-                    metadata=[table.names[label] for label in table.image_labels[chosen]],
-                    label_img=thumbnails(protocol.viewer.pictures(index)),
-                    tag="test",
-                    global_step=step,
-                )
+
+    def _embeddings(self, method: EmbeddingMethod, protocol: Protocol, hardware: Hardware, *, step: int) -> None:
+        table = protocol.table
+        chosen = projected(table)
+        index = torch.from_numpy(table.members[chosen])
+        shutil.rmtree(self.folder / f"{step:05d}", ignore_errors=True)  # of a session before
+        with answering(method, protocol, hardware):
+            self.tests.add_embedding(
+                embed_all(method, protocol.viewer, index).flatten(1).float().cpu(),
+                metadata=[table.names[label] for label in table.image_labels[chosen]],
+                label_img=thumbnails(protocol.viewer.pictures(index)),
+                tag="test",
+                global_step=step,
+            )
 
     def flush(self) -> None:
         self.writer.flush()

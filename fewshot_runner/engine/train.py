@@ -95,7 +95,7 @@ def _train(
             evaluation = evaluate(method, protocol, hardware=hardware, between=stop.check)
             results.append(keep_result(evaluation, name, run, data=data, step=best["step"]))
             board.confusion(name, evaluation, experiment.classes, step=best["step"])
-        board.examples(method, next(iter(tests.values())), hardware, step=best["step"])
+        board.examples(method, tests.values(), hardware, step=best["step"])
         board.finish(results, step=best["step"])
     others = [result for result in run.read_summary()["results"] if result["step"] == best["step"]]
     results = beside(results, others)  # what was asked of a run that had been stopped at its best step already

@@ -187,6 +187,26 @@ def test_results_of_the_same_tasks_are_replaced_where_they_stood() -> None:
     assert merge([own], [other]) == [own, other]
 
 
+@pytest.mark.parametrize(
+    ("test", "asked"),
+    [
+        (["eval.protocol=verification", "dataset.split=random"], "test"),
+        (["eval.protocol=closed_set", "dataset.split=images"], "test"),
+        (["eval.protocol=retrieval", "dataset.split=images", "trainer.monitor=map_at_5"], "train"),
+    ],
+)
+def test_the_projector_shows_what_any_test_of_classes_asks_about(fsl, pictures, tmp_path, test, asked) -> None:
+    words = [*pictures(range(5)), *test, "dataset.tests=null"]
+    answer = fsl("train", *words, "trainer.max_steps=2", f"output_dir={tmp_path}/outputs")
+    assert answer.code == 0, answer.err
+    [metadata] = answer.run.glob("tb/*/test/metadata.tsv")
+    table = Builder(compose(words)).dataset.table(asked)
+    if asked == "train":  # what there is to be found again, that of validation as well
+        assert len(metadata.read_text().split()) > len(table.members)
+    else:
+        assert metadata.read_text().split() == [table.names[label] for label in table.image_labels]
+
+
 def test_a_class_that_the_split_by_images_cannot_test_is_named(fsl, pictures, tmp_path) -> None:
     words = pictures(range(5))
     for number in range(1, 5):

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from fewshot_runner.data.classes import ClassTable
 from fewshot_runner.engine.answers import Between
 from fewshot_runner.engine.features import AnyViewer
 from fewshot_runner.errors import UserError
@@ -59,10 +60,12 @@ class Evaluation:
 class Protocol(ABC):
     """A fixed list of tasks.
 
-    `viewer` turns their indices into images; `bn_mode` is whose statistics batch norm uses.
+    `viewer` turns their indices into images; `bn_mode` is whose statistics batch norm uses; `table` holds the classes
+    that they ask about, where these are known by their names.
     """
 
     viewer: AnyViewer
+    table: ClassTable | None = None
     bn_mode: str = "running"
     figures: tuple[str, ...] = ("accuracy",)  # the names that `measure` gives values for
     heeds: tuple[str, ...] = ()  # which settings of an episode and of a test change its figures, besides `bn_mode`

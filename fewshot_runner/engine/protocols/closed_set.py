@@ -83,6 +83,7 @@ class ClosedSet(EpisodeProtocol):
                 "give a number of shots, or eval.bn_mode=running"
             )
         self.train = train
+        self.table = queries
         self.viewer = viewer
         self.n_shot = n_shot
         self.figures = ("accuracy", "loss") if n_shot == "all" else ("accuracy",)

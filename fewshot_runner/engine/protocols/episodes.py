@@ -62,6 +62,7 @@ class Episodes(EpisodeProtocol):
         bn_mode: str = "running",
     ) -> None:
         self.viewer = viewer
+        self.table = table
         self.episodes = episodes
         self.part = part
         self.bn_mode = bn_mode

@@ -75,6 +75,7 @@ class Retrieval(Protocol):
     ) -> None:
         check_running(bn_mode, protocol="retrieval")
         self.search = search
+        self.table = search.gallery
         self.viewer = viewer
         self.fitted_on = fitted_on
         self.asked = asked

@@ -42,6 +42,7 @@ class Verification(Protocol):
     ) -> None:
         check_running(bn_mode, protocol="verification")
         self.viewer = viewer
+        self.table = table
         self.part = part
         self.seed = seed
         self.pairs = self.fitting = Pairs.draw(fitted_on, n_pairs=pairs, seed=seed, stream="verification val")

@@ -8,6 +8,10 @@ class UserError(ValueError):
     """
 
 
+class Absent(UserError):
+    """Data are not where they are looked for; damaged ones are there."""
+
+
 class RunFailed(Exception):
     """A run ended before its results, by no mistake of the user's and no defect of ours; `exit_code` says how."""
 

@@ -77,14 +77,14 @@ def run(command: str, arguments: list[str]) -> int:
         command_module(command).run(arguments)
     except UserError as error:
         return _complain(str(error))
-    except KeyboardInterrupt:
-        print("\ninterrupted", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print(f"\n{with_notes('interrupted', error)}", file=sys.stderr)
         return 128 + signal.SIGINT
     except BrokenPipeError:  # the reader of our output has gone, as in `fsl list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except RunFailed as error:
-        return _complain(str(error), error.exit_code)
+        return _complain(with_notes(str(error), error), error.exit_code)
     except Exception as error:
         if (reason := no_room(error)) is not None:
             return _complain(reason)
@@ -111,6 +111,11 @@ def outside(error: Exception) -> Path | None:
         if file.is_file() and not any(map(file.is_relative_to, libraries)):
             return file
     return None
+
+
+def with_notes(message: str, error: BaseException) -> str:
+    """The message, and what was noted on the error on its way here."""
+    return "; ".join([message, *getattr(error, "__notes__", ())])
 
 
 def _complain(message: str, code: int = USER_ERROR) -> int:

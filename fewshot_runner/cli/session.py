@@ -1,6 +1,9 @@
 """A training session on the command line: what it prepares, says and leaves behind."""
 
+import shlex
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +16,12 @@ from fewshot_runner.cli.compose import to_yaml
 from fewshot_runner.engine.checkpoint import Checkpoints, DamagedCheckpoint
 from fewshot_runner.engine.environment import describe_environment
 from fewshot_runner.engine.experiment import Experiment
+from fewshot_runner.engine.fit import NotFinite
 from fewshot_runner.engine.log import Narrator
-from fewshot_runner.engine.pictures import episode_picture
+from fewshot_runner.engine.pictures import MOST_IMAGES, episode_picture
+from fewshot_runner.engine.protocols.base import Protocol
 from fewshot_runner.engine.protocols.episodes import EpisodeProtocol
-from fewshot_runner.engine.stopping import StopRequest, Watch
+from fewshot_runner.engine.stopping import Stopped, StopRequest, Watch
 from fewshot_runner.engine.train import train
 from fewshot_runner.report.config import WITHOUT_EFFECT, config_tree, flatten, is_below
 from fewshot_runner.report.console import output
@@ -45,7 +50,7 @@ def start(
         stop.check()
         choices = config["choices"]
         run = RunFolder.claim(Path(config["output_dir"]), f"{choices['dataset']}-{choices['method']}")
-        with run.held():
+        with run.held(), _noting(run):
             environment = describe_environment(seed=builder.config.seed)
             atomic.write_json(run.environment, environment | {"data": experiment.provenance.entries()})
             atomic.write_text(run.overrides, to_yaml(overrides))
@@ -58,7 +63,7 @@ def start(
 def resume(run: RunFolder, *, watch: Watch | None = None, brief: bool = False) -> None:
     """Goes on from the last checkpoint of `run`; the options are those of `start`. Raises `Busy`."""
     narrator = Narrator(brief=brief)
-    with run.held(), StopRequest() as stop:
+    with run.held(), _noting(run), StopRequest() as stop:
         config = run.read_config()
         if run.read_status().get("state") == DONE:
             narrator.say(f"{run.path} is done already")
@@ -66,6 +71,20 @@ def resume(run: RunFolder, *, watch: Watch | None = None, brief: bool = False) -
             return
         run.remove_half_written()
         _train(run, config, build(config, narrator, stop).experiment(), narrator, stop, watch)
+
+
+@contextmanager
+def _noting(run: RunFolder) -> Iterator[None]:
+    """Notes on what ends a session early how the run goes on, or where it lies; a sweep says that in its own words."""
+    try:
+        yield
+    except (Stopped, KeyboardInterrupt) as error:
+        if run.config.is_file():  # else it has not begun
+            error.add_note(f"go on with: fsl resume {shlex.quote(str(run.path))}")
+        raise
+    except NotFinite as error:
+        error.add_note(f"the run is in {run.path}")
+        raise
 
 
 def _train(
@@ -89,17 +108,29 @@ def _train(
 
 
 def show(config: dict[str, Any]) -> None:
-    """What a run would be made of; trains nothing and leaves nothing behind but the cache of decoded images."""
+    """What a run would be made of; trains nothing and leaves nothing behind but the cache of decoded images and, where
+    validation is by episodes, a picture of one.
+    """
     narrator = Narrator(output())
     with StopRequest() as stop:
         experiment = build(config, narrator, stop).experiment()
     narrator.say(config_tree(config))
     narrator.say(experiment.describe())
-    if isinstance(experiment.validation, EpisodeProtocol):
-        episode = experiment.validation.draw(0, 1).map(experiment.validation.viewer.pictures)
-        with tempfile.NamedTemporaryFile(prefix="fsl-episode-", suffix=".png", delete=False) as picture:
-            Image.fromarray(episode_picture(episode)).save(picture)
-        narrator.say(f"an episode as validation draws it: {picture.name}")
+    narrator.say(_example(experiment.validation))
+
+
+def _example(protocol: Protocol) -> str:
+    """Where an episode is drawn, in a new file of the user's own; or, where there is none to be drawn or it has too
+    many images, what is asked.
+    """
+    drawn = protocol.draw(0, 1) if isinstance(protocol, EpisodeProtocol) else None
+    if drawn is None or drawn.n_images > MOST_IMAGES:
+        told = (f"{name} {value}" for name, value in protocol.describe().items() if value is not None)
+        return f"validation, of which no example is drawn: {', '.join(told)}"
+    picture = episode_picture(drawn.map(protocol.viewer.pictures))
+    with tempfile.NamedTemporaryFile(prefix="fsl-episode-", suffix=".png", delete=False) as file:
+        Image.fromarray(picture).save(file)
+    return f"an episode as validation draws it: {file.name}"
 
 
 def report(run: RunFolder, *, knows_classes: bool) -> None:

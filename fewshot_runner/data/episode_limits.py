@@ -21,6 +21,11 @@ def check_episode(
     """
     _check_counts(n_way, n_shot, n_query, key)
     n_ways = _number_of_ways(classes, n_way, within_group, key)
+    if within_group and classes.group_names == ("",):
+        raise UserError(
+            f"{key}within_group=true: {part} has no groups, so this would change nothing; set {key}within_group=false, "
+            "or tell the groups (a folder a group around the folders of its classes, or dataset.group_column)"
+        )
     if within_group:
         where, largest = "the largest group", int(classes.group_sizes.max(initial=0))
     else:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from fewshot_runner.data.archive import Archive
 from fewshot_runner.data.files import Directory, Files
-from fewshot_runner.errors import UserError
+from fewshot_runner.errors import Absent, UserError
 
 
 def locate(
@@ -14,7 +14,7 @@ def locate(
     """What `path` means: a file or folder that exists and "", or a zip archive and a path inside it.
 
     Relative paths start from `root`; ~ is expanded; where `path` does not exist, `path`.zip will do; a path may lead
-    on into an archive, as in pictures.zip/train. Raises `UserError` that names `key` and says where it looked;
+    on into an archive, as in pictures.zip/train. Raises `Absent` that names `key` and says where it looked;
     `remedy` says where the data may be had.
     """
     path = Path(root or "").expanduser() / Path(path).expanduser()
@@ -29,8 +29,8 @@ def locate(
         return nearest, path.absolute().relative_to(nearest).as_posix()
     if root is None:
         hint = f"; {remedy}" if remedy else ""
-        raise UserError(f"{key}={path} does not exist; {nearest} is the nearest folder that does{hint}")
-    raise UserError(
+        raise Absent(f"{key}={path} does not exist; {nearest} is the nearest folder that does{hint}")
+    raise Absent(
         f"dataset.root={root}: neither {path} nor {archive.name} is there; {remedy or 'put it there'}, or set "
         "dataset.root or FSL_DATA to the folder that holds it"
     )

@@ -15,6 +15,7 @@ from fewshot_runner.data.batch import Episode
 RIGHT, WRONG, NEUTRAL = (40, 160, 80), (205, 50, 45), (255, 255, 255)
 FRAME, GAP = 2, 8
 MOST_ROWS, MOST_SHOTS, MOST_QUERIES = 10, 5, 8
+MOST_IMAGES = 500  # of an episode that is drawn as an example
 
 
 def unit_range(images: Tensor) -> Tensor:

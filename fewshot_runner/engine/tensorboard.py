@@ -23,7 +23,7 @@ from fewshot_runner.data.classes import ClassTable
 from fewshot_runner.engine.answers import embed_all
 from fewshot_runner.engine.device import Hardware
 from fewshot_runner.engine.evaluate import answering
-from fewshot_runner.engine.pictures import confusion_picture, episode_picture, unit_range
+from fewshot_runner.engine.pictures import MOST_IMAGES, confusion_picture, episode_picture, unit_range
 from fewshot_runner.engine.protocols.base import Evaluation, Protocol
 from fewshot_runner.engine.protocols.episodes import EpisodeProtocol
 from fewshot_runner.methods.base import EmbeddingMethod, Method
@@ -42,7 +42,6 @@ OF_TESTS = ".test"  # how the file of events ends that tests are told in
 EXAMPLE_EPISODES = 3
 PROJECTED_CLASSES, PROJECTED_IMAGES = 20, 300  # few classes with many images each: what clusters there are is seen
 THUMBNAIL = 48  # pixels: TensorBoard lays all of them out in one picture of at most 8192
-MOST_IMAGES = 500  # of an example episode
 
 
 class TensorBoard:

@@ -1,6 +1,5 @@
 """What stands in the row of an experiment, as text."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,7 +13,7 @@ from fewshot_runner.runs import DONE
 
 MOST_COLUMNS, WIDEST = 5, 50  # columns of settings, and characters in them all; more of them share one
 MANY_SETTINGS = "settings, then what differs"
-TEXTS = ("state", "test", "needed")  # all other columns behind the settings are figures
+TEXTS = ("state", "test", "needed", "reason")  # all other columns behind the settings are figures
 
 
 def run_text(group: Group) -> str:
@@ -66,11 +65,9 @@ def columns_of(ranking: Ranking) -> Columns:
 
 def cells(row: Row, ranking: Ranking) -> dict[str, str]:
     """The columns of a row behind its settings."""
-    states = Counter(record.state for record in row.group.records)
-    del states[DONE]
     figure = "result" if ranking.forced else ranking.tests[0].metric
     return {
-        "state": ", ".join(states),
+        "state": states_text(row.group),
         "test": f"{ranking.names[row.test.key]}, {row.test.mode}" if ranking.forced else "",
         "seeds": seeds_text(row) if ranking.has_seeds else "",
         figure: interval_text(row.mean, row.ci95),
@@ -78,7 +75,21 @@ def cells(row: Row, ranking: Ranking) -> dict[str, str]:
         "± over seeds (s.d.)": spread_text(row),
         **difference_cells(row),
         "seconds": "" if (seconds := mean_seconds(row)) is None else f"{seconds:.0f}",
+        "reason": reasons_text(row.group),
     }
+
+
+def states_text(group: Group) -> str:
+    """Of the runs that are not done."""
+    return ", ".join(dict.fromkeys(record.state for record in group.records if record.state != DONE))
+
+
+def reasons_text(group: Group) -> str:
+    """Why they are not; of which seed, where there are several."""
+    reasons = [(record.seed, record.reason) for record in group.records if record.reason]
+    if len(group.records) > 1:
+        return "; ".join(f"seed {shown(seed)}: {reason}" for seed, reason in reasons)
+    return "".join(reason for _, reason in reasons)
 
 
 def seeds_text(row: Row) -> str:

@@ -6,7 +6,15 @@ from collections.abc import Mapping, Sequence
 from rich.cells import cell_len
 from rich.text import Text
 
-from fewshot_runner.report.cells import MANY_SETTINGS, MOST_COLUMNS, columns_of, run_text, spread_text
+from fewshot_runner.report.cells import (
+    MANY_SETTINGS,
+    MOST_COLUMNS,
+    columns_of,
+    reasons_text,
+    run_text,
+    spread_text,
+    states_text,
+)
 from fewshot_runner.report.grid import grid
 from fewshot_runner.report.line import one_line
 from fewshot_runner.report.ranking import Ranking, Row
@@ -15,8 +23,9 @@ from fewshot_runner.report.results import interval_text
 from fewshot_runner.report.settings import SEED, differing, short, shown
 
 # What a narrow table tells beneath its rows, in this order; the last ones only after the settings.
-FURTHER = ("needed", "seconds", "p", "± over seeds (s.d.)", "seeds", "p (Holm)")
-LAST = ("tasks", "test", "difference")
+FURTHER = ("reason", "needed", "seconds", "p", "± over seeds (s.d.)", "seeds", "p (Holm)")
+LAST = ("tasks", "test", "difference", "state")
+BENEATH_ALONE = ("reason", "measured over", "metric", "test", "± over seeds (s.d.)", "state")
 FOLDED = "settings: of the first run all that differ, of the others what is not as there"
 STATUS = ("run", "state", "step", "updated", "reason")  # what is told of a run that has no results
 ALONE = "results with nothing to compare them with"
@@ -34,8 +43,7 @@ def comparison(rankings: Sequence[Ranking], records: Sequence[Record], *, width:
     ranked, alone = divided(rankings)
     tables = [ranking_table(ranking, width=width) for ranking in ranked]
     if alone:
-        table = grid([told for _, told in alone], width=width, right=["result"], beneath=["measured over", "metric"])
-        tables.append(Text.assemble((f"{ALONE}\n", "bold"), table))
+        tables.append(table_alone([told for _, told in alone], width=width))
     if waiting := without_results(rankings, records):
         tables.append(state_table(state_rows(waiting, records), width=width))
     if any(len(ranking.rows) > 1 for ranking in rankings):
@@ -45,18 +53,31 @@ def comparison(rankings: Sequence[Ranking], records: Sequence[Record], *, width:
 
 
 def divided(rankings: Sequence[Ranking]) -> tuple[list[Ranking], list[tuple[Row, dict[str, str]]]]:
-    """The rankings in which something is ranked, and the rows of the others with what is told of them."""
+    """The rankings in which something is ranked, and the rows of the others with what is told of them.
+
+    What is empty in all of these is left out.
+    """
     ranked = [ranking for ranking in rankings if len(ranking.rows) > 1]
     alone = []
     for ranking in rankings:
         if len(ranking.rows) == 1:
             [row] = ranking.rows
-            told = {"run": run_text(row.group), "test": ranking.title, "metric": row.test.metric}
-            told["result"] = interval_text(row.mean, row.ci95)
-            if ranking.has_seeds:
-                told["result"] += f", over seeds {spread_text(row)}"
-            alone.append((row, told | {"measured over": ranking.details}))
-    return ranked, alone
+            alone.append((row, told_alone(row, ranking)))
+    used = {name for _, told in alone for name, cell in told.items() if cell}
+    return ranked, [(row, {name: told[name] for name in told if name in used}) for row, told in alone]
+
+
+def told_alone(row: Row, ranking: Ranking) -> dict[str, str]:
+    return {
+        "run": run_text(row.group),
+        "state": states_text(row.group),
+        "test": ranking.title,
+        "metric": row.test.metric,
+        "result": interval_text(row.mean, row.ci95),
+        "± over seeds (s.d.)": spread_text(row),
+        "measured over": ranking.details,
+        "reason": reasons_text(row.group),
+    }
 
 
 def without_results(rankings: Sequence[Ranking], records: Sequence[Record]) -> list[Record]:
@@ -67,6 +88,17 @@ def without_results(rankings: Sequence[Ranking], records: Sequence[Record]) -> l
 
 def members(row: Row) -> list[Record]:
     return [*row.group.records, *row.group.repeats]
+
+
+def table_alone(rows: Sequence[Mapping[str, str]], *, width: int) -> Text:
+    table = grid(
+        rows,
+        width=width,
+        right=["result", "± over seeds (s.d.)"],
+        beneath=[name for name in BENEATH_ALONE if name in rows[0]],
+        unnamed=["reason"],
+    )
+    return Text.assemble((f"{ALONE}\n", "bold"), table)
 
 
 def ranking_table(ranking: Ranking, *, width: int) -> Text:
@@ -82,7 +114,7 @@ def ranking_table(ranking: Ranking, *, width: int) -> Text:
         beneath=[
             name for name in dict.fromkeys([MANY_SETTINGS, *FURTHER, *columns.settings, *LAST]) if name in rows[0]
         ],
-        unnamed=[MANY_SETTINGS],
+        unnamed=[MANY_SETTINGS, "reason"],
         styles={number: "bold" for number, row in enumerate(ranking.rows) if row.is_reference},
     )
     folded = FOLDED if MANY_SETTINGS in columns.settings else None

@@ -86,7 +86,9 @@ def comparison_section(
     if alone:
         rows = [{**told, "run": run_html(row, numbers)} for row, told in alone]
         title = ALONE[0].upper() + ALONE[1:]
-        parts.append(tag("h3", title) + table(rows, figures=["result"], names=["run"], html=["run"]))
+        parts.append(
+            tag("h3", title) + table(rows, figures=["result", "± over seeds (s.d.)"], names=["run"], html=["run"])
+        )
     if waiting := without_results(rankings, records):
         parts.append(
             tag("h3", "Without results") + table(state_rows(waiting, records), figures=["step"], names=["run"])

@@ -93,7 +93,7 @@ def results_table(results: Sequence[Mapping[str, Any]], *, title: str, width: in
         [{figure if name == "figure" else name: row.get(name, "") for name in names} for row in rows],
         width=width,
         right=[figure, "error", "tasks"],
-        beneath=[name for name in ("mode", "data", "drawn", "error") if name in names],
+        beneath=[name for name in ("mode", "data", "drawn", "error", "tasks") if name in names],
     )
     heading = textwrap.fill(one_line(", ".join(common.values())), width)
     return Text.assemble((one_line(title), "bold"), "\n", (f"{heading}\n" if heading else "", "dim"), table)

@@ -174,6 +174,39 @@ def test_doctor_says_what_is_amiss(fsl, tmp_path, monkeypatch):
     assert "Traceback" not in answer.err
 
 
+def test_doctor_tells_data_that_are_damaged_from_those_that_are_absent(fsl, tmp_path, monkeypatch):
+    monkeypatch.setenv("FSL_DATA", str(tmp_path))
+    monkeypatch.setenv("COLUMNS", "500")
+
+    def said() -> tuple[int, str]:
+        answer = fsl("doctor")
+        [line] = [line for line in answer.out.splitlines() if line.split()[1:2] == ["data"]]
+        return answer.code, " ".join(line.split())
+
+    code, line = said()
+    assert (code, line[:7]) == (0, "ok data")
+    assert "glyphs (" in line
+    assert "dataset=omniglot downloads" in line
+    (tmp_path / "omniglot-py").mkdir()
+    for part in ("images_background", "images_evaluation"):
+        (tmp_path / "omniglot-py" / f"{part}.zip").write_bytes(b"no archive")
+    code, line = said()
+    assert (code, line[:7]) == (2, "no data")
+    assert line.count("images_background.zip: not a readable zip file") == 1
+    for part in ("images_background", "images_evaluation"):
+        (tmp_path / "omniglot-py" / f"{part}.zip").unlink()
+        (tmp_path / "omniglot-py" / part).mkdir()
+    code, line = said()
+    assert (code, line[:7]) == (2, "no data")
+    assert "incomplete: 0 characters" in line
+    for part in ("images_background", "images_evaluation"):
+        (tmp_path / "omniglot-py" / part).rmdir()
+    (tmp_path / "cub_retrieval.zip").write_bytes(b"no archive")
+    code, line = said()
+    assert (code, line[:7]) == (2, "no data")
+    assert "cub_retrieval.zip" in line
+
+
 # Processes of their own
 
 

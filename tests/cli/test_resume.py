@@ -108,8 +108,8 @@ def test_a_signal_ends_the_process_with_a_checkpoint_of_the_very_step(name, fsl,
     assert process.returncode == 128 + number
     assert out == ""
     assert "Traceback" not in err
-    assert f"stopped by {name}" in err.splitlines()[-1]
     [run] = runs_below(tmp_path)
+    assert err.splitlines()[-1] == f"fsl: stopped by {name}; go on with: fsl resume {run.path}"
     status = run.read_status()
     assert status["state"] == "stopped"
     assert name in status["reason"]
@@ -152,7 +152,9 @@ def test_a_signal_at_another_moment_is_as_harmless(fsl, tiny, trained, tmp_path,
         patch.setattr(place, name, with_signal(getattr(place, name), at))
         answer = fsl("train", *tiny(), f"output_dir={tmp_path}")
     assert answer.code == 130
+    assert answer.out == ""
     [config] = tmp_path.rglob("config.yaml")
+    assert answer.err.splitlines()[-1] == f"fsl: stopped by SIGINT; go on with: fsl resume {config.parent}"
     step = {"before the first step": 1, "in validation": 20, "in the final test": 20}[moment]
     assert RunFolder(config.parent).read_status()["state"] == "stopped"
     assert (config.parent / "checkpoints" / f"step-{step:08d}.pt").is_file()
@@ -165,8 +167,35 @@ def test_a_signal_while_images_are_decoded_leaves_no_run_folder(fsl, tiny, elsew
     monkeypatch.setattr(
         session.Builder, "experiment", lambda self: os.kill(os.getpid(), signal.SIGTERM) or experiment(self)
     )
-    assert fsl("train", *tiny()).code == 143
+    answer = fsl("train", *tiny())
+    assert answer.code == 143
+    assert answer.err.splitlines()[-1] == "fsl: stopped by SIGTERM"
     assert list(elsewhere.iterdir()) == []
+
+
+def test_a_resumed_run_that_is_stopped_again_says_how_to_go_on(fsl, stopped, monkeypatch):
+    folder = stopped.rename(stopped.with_name("my run"))
+    experiment = session.Builder.experiment
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            session.Builder, "experiment", lambda self: os.kill(os.getpid(), signal.SIGTERM) or experiment(self)
+        )
+        answer = fsl("resume", folder)
+    assert answer.code == 143
+    assert answer.err.splitlines()[-1] == f"fsl: stopped by SIGTERM; go on with: fsl resume '{folder}'"
+
+
+def test_a_second_signal_ends_a_run_at_once_and_it_says_how_to_go_on_as_well(fsl, tiny, tmp_path, monkeypatch):
+    def twice(*arguments, **options):
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(fewshot_runner.engine.train, "evaluate", twice)
+    answer = fsl("train", *tiny(), f"output_dir={tmp_path}")
+    assert answer.code == 130
+    assert answer.out == ""
+    [config] = tmp_path.rglob("config.yaml")
+    assert answer.err.splitlines()[-1] == f"interrupted; go on with: fsl resume {config.parent}"
 
 
 def test_a_damaged_newest_checkpoint_is_passed_over_aloud(fsl, stopped, trained):
@@ -212,7 +241,8 @@ def test_a_run_killed_as_soon_as_its_config_stands_is_whole(fsl, tiny, trained, 
                 raise KeyboardInterrupt
 
         patch.setattr(session.atomic, "write_text", write_and_die)
-        assert fsl("train", *tiny(), f"output_dir={tmp_path}").code == 130
+        answer = fsl("train", *tiny(), f"output_dir={tmp_path}")
+    assert answer.code == 130
     [config] = tmp_path.rglob("config.yaml")
     assert fsl("resume", config.parent).code == 0
     assert bits(config.parent) == bits(trained())

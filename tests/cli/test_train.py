@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
+from fewshot_runner.cli import session
 from fewshot_runner.cli.evaluation import evaluate_run
 from fewshot_runner.engine.checkpoint import load
 from fewshot_runner.runs import RunFolder
@@ -154,6 +156,54 @@ def test_dry_run_shows_everything_and_trains_nothing(fsl, tiny, elsewhere, monke
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert list(elsewhere.iterdir()) == []
     assert "run:" not in answer.out
+
+
+def test_each_dry_run_draws_into_a_new_file(fsl, tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+    (tmp_path / "fsl-episode.png").mkdir()  # another user's, where nothing can be written
+    pictures = []
+    for _ in range(2):
+        answer = fsl("train", *tiny(), "--dry-run")
+        assert answer.code == 0, answer.err
+        [picture] = re.findall(r"an episode as validation draws it: (\S+)", answer.out)
+        pictures.append(Path(picture))
+    assert len(set(pictures)) == 2
+    for picture in pictures:
+        assert re.fullmatch(r"fsl-episode-.+\.png", picture.name)
+        assert Image.open(picture).size == (5 * 20 + 8, 3 * 20)  # 1 shot and 4 queries of 3 classes, framed, and a gap
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["eval.protocol=verification", "eval.pairs=40"], ["protocol verification", "pairs 40", "part val"]),
+        (["eval.protocol=closed_set", "episode=closed_set", "dataset.split=images"],
+         ["protocol closed_set", "n_shot all", "part val"]),
+    ],
+)  # fmt: skip
+def test_dry_run_says_what_validation_asks_where_it_draws_no_example(
+    fsl, pictures, tmp_path, monkeypatch, overrides, words
+):
+    (tmp_path / "drawn").mkdir()
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path / "drawn"))
+    monkeypatch.setattr(session, "MOST_IMAGES", 20)
+    own = [word for word in pictures(range(5)) if not word.startswith("episode.")]
+    answer = fsl("train", *own, *overrides, "--dry-run")
+    assert answer.code == 0, answer.err
+    [line] = [line for line in answer.out.splitlines() if line.startswith("validation, ")]
+    assert [word for word in words if word not in line] == []
+    assert "None" not in line
+    assert list((tmp_path / "drawn").iterdir()) == []
+
+
+def test_a_loss_that_is_not_finite_ends_with_the_folder_of_the_run(fsl, tiny, tmp_path):
+    answer = fsl("train", *tiny(), "method.optimizer.lr=1e38", f"output_dir={tmp_path}")
+    assert answer.code == 4, answer.err
+    [config] = tmp_path.rglob("config.yaml")
+    last = answer.err.splitlines()[-1]
+    assert "method.optimizer.lr" in last
+    assert last.endswith(f"; the run is in {config.parent}")
+    assert str(tmp_path) not in RunFolder(config.parent).read_status()["reason"]
 
 
 def test_a_config_dir_of_the_users_own_adds_choices(fsl, tiny, tmp_path):

@@ -38,6 +38,17 @@ def test_an_impossible_episode_is_refused_with_its_keys_and_its_remedy(shape, me
         EpisodeSampler(table, **asked, seed=0)
 
 
+def test_groups_of_data_that_have_none_are_refused():
+    """Classes of one unnamed group would be drawn across all of them, and the figure called otherwise."""
+    without = make_table({"": [9] * 5})
+    asked = {"n_way": 3, "n_shot": 1, "n_query": 2}
+    with pytest.raises(UserError, match=r"^episode\.within_group=true: the val part of here has no groups"):
+        check_episode(without, **asked, within_group=True, **NAMED)
+    with pytest.raises(UserError, match=r"^method\.sampler\.within_group=true: the training part has no groups"):
+        EpisodeSampler(without, **asked, within_group=True, seed=0)
+    assert check_episode(without, **asked, within_group=False, **NAMED) == 3
+
+
 def test_the_largest_possible_episode_is_accepted():
     assert check_episode(TABLE, n_way=14, n_shot=4, n_query=5, within_group=False, **NAMED) == 14
     assert check_episode(TABLE, n_way="all", n_shot=8, n_query=1, within_group=False, **NAMED) == 14

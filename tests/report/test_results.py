@@ -153,3 +153,15 @@ def test_a_run_without_results_says_so() -> None:
 def test_an_interval_is_a_half_width_in_percent():
     assert with_interval({"accuracy": 0.5, "ci95": 0.0123}) == "50.00 ± 1.23 %"
     assert with_interval({"accuracy": 1.0, "ci95": None}) == "100.00 %"
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_a_narrow_terminal_holds_the_results_of_a_run(width) -> None:
+    several = [{**RESULT, "name": f"{n_way}way1shot_transductive", "mode": "transductive"} for n_way in (5, 20)]
+    table = results_table([*several, RETRIEVAL], title="t", width=width).plain
+    assert max(map(len, table.splitlines())) <= width
+    alike = results_table(several, title="t", width=width).plain.splitlines()
+    assert max(map(len, alike)) <= width
+    [number] = [number for number, line in enumerate(alike) if "20way1shot" in line]
+    assert "97.31 ± 0.08 %" in alike[number]
+    assert "10,000 episodes" in " ".join(alike[number : number + 2])

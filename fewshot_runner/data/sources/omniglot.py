@@ -20,7 +20,7 @@ from fewshot_runner.data.decode import DECODER
 from fewshot_runner.data.download import fetch
 from fewshot_runner.data.files import Directory, Files, Listing
 from fewshot_runner.data.source import PARTS, FixedRuns, Item, Run, Source, Split
-from fewshot_runner.errors import UserError
+from fewshot_runner.errors import Absent, UserError
 
 BASE = "omniglot-py"
 CHARACTERS = {"images_background": 964, "images_evaluation": 659}
@@ -66,7 +66,7 @@ class Omniglot(Source):
             return folder
         if not archive.is_file():
             if not self.download:
-                raise UserError(
+                raise Absent(
                     f"dataset.root={self.root}: Omniglot not found: neither {folder} nor {archive}; "
                     "set dataset.root or FSL_DATA to the folder that holds omniglot-py, or "
                     "dataset.source.download=true"
@@ -179,7 +179,7 @@ class LakeRuns(FixedRuns):
         self.place = Path(root).expanduser() / BASE / "one-shot-classification" / "all_runs.zip"
         if not self.place.is_file():
             if not download:
-                raise UserError(f"{self.place}: the fixed runs are missing; set dataset.source.download=true")
+                raise Absent(f"{self.place}: the fixed runs are missing; set dataset.source.download=true")
             fetch(RUNS_ARCHIVE, self.place, md5=RUNS_MD5)
         self._files = Archive(self.place, remedy=REMEDY)
         self._names = sorted(self._files.listing().images)

@@ -102,4 +102,6 @@ def check_compares(method: Method, *, protocol: str, example: str) -> None:
 def check_running(bn_mode: str, *, protocol: str) -> None:
     """Raises `UserError` for statistics of an episode where there are no episodes."""
     if bn_mode != "running":
-        raise UserError(f"eval.bn_mode={bn_mode}: eval.protocol={protocol} knows running statistics alone")
+        raise UserError(
+            f"eval.bn_mode={bn_mode}: eval.protocol={protocol} knows running statistics alone; set eval.bn_mode=running"
+        )

@@ -67,7 +67,8 @@ class ClosedSet(EpisodeProtocol):
         if strangers:
             raise UserError(
                 f"eval.protocol=closed_set: {strangers[0]!r} is a class of the {part} part and not of training; "
-                "choose a split of images, such as dataset.split=images, or eval.protocol=episodes"
+                "choose a split that divides the images of each class, as dataset.split=images does where there is "
+                "one, or eval.protocol=episodes"
             )
         if n_shot != "all" and n_shot < 1:
             raise UserError(f"n_shot={n_shot}: give a whole number of 1 or more, or all for all training images")

@@ -13,7 +13,7 @@ from fewshot_runner.runs import DONE
 
 MOST_COLUMNS, WIDEST = 5, 50  # columns of settings, and characters in them all; more of them share one
 MANY_SETTINGS = "settings, then what differs"
-TEXTS = ("state", "test", "needed", "reason")  # all other columns behind the settings are figures
+TEXTS = ("state", "reason", "test", "needed")  # all other columns behind the settings are figures
 
 
 def run_text(group: Group) -> str:
@@ -68,6 +68,7 @@ def cells(row: Row, ranking: Ranking) -> dict[str, str]:
     figure = "result" if ranking.forced else ranking.tests[0].metric
     return {
         "state": states_text(row.group),
+        "reason": reasons_text(row.group),
         "test": f"{ranking.names[row.test.key]}, {row.test.mode}" if ranking.forced else "",
         "seeds": seeds_text(row) if ranking.has_seeds else "",
         figure: interval_text(row.mean, row.ci95),
@@ -75,7 +76,6 @@ def cells(row: Row, ranking: Ranking) -> dict[str, str]:
         "± over seeds (s.d.)": spread_text(row),
         **difference_cells(row),
         "seconds": "" if (seconds := mean_seconds(row)) is None else f"{seconds:.0f}",
-        "reason": reasons_text(row.group),
     }
 
 

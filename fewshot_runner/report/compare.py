@@ -71,12 +71,12 @@ def told_alone(row: Row, ranking: Ranking) -> dict[str, str]:
     return {
         "run": run_text(row.group),
         "state": states_text(row.group),
+        "reason": reasons_text(row.group),
         "test": ranking.title,
         "metric": row.test.metric,
         "result": interval_text(row.mean, row.ci95),
         "± over seeds (s.d.)": spread_text(row),
         "measured over": ranking.details,
-        "reason": reasons_text(row.group),
     }
 
 

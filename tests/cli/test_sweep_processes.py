@@ -28,6 +28,7 @@ def test_a_signal_stops_the_sweep_which_goes_on_later(tiny, tmp_path, number, co
         out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == code, err
     assert "the same command goes on" in err
+    assert "fsl resume" not in out + err  # a job has no words of its own
     assert "Traceback" not in err
     assert "sweep: " in out.splitlines()[-1]
     states = [job["state"] for job in manifest_of(tmp_path)["jobs"]]

@@ -179,6 +179,8 @@ def test_each_dry_run_draws_into_a_new_file(fsl, tiny, tmp_path, monkeypatch):
         (["eval.protocol=verification", "eval.pairs=40"], ["protocol verification", "pairs 40", "part val"]),
         (["eval.protocol=closed_set", "episode=closed_set", "dataset.split=images"],
          ["protocol closed_set", "n_shot all", "part val"]),
+        (["eval.protocol=retrieval", "dataset.split=images", "trainer.monitor=map_at_5"],
+         ["protocol retrieval", "gallery ", "probes ", "part val"]),
     ],
 )  # fmt: skip
 def test_dry_run_says_what_validation_asks_where_it_draws_no_example(

@@ -80,6 +80,8 @@ class Builder:
                 own = {**self.config.episode, **self.config.eval}
                 checked(TestConfig, {**own, **test}, key=f"dataset.tests.{name}")
                 replace(self.own_test, **test)  # refuses what no test can be
+        if self.own_test.protocol == "runs":
+            self._named_runs(self.own_test.runs)
 
     def _dataset_config(self) -> dict[str, Any]:
         """What `Dataset` takes: without `runs`, which one protocol reads, and the short names of the source's keys.
@@ -253,13 +255,20 @@ class Builder:
         )
 
     def _make_runs(self, name: str | None) -> FixedRuns:
+        name, described = self._named_runs(name)
+        return self._make(described, f"dataset.runs.{name}")
+
+    def _named_runs(self, name: str | None) -> tuple[str, Any]:
+        """The fixed runs of that name, by default the first, and what describes them."""
         described = self.config.dataset.get("runs") or {}
         if not described:
-            raise UserError(f"eval.protocol=runs: the data set {self.dataset.name} has no fixed runs; omniglot has")
+            raise UserError(
+                f"eval.protocol=runs: dataset={self.config.choices['dataset']} has no fixed runs; omniglot has"
+            )
         name = name or next(iter(described))
         if name not in described:
             raise UserError(f"eval.runs={name}: there are no such runs{nearest(name, list(described))}")
-        return self._make(described[name], f"dataset.runs.{name}")
+        return name, described[name]
 
 
 def check_single_images(method: Method, facts: Facts) -> None:

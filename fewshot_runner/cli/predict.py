@@ -38,10 +38,14 @@ def run(arguments: list[str]) -> None:
 
     from fewshot_runner.cli.trained import load_trained  # late: a wrong folder is refused without torch
     from fewshot_runner.data.decode import together
+    from fewshot_runner.data.place import locate, open_files
     from fewshot_runner.data.sources.folder import Folder
     from fewshot_runner.engine.predict import identify, pictures_of, predict, recognise
 
-    support = None if options.support is None else Folder(path=str(options.support))
+    support = None
+    if options.support is not None:
+        open_files(*locate(options.support, key="--support"), key="--support")  # refused as what was given
+        support = Folder(path=options.support)
     pictures = pictures_of(options.images)
     trained = load_trained(folder)
     how: dict[str, Any] = {"pipeline": trained.pipeline, "top": options.top}

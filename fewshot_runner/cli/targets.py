@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any
 
 from hydra.utils import get_object
@@ -61,8 +61,8 @@ def make(
     checked(target, arguments, key=key, supplied=list(supplied))
     try:
         return target(**arguments, **supplied)
-    except UserError:
-        raise
+    except UserError as error:
+        raise type(error)(_with_whole_keys(str(error), key, wanted)) from error
     except ValueError as error:  # what another library refuses, such as torch a negative learning rate
         given = ", ".join(f"{key}.{name}={value}" for name, value in arguments.items())
         raise UserError(f"{key}: {error}; choose another value (now {given})") from error
@@ -75,6 +75,13 @@ def make(
             f"{key}.{unknown[1]}={arguments[unknown[1]]}: {described['_target_']} takes no such key; leave out "
             f"those of another class, of {left}"
         ) from error
+
+
+def _with_whole_keys(message: str, key: str, arguments: Container[str]) -> str:
+    """`floor=2: give less` as `method.schedule.floor=2: give less`: a class does not know where a config names it."""
+    told, colon, remedy = message.partition(":")
+    whole = re.sub(r"(?<![\w.=])(\w+)(?==)", lambda name: f"{key}." * (name[1] in arguments) + name[1], told)
+    return f"{whole}{colon}{remedy}"
 
 
 def _is_of(name: str, packages: Sequence[str]) -> bool:

@@ -34,6 +34,8 @@ WRONG_VALUES = {
     "trainer.val_every=0": ["trainer.val_every=0", "1 or more"],
     "trainer.monitor=accurracy": ["trainer.monitor=accurracy", "accuracy"],
     "trainer.patience=soon": ["trainer.patience=soon", "null"],
+    "method.schedule.floor=2": ["method.schedule.warmup=50, method.schedule.floor=2:", "floor between 0 and 1"],
+    "dataset.augment.warp.probability=2": ["dataset.augment.warp.probability=2:", "0 to 1"],
     "trainer=5": ["trainer=5", "group of keys"],
     "seed=true": ["seed=True", "whole number"],
     "name=[1]": ["name=[1]", "text"],

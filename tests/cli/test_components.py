@@ -38,6 +38,9 @@ CASES = {
         ["prototypical", "method.optimizer._target_=torch.optim.SparseAdam", "~method.optimizer.weight_decay"], "Adam",
     ),
     "pairs for a loss that heeds none": (["triplet", "+method.sampler.n_pairs=50"], "with n_pairs=null"),
+    "runs that are not there, rather than classes that no episode may show": (
+        ["finetune", "eval.protocol=runs"], "dataset=glyphs has no fixed runs",
+    ),
     "batches of one before a batch norm of single pixels": (
         ["finetune", "model=conv4_pooled", "model.widths=[8,8,8,8]", "method.sampler.batch_size=1"],
         "method.sampler.batch_size=1",

@@ -145,7 +145,7 @@ def test_pictures_that_cannot_be_read_are_named_and_the_others_answered(fsl, ref
 @pytest.mark.parametrize(
     ("change", "names"),
     [
-        ("no support", ["nowhere", "does not exist"]),
+        ("no support", ["--support=", "nowhere does not exist"]),
         ("one class", ["two classes"]),
         ("no picture", ["none.png", "no such picture"]),
         ("no pictures in a folder", ["no picture"]),

@@ -5,6 +5,7 @@ A layout's `options` are part of the store's cache key.
 Shapes: I images, C channels, H and W pixels.
 """
 
+import mmap
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -17,6 +18,8 @@ from fewshot_runner.data.decode import LONGEST, fit, readable, shorten
 from fewshot_runner.data.source import Source
 
 Tell = Callable[[int], None]  # is told the number of images done
+SURE_TO_FIT = 1 << 30  # bytes that memory holds, so that reading ahead is reading once
+FEW_PAGES = 4 * mmap.PAGESIZE  # bytes of a picture that is fetched as fast page by page as with those around it
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,10 @@ class Square:
 
     def read(self, path: Path, index: dict[str, np.ndarray]) -> np.ndarray:
         # "c" keeps the file untouched and gives torch the writable array that it insists on
-        return np.load(path, mmap_mode="c", allow_pickle=False)
+        pixels = np.load(path, mmap_mode="c", allow_pickle=False)
+        if pixels.nbytes > SURE_TO_FIT and pixels[:1].nbytes <= FEW_PAGES:
+            _read_no_more_than_asked(pixels)
+        return pixels
 
 
 @dataclass(frozen=True)
@@ -88,6 +94,12 @@ class Ragged:
 
     def read(self, path: Path, index: dict[str, np.ndarray]) -> np.ndarray:
         return np.memmap(path, mode="c", dtype=np.uint8, shape=(int(index["offsets"][-1]),))
+
+
+def _read_no_more_than_asked(pixels: np.memmap) -> None:
+    """Keeps the system from reading a megabyte around a picture: of millions, the next is drawn from elsewhere."""
+    if hasattr(mmap, "MADV_RANDOM"):
+        pixels.base.madvise(mmap.MADV_RANDOM)
 
 
 def _reserve(path: Path) -> None:

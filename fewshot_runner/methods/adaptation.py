@@ -7,13 +7,12 @@ that is left, the number of ways is free, and renaming the classes renames the a
 Shape legend: E episodes, N ways, S support images, Q queries, D features, B images.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn import functional
 
 from fewshot_runner.data.batch import Episode
@@ -23,6 +22,8 @@ from fewshot_runner.methods.side_by_side import of_each_task
 from fewshot_runner.models.batch_norm import learning_norms, normalised_by
 from fewshot_runner.models.conv_block import differentiated_twice
 from fewshot_runner.models.precision import full_precision
+
+Places = dict[str, list[tuple[dict[str, Tensor | None], str]]]  # the dict of a module that holds it, and its key there
 
 TIE = 2**-16  # below which float32 does not resolve inner steps
 
@@ -40,6 +41,7 @@ class TaskNetwork:
     weights: dict[str, Tensor]
     buffers: dict[str, Tensor]
     head: Tensor
+    places: Places
     at_start: bool = False
 
     @classmethod
@@ -52,6 +54,7 @@ class TaskNetwork:
             weights={name: weight for name, weight in backbone.named_parameters() if weight.requires_grad},
             buffers={name: buffer.clone() for name, buffer in backbone.named_buffers()},
             head=torch.zeros(n_way, backbone.out_features, requires_grad=True, **like),
+            places=places_of(backbone),
             at_start=True,
         )
 
@@ -66,7 +69,8 @@ class TaskNetwork:
 
     def _features(self, images: Tensor) -> Tensor:
         """(B, C, H, W) to (B, D)."""
-        return functional_call(self.backbone, {**self.weights, **self.buffers}, (images,))
+        with standing_in({**self.weights, **self.buffers}, self.places):
+            return self.backbone(images)
 
     def _logits_of(self, features: Tensor) -> Tensor:
         """(B, D) to (B, N)."""
@@ -115,6 +119,35 @@ def in_layout_of(start: Tensor, end: Tensor) -> Tensor:
     were channels_last: the network would run its first layer in the slower format from the second step on.
     """
     return end if end.stride() == start.stride() else torch.empty_like(start).copy_(end)
+
+
+def places_of(module: nn.Module) -> Places:
+    """Where `module` and its parts keep each parameter and buffer: in more than one place where layers share it."""
+    places: Places = {}
+    names: dict[int, str] = {}
+    for prefix, part in module.named_modules():
+        for held in (part._parameters, part._buffers):
+            for leaf, tensor in held.items():
+                if tensor is not None:
+                    name = names.setdefault(id(tensor), f"{prefix}.{leaf}".lstrip("."))
+                    places.setdefault(name, []).append((held, leaf))
+    return places
+
+
+@contextmanager
+def standing_in(tensors: Mapping[str, Tensor], places: Places) -> Iterator[None]:
+    """Puts `tensors` where a module keeps its own of these names, for a while.
+
+    So does `torch.func.functional_call`, which looks for all places anew at each call: a twentieth of an inner step.
+    """
+    own = [(held, leaf, held[leaf], tensor) for name, tensor in tensors.items() for held, leaf in places[name]]
+    try:
+        for held, leaf, _, tensor in own:
+            held[leaf] = tensor
+        yield
+    finally:
+        for held, leaf, before, _ in own:
+            held[leaf] = before
 
 
 Adapt = Callable[[TaskNetwork, Tensor, Tensor], TaskNetwork]

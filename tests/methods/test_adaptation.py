@@ -5,11 +5,13 @@ Shapes: E episodes, N ways, S support images, Q queries.
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional
 
 from fewshot_runner.data.batch import Episode
@@ -19,6 +21,8 @@ from fewshot_runner.methods.adaptation import (
     absorb_statistics,
     batch_statistics,
     classify_adapted,
+    places_of,
+    standing_in,
 )
 from fewshot_runner.methods.base import Method
 from fewshot_runner.methods.maml import Maml
@@ -197,13 +201,36 @@ def test_a_row_that_all_ways_share_changes_nothing() -> None:
     images, labels = tasks.support[0], tasks.support_labels[0]
     zero = TaskNetwork.copy_of(network, N)
     row = torch.randn(network.out_features, generator=torch.Generator().manual_seed(3))
-    shared = TaskNetwork(network, zero.weights, {}, row.repeat(N, 1).requires_grad_())
-    zero = TaskNetwork(network, zero.weights, {}, zero.head)
+    zero = replace(zero, buffers={}, at_start=False)
+    shared = replace(zero, head=row.repeat(N, 1).requires_grad_())
     network.eval()
     zero, shared = descend(zero, images, labels), descend(shared, images, labels)
     for name, weight in zero.weights.items():
         torch.testing.assert_close(shared.weights[name], weight, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(shared.head - row, zero.head, rtol=1e-4, atol=1e-5)
+
+
+def test_tensors_stand_in_as_torch_calls_a_function_of_them_and_go_again() -> None:
+    """Also where two layers share a weight, and where the network fails."""
+    network = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3), nn.Sequential(nn.Linear(3, 3)))
+    network[2][0].weight = network[0].weight
+    own = {name: (tensor, tensor.clone()) for name, tensor in network.state_dict(keep_vars=True).items()}
+    named = dict(network.named_parameters()) | dict(network.named_buffers())
+    generator = torch.Generator().manual_seed(0)
+    others = {name: tensor + torch.rand(tensor.shape, generator=generator) for name, tensor in named.items()}
+    copies = {name: tensor.clone() for name, tensor in others.items()}
+    rows = torch.rand(4, 3, generator=generator)
+    expected = functional_call(network, copies, (rows,))
+    with standing_in(others, places_of(network)):
+        assert torch.equal(network(rows), expected)
+        assert network[2][0].weight is network[0].weight is others["0.weight"]
+    assert torch.equal(others["1.running_mean"], copies["1.running_mean"])  # batch norm has moved what stood in
+    assert not torch.equal(others["1.running_mean"], own["1.running_mean"][0])
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"), standing_in(others, places_of(network)):
+        network(rows.T)
+    for name, tensor in network.state_dict(keep_vars=True).items():
+        assert tensor is own[name][0]
+        assert torch.equal(tensor, own[name][1])
 
 
 def test_buffers_become_the_mean_of_the_copies() -> None:

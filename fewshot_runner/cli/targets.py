@@ -80,7 +80,7 @@ def make(
 def _with_whole_keys(message: str, key: str, arguments: Container[str]) -> str:
     """`floor=2: give less` as `method.schedule.floor=2: give less`: a class does not know where a config names it."""
     told, colon, remedy = message.partition(":")
-    whole = re.sub(r"(?<![\w.=])(\w+)(?==)", lambda name: f"{key}." * (name[1] in arguments) + name[1], told)
+    whole = re.sub(r"(?<![^\s,])(\w+)(?==)", lambda name: f"{key}." * (name[1] in arguments) + name[1], told)
     return f"{whole}{colon}{remedy}"
 
 

@@ -39,3 +39,15 @@ def alive(number: int) -> bool:
         return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+def kernel_flags(path: Path) -> set[str]:
+    """What the kernel says of this process's map of `path`: `VmFlags` in proc(5), of which rr is a random read."""
+    flags: set[str] = set()
+    mapped = ""
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if line.startswith("VmFlags:") and mapped == str(path.resolve()):
+            flags.update(line.split()[1:])
+        elif "-" in line.split()[0]:
+            mapped = line.split(maxsplit=5)[5] if len(line.split(maxsplit=5)) == 6 else ""
+    return flags

@@ -14,6 +14,7 @@ from fewshot_runner.data.classes import ClassTable
 from fewshot_runner.data.decode import RESAMPLING
 from fewshot_runner.data.division import LEAST, untested
 from fewshot_runner.data.images import SYMMETRIES, Images
+from fewshot_runner.data.layout import expect_scattered
 from fewshot_runner.data.loader import Augmentation, Crop, Viewer
 from fewshot_runner.data.provenance import Provenance
 from fewshot_runner.data.ragged import RaggedImages
@@ -248,8 +249,11 @@ class Dataset:
         )
 
     def _images(self, store: Store, keep: Callable[[Tensor], Tensor] = lambda pixels: pixels) -> Images | RaggedImages:
-        pixels = keep(torch.from_numpy(store.pixels))
+        mapped = torch.from_numpy(store.pixels)
+        pixels = keep(mapped)
         if store.sizes is None:
+            if pixels is mapped:
+                expect_scattered(store.pixels)
             return Images(pixels)
         channels, image_size, _ = self.image_shape
         return RaggedImages(pixels, offsets=store.offsets, sizes=store.sizes, channels=channels, view_size=image_size)

@@ -54,10 +54,7 @@ class Square:
 
     def read(self, path: Path, index: dict[str, np.ndarray]) -> np.ndarray:
         # "c" keeps the file untouched and gives torch the writable array that it insists on
-        pixels = np.load(path, mmap_mode="c", allow_pickle=False)
-        if pixels.nbytes > SURE_TO_FIT and pixels[:1].nbytes <= FEW_PAGES:
-            _read_no_more_than_asked(pixels)
-        return pixels
+        return np.load(path, mmap_mode="c", allow_pickle=False)
 
 
 @dataclass(frozen=True)
@@ -96,9 +93,12 @@ class Ragged:
         return np.memmap(path, mode="c", dtype=np.uint8, shape=(int(index["offsets"][-1]),))
 
 
-def _read_no_more_than_asked(pixels: np.memmap) -> None:
-    """Keeps the system from reading a megabyte around a picture: of millions, the next is drawn from elsewhere."""
-    if hasattr(mmap, "MADV_RANDOM"):
+def expect_scattered(pixels: np.memmap) -> None:
+    """Of a large file of small pictures (I, C, H, W) the system reads no more than is asked for from here on.
+
+    It reads a megabyte around each otherwise, and the next picture of a batch is drawn from elsewhere.
+    """
+    if pixels.nbytes > SURE_TO_FIT and pixels[:1].nbytes <= FEW_PAGES and hasattr(mmap, "MADV_RANDOM"):
         pixels.base.madvise(mmap.MADV_RANDOM)
 
 

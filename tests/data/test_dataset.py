@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from processes import NEEDS_PROC, kernel_flags
 
+from fewshot_runner.data import layout
 from fewshot_runner.data.classes import ClassTable
 from fewshot_runner.data.crops import CentreCrop, RandomResizedCrop
 from fewshot_runner.data.dataset import Dataset
@@ -361,3 +363,24 @@ def test_unlabelled_images_are_in_no_table_and_have_their_own_list(retrieval, ma
     for part in PARTS:
         assert "" not in retrieval.table(part, unknown=True).names
     assert make().unlabelled().tolist() == []
+
+
+@NEEDS_PROC
+@pytest.mark.parametrize(
+    ("limits", "keep", "scattered"),
+    [
+        ({}, None, False),
+        ({"SURE_TO_FIT": 1000}, None, True),
+        ({"SURE_TO_FIT": 1000, "FEW_PAGES": 1000}, None, False),  # a picture has 1,200 bytes
+        ({"SURE_TO_FIT": 1000}, torch.clone, False),
+    ],
+)
+def test_a_large_store_of_small_pictures_is_read_as_it_is_asked_for(make, monkeypatch, limits, keep, scattered):
+    """Where pictures stay in the file; one that is put elsewhere as a whole is read ahead."""
+    for name, value in limits.items():
+        monkeypatch.setattr(layout, name, value)
+    dataset = make(**({} if keep is None else {"keep": keep}))
+    assert dataset.viewer("train", CPU)(torch.arange(36)).shape == (36, 3, 20, 20)
+    flags = kernel_flags(dataset.store.path / "pixels.npy")
+    assert "mr" in flags  # it may be read: the right map was found
+    assert ("rr" in flags) == scattered

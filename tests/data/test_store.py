@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from processes import NEEDS_PROC
 from torchvision.transforms import v2
 
 from fewshot_runner.data import layout as layout_module
@@ -387,31 +386,3 @@ def test_a_build_that_was_killed_is_cleared_away_and_done_again(tmp_path, pictur
     assert decoded == "60"
     (whole,) = folders(tmp_path / "cache")
     assert json.loads((tmp_path / "cache" / whole / "meta.json").read_text())["options"]["image_size"] == 16
-
-
-def kernel_flags(path: Path) -> set[str]:
-    """What the kernel says of this process's map of `path`: `VmFlags` in proc(5), of which rr is a random read."""
-    flags: set[str] = set()
-    mapped = ""
-    for line in Path("/proc/self/smaps").read_text().splitlines():
-        if line.startswith("VmFlags:") and mapped == str(path.resolve()):
-            flags.update(line.split()[1:])
-        elif "-" in line.split()[0]:
-            mapped = line.split(maxsplit=5)[5] if len(line.split(maxsplit=5)) == 6 else ""
-    return flags
-
-
-@NEEDS_PROC
-@pytest.mark.parametrize(
-    ("fits", "few", "scattered"), [(1 << 30, 1 << 14, False), (1 << 10, 1 << 14, True), (1 << 10, 60, False)]
-)
-def test_of_a_large_store_of_small_pictures_no_more_is_read_than_is_asked_for(
-    tmp_path, squares, monkeypatch, fits, few, scattered
-):
-    monkeypatch.setattr(layout_module, "SURE_TO_FIT", fits)
-    monkeypatch.setattr(layout_module, "FEW_PAGES", few)
-    store = open_store(squares(), image_size=8, channels=1, cache=tmp_path)  # 36 pictures of 64 bytes
-    assert np.array_equal(store.pixels, straightforward(squares(), 8, "L"))
-    flags = kernel_flags(store.path / "pixels.npy")
-    assert "mr" in flags  # it may be read: the right map was found
-    assert ("rr" in flags) == scattered

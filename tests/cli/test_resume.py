@@ -1,7 +1,6 @@
 """A run that was interrupted, by whatever and wherever, ends with the bits of one that was not."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -56,7 +55,7 @@ def stop_at_step_13(fsl, *words: str) -> Path:
     def at_step_13(progress, figures, add=fewshot_runner.engine.experiment.Progress.add):
         add(progress, figures)
         if progress.step == 13:
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fewshot_runner.engine.experiment.Progress, "add", at_step_13)
@@ -138,7 +137,7 @@ def test_a_signal_at_another_moment_is_as_harmless(fsl, tiny, trained, tmp_path,
         def wrapped(*arguments, **named):
             calls.append(function)
             if len(calls) == at:
-                os.kill(os.getpid(), signal.SIGINT)
+                signal.raise_signal(signal.SIGINT)
             return function(*arguments, **named)
 
         return wrapped
@@ -165,7 +164,7 @@ def test_a_signal_at_another_moment_is_as_harmless(fsl, tiny, trained, tmp_path,
 def test_a_signal_while_images_are_decoded_leaves_no_run_folder(fsl, tiny, elsewhere, monkeypatch):
     experiment = session.Builder.experiment
     monkeypatch.setattr(
-        session.Builder, "experiment", lambda self: os.kill(os.getpid(), signal.SIGTERM) or experiment(self)
+        session.Builder, "experiment", lambda self: signal.raise_signal(signal.SIGTERM) or experiment(self)
     )
     answer = fsl("train", *tiny())
     assert answer.code == 143
@@ -178,7 +177,7 @@ def test_a_resumed_run_that_is_stopped_again_says_how_to_go_on(fsl, stopped, mon
     experiment = session.Builder.experiment
     with monkeypatch.context() as patch:
         patch.setattr(
-            session.Builder, "experiment", lambda self: os.kill(os.getpid(), signal.SIGTERM) or experiment(self)
+            session.Builder, "experiment", lambda self: signal.raise_signal(signal.SIGTERM) or experiment(self)
         )
         answer = fsl("resume", folder)
     assert answer.code == 143
@@ -188,7 +187,7 @@ def test_a_resumed_run_that_is_stopped_again_says_how_to_go_on(fsl, stopped, mon
 def test_a_second_signal_ends_a_run_at_once_and_it_says_how_to_go_on_as_well(fsl, tiny, tmp_path, monkeypatch):
     def twice(*arguments, **options):
         for _ in range(2):
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(fewshot_runner.engine.train, "evaluate", twice)
     answer = fsl("train", *tiny(), f"output_dir={tmp_path}")

@@ -1,6 +1,5 @@
 """Early stopping, and signals that a run honours between two steps."""
 
-import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
 
@@ -68,7 +67,7 @@ def test_a_signal_becomes_a_request(number: signal.Signals, code: int) -> None:
     with StopRequest() as stop:
         assert not stop.requested
         stop.check()
-        os.kill(os.getpid(), number)
+        signal.raise_signal(number)
         assert stop.requested
         with pytest.raises(Stopped, match=number.name) as stopped:
             stop.check()
@@ -80,9 +79,9 @@ def test_a_second_signal_takes_effect_at_once() -> None:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have had it ignored
     try:
         with StopRequest():
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
             with pytest.raises(KeyboardInterrupt):
-                os.kill(os.getpid(), signal.SIGINT)
+                signal.raise_signal(signal.SIGINT)
     finally:
         signal.signal(signal.SIGINT, before)
 

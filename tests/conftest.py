@@ -1,6 +1,7 @@
 """What all tests share: where real data lie, a cache that is thrown away, and a toy data set in memory."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,12 @@ def session_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _environment() -> Iterator[None]:
-    """Of what the user has set: no proxy before servers of the tests' own, and no colours or width of a terminal."""
+    """Of what the user has set: no proxy before servers of the tests' own, and no colours or width of a terminal.
+
+    Nor is Ctrl-C ignored, as a shell has it for what it starts in the background, and for all that is started there.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("no_proxy", f"127.0.0.1,{getproxies().get('no', '')}")
         for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "COLUMNS", "LINES"):

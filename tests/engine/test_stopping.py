@@ -76,14 +76,10 @@ def test_a_signal_becomes_a_request(number: signal.Signals, code: int) -> None:
 
 
 def test_a_second_signal_takes_effect_at_once() -> None:
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have had it ignored
-    try:
-        with StopRequest():
+    with StopRequest():
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
-            with pytest.raises(KeyboardInterrupt):
-                signal.raise_signal(signal.SIGINT)
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def test_handlers_come_back_after_an_error() -> None:

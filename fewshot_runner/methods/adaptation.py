@@ -33,6 +33,7 @@ class TaskNetwork:
     """Weights and buffers that stand in for the backbone's own, and a head (N, D). Steps make new ones of it.
 
     Batch norm in training mode updates `buffers`, never the backbone's. Frozen weights stay the backbone's own.
+    `places` is where the backbone keeps what they stand in for.
     `at_start` says that the head is still zero. Then it passes nothing back to the weights, whose gradient is exactly
     zero, so the backward pass through the backbone is left out.
     """

@@ -7,7 +7,8 @@ ways give the same result up to rounding:
 - fused, in training on a CPU with large maps and pooling last: see fused.py; without batch norm, on a CPU with large
   maps of few filters: see conv_pool.py. `hardware.fuse_blocks=false` turns both off;
 - folded, where no gradient is wanted and batch norm has statistics of its own: these are part of the convolution's
-  weights then, and ReLU comes after pooling, which it commutes with. `hardware.fold_batch_norm=false` turns it off.
+  weights then, and ReLU comes after pooling, which it commutes with; on a CPU, pooling is that of fused.py.
+  `hardware.fold_batch_norm=false` turns it off.
 
 Parameters have the names that they have in an `nn.Sequential` of the layers, so a checkpoint fits every way.
 """
@@ -21,7 +22,7 @@ from torch.nn import functional
 
 from fewshot_runner.models.conv_pool import conv_pool
 from fewshot_runner.models.fast_paths import FastPaths
-from fewshot_runner.models.fused import conv_norm_relu_pool
+from fewshot_runner.models.fused import conv_norm_relu_pool, conv_pool_values
 
 POOLING = ("last", "first", "none")
 LEAST_VALUES = 2**20  # of a map; below, the calls of a fused way cost more than it saves
@@ -80,6 +81,8 @@ class ConvBlock(FastPaths, nn.Sequential):
         convolution, norm = self[0], self.norm
         scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
         weight, bias = convolution.weight * scale[:, None, None, None], norm.bias - norm.running_mean * scale
+        if self.pool == "last" and images.device.type == "cpu":
+            return conv_pool_values(images, weight, bias).relu_()
         maps = functional.conv2d(images, weight, bias, stride=convolution.stride, padding=1)
         return (functional.max_pool2d(maps, 2) if self.pool == "last" else maps).relu_()
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from fewshot_runner.facts import Facts
 from fewshot_runner.models import conv_block, fused
@@ -13,7 +14,7 @@ from fewshot_runner.models.batch_norm import normalised_by
 from fewshot_runner.models.conv4 import Conv4
 from fewshot_runner.models.conv4_strided import Conv4Strided
 from fewshot_runner.models.conv_block import ConvBlock, differentiated_twice
-from fewshot_runner.models.fused import conv_norm_relu_pool
+from fewshot_runner.models.fused import conv_norm_relu_pool, conv_pool_values
 
 GAMMAS = [1.5, -0.7, 0.2, -1e-3, 0.9]
 LAYOUTS = [torch.channels_last, torch.contiguous_format]
@@ -184,6 +185,21 @@ def test_folded_evaluation_equals_the_plain_layers(
         torch.testing.assert_close(block.eval()(images), plain.eval()(images), rtol=tolerance, atol=tolerance)
     assert calls == ([] if pool == "first" else ["_folded"])
     assert all(torch.equal(value, before[key]) for key, value in block.state_dict().items())
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("chunk_values", [1, 2 * 5 * 9 * 10, 2**20])  # one, two and all seven images at once
+def test_pooling_without_gradients_equals_torchs(
+    monkeypatch: pytest.MonkeyPatch, chunk_values: int, layout: torch.memory_format
+) -> None:
+    monkeypatch.setattr(fused, "CHUNK_VALUES", chunk_values)
+    images = pictures(4, 9).to(memory_format=layout)
+    images[0, 0, 4, 4], images[1, 0, 4, 4], images[2, 0, 4, 4] = torch.nan, torch.inf, -torch.inf
+    weight, bias = rand(5, 4, 3, 3, seed=1).to(memory_format=layout), rand(5, seed=2)
+    expected = functional.max_pool2d(functional.conv2d(images, weight, bias, padding=1), 2)
+    found = conv_pool_values(images, weight, bias)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12, equal_nan=True)
+    assert found.is_contiguous(memory_format=layout)
 
 
 def test_what_learns_in_evaluation_mode_is_not_folded(calls: list) -> None:

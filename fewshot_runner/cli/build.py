@@ -150,7 +150,8 @@ class Builder:
         method = self._make(self.config.method["learner"], "method.learner", facts=facts, backbone=backbone)
         return self.hardware.place(method)
 
-    def experiment(self) -> Experiment:
+    def experiment(self, overrides: Sequence[str] = ()) -> Experiment:
+        """All of it; what `overrides`, that made the config, ask for in vain is among its remarks."""
         config, dataset = self.config, self.dataset
         self.plan.check_data(self.protocols())
         sampler = self._make(
@@ -184,7 +185,7 @@ class Builder:
             facts=facts,
             provenance=dataset.provenance,
             classes=dataset.table("train").names if isinstance(method, Classifier) else (),
-            remarks=self._remarks(method),
+            remarks=[*self._remarks(method), *self.plan.remarks(overrides)],
             seen_files=dataset.files_of("train", "val"),
         )
 

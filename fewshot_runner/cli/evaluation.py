@@ -6,9 +6,11 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
+from fewshot_runner.cli.arguments import checked
 from fewshot_runner.cli.build import short_keys
 from fewshot_runner.cli.compose import overlay
-from fewshot_runner.cli.protocols import KINDS
+from fewshot_runner.cli.protocols import KINDS, unheeded
+from fewshot_runner.cli.schema import EpisodeConfig, EvalConfig, TestConfig
 from fewshot_runner.cli.seen import refuse_seen
 from fewshot_runner.cli.session import build
 from fewshot_runner.cli.trained import load_trained
@@ -92,24 +94,21 @@ def sources_following(dataset: dict[str, Any], given: Collection[str]) -> dict[s
 def refuse_unheeded(config: dict[str, Any], overrides: list[str]) -> None:
     """Raises `UserError` where an override asks for what the protocol would pass over.
 
-    What the run's own config says of episodes is no such wish, nor is the shape that takes all classes.
+    What the run's own config says of episodes is no such wish.
     """
-    protocol = config["eval"]["protocol"]
-    if protocol not in KINDS:  # refused as a value
-        return
-    for override in overrides:
-        group, _, setting = override.lstrip("+~").split("=")[0].partition(".")
-        setting = setting or "n_way"  # what a choice of the group is mostly about
-        takes_all = setting == "n_way" and config["episode"]["n_way"] == "all"
-        taken_back = config.get(group, {}).get(setting, "") is None
-        asks = group in ("episode", "eval") and setting not in ("protocol", "bn_mode") and not (takes_all or taken_back)
-        if asks and setting not in KINDS[protocol].heeds:
-            heeding = [f"eval.protocol={name}" for name, kind in KINDS.items() if setting in kind.heeds]
-            others = ", whose classes must be others than those of training" * (group == "episode")
-            raise UserError(
-                f"{override}: eval.protocol={protocol} does not heed it, so this would change nothing; leave it out, "
-                f"or add {' or '.join(heeding)}{others}"
-            )
+    for section, kind in (("episode", EpisodeConfig), ("eval", EvalConfig)):
+        checked(kind, config[section], key=section)
+    test = TestConfig(**config["episode"], **config["eval"])
+    for setting, override in unheeded(overrides, test).items():
+        own = f"eval.protocol={test.protocol}"
+        heeding = [f"eval.protocol={name}" for name, kind in KINDS.items() if setting in kind.heeds]
+        if own in heeding:  # with a number of shots
+            heeding, own = ["episode.n_shot=1"], f"{own} with episode.n_shot=all"
+        others = "eval.protocol=episodes" in heeding and KINDS[test.protocol].of_known_classes
+        raise UserError(
+            f"{override}: {own} does not heed it, so this would change nothing; leave it out, or add "
+            f"{' or '.join(heeding)}{', which asks for other classes than those of training' * others}"
+        )
 
 
 def shown_otherwise(config: dict[str, Any], saved: dict[str, Any]) -> dict[str, str]:

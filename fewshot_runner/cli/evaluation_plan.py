@@ -1,11 +1,11 @@
 """What a run is validated and tested on, as settings: known, checked and named before anything is trained."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from fewshot_runner.cli.arguments import nearest
-from fewshot_runner.cli.protocols import KINDS, Protocols, name_of
+from fewshot_runner.cli.protocols import KINDS, Protocols, name_of, unheeded
 from fewshot_runner.cli.schema import TestConfig
 from fewshot_runner.engine.protocols.base import Protocol
 from fewshot_runner.errors import UserError
@@ -50,6 +50,14 @@ class EvaluationPlan:
             transductive = test.protocol == "episodes" and test.bn_mode == "transductive"
             if transductive and test.imbalance is None and beside not in listed:
                 self.keys[beside], self.tests[beside] = self.keys[name], replace(test, imbalance=IMBALANCE)
+
+    def remarks(self, overrides: Sequence[str]) -> list[str]:
+        """What overrides ask for that neither validation nor a test heeds."""
+        in_vain = unheeded(overrides, self.own, [self.validation, *self.tests.values()])
+        return [
+            f"{override}: eval.protocol={self.own.protocol} does not heed {setting}, so it changes no figure"
+            for setting, override in in_vain.items()
+        ]
 
     def make(self, protocols: Protocols) -> dict[str, Protocol]:
         """The test protocols by name. Call it after training: nothing may see them before."""

@@ -1,6 +1,6 @@
 """From the settings of a test to its protocol, and what a data set must have for it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -153,6 +153,34 @@ class Protocols:
                 f"{self.dataset.split.name} some of its classes are not for testing, and its figure would flatter"
             )
         return runs
+
+
+def heeded_by(test: TestConfig) -> set[str]:
+    """Which settings of episodes and tests change its figures, besides `bn_mode`."""
+    settings = set(KINDS[test.protocol].heeds)
+    if test.protocol == "closed_set" and test.n_shot == "all":  # nothing is drawn
+        settings -= {"episodes", "seed"}
+    return settings
+
+
+def unheeded(overrides: Iterable[str], own: TestConfig, further: Collection[TestConfig] = ()) -> dict[str, str]:
+    """By setting, the overrides of episodes and tests that change the figures of neither `own`, of which they are, nor
+    of those `further` tests that have taken them over.
+
+    The shape that takes all classes is no wish for anything else, nor is a value that is taken back.
+    """
+    found = {}
+    for override in overrides:
+        group, _, setting = override.lstrip("+~").split("=")[0].partition(".")
+        setting = setting or "n_way"  # what a choice of the group is mostly about
+        if group not in ("episode", "eval") or setting in ("protocol", "bn_mode"):
+            continue
+        value = getattr(own, setting, None)
+        sharing = [own, *(test for test in further if getattr(test, setting, None) == value)]
+        asks = value is not None and not (setting == "n_way" and value == "all")
+        if asks and not any(setting in heeded_by(test) for test in sharing):
+            found[setting] = override
+    return found
 
 
 def name_of(test: TestConfig) -> str:

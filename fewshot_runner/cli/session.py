@@ -46,7 +46,7 @@ def start(
     narrator = Narrator(brief=brief)
     with StopRequest() as stop:
         builder = build(config, narrator, stop)
-        experiment = builder.experiment()
+        experiment = builder.experiment(overrides)
         stop.check()
         choices = config["choices"]
         run = RunFolder.claim(Path(config["output_dir"]), f"{choices['dataset']}-{choices['method']}")
@@ -107,13 +107,13 @@ def _train(
     report(run, knows_classes=bool(experiment.classes))
 
 
-def show(config: dict[str, Any]) -> None:
+def show(config: dict[str, Any], overrides: list[str]) -> None:
     """What a run would be made of; trains nothing and leaves nothing behind but the cache of decoded images and, where
     validation is by episodes, a picture of one.
     """
     narrator = Narrator(output())
     with StopRequest() as stop:
-        experiment = build(config, narrator, stop).experiment()
+        experiment = build(config, narrator, stop).experiment(overrides)
     narrator.say(config_tree(config))
     narrator.say(experiment.describe())
     narrator.say(_example(experiment.validation))

@@ -27,7 +27,7 @@ def run(arguments: list[str]) -> None:
         from fewshot_runner.cli import session  # late: --help and --cfg answer without torch
 
         if dry_run:
-            session.show(config)
+            session.show(config, overrides)
         else:
             session.start(config, overrides)
 

@@ -140,6 +140,7 @@ def test_a_shape_of_episodes_is_refused_where_none_are_drawn(copied, protocol, w
         ("closed_set", ["episode.n_shot=3"]),
         ("closed_set", ["eval.seed=1"]),
         ("verification", ["eval.pairs=100"]),
+        ("closed_set", ["episode.n_shot=1", "eval.episodes=9"]),
         ("runs", ["dataset=omniglot"]),
         ("episodes", ["episode=5way1shot", "episode.n_query=2"]),
         ("episodes", ["eval.protocol=runs"]),
@@ -149,6 +150,17 @@ def test_what_a_protocol_heeds_or_the_run_itself_says_is_no_mistake(copied, prot
     saved = RunFolder(copied()).read_config()
     saved["eval"]["protocol"] = protocol
     assert evaluation_config(saved, words)
+
+
+@pytest.mark.parametrize("setting", ["eval.episodes=50", "eval.seed=1"])
+def test_chance_is_refused_where_all_images_are_asked_once(copied, setting):
+    saved = RunFolder(copied()).read_config()
+    saved["eval"]["protocol"], saved["episode"]["n_shot"] = "closed_set", "all"
+    with pytest.raises(UserError) as refusal:
+        evaluation_config(saved, [setting])
+    assert str(refusal.value).startswith(f"{setting}: eval.protocol=closed_set with episode.n_shot=all does not heed")
+    assert str(refusal.value).endswith("add episode.n_shot=1")
+    assert evaluation_config(saved, [setting, "episode.n_shot=1"])["eval"]
 
 
 @pytest.mark.parametrize(("setting", "heeding"), [("eval.runs=lake", "runs"), ("eval.pairs=40", "verification")])

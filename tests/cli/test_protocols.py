@@ -84,6 +84,21 @@ def test_a_test_of_the_data_set_may_not_hide_the_runs_own(builder) -> None:
     assert list(builder(tests={"3way1shot": {"n_query": 4, "split": "alphabets"}}).tests()) == ["3way1shot"]
 
 
+@pytest.mark.parametrize(
+    ("overrides", "further", "in_vain"),
+    [
+        (("episode.n_way=4", "episode.n_query=3", "eval.episodes=9", "eval.seed=1"), {}, []),
+        (("eval.pairs=40",), {}, ["eval.pairs=40"]),
+        (("eval.pairs=40",), {"same": {"protocol": "verification"}}, []),
+        (("eval.pairs=40",), {"same": {"protocol": "verification", "pairs": 60}}, ["eval.pairs=40"]),
+        (("eval.runs=null", "eval.bn_mode=running", "seed=3", "episode.within_group=true"), {}, []),
+    ],
+)
+def test_a_setting_that_no_test_heeds_is_told_before_training(builder, overrides, further, in_vain) -> None:
+    remarks = builder(*overrides, tests=further).experiment(overrides).remarks
+    assert [remark.partition(": ")[0] for remark in remarks] == in_vain
+
+
 def names_in(protocol: Retrieval, table: ClassTable) -> set[str]:
     return {*protocol.image_names[table.members]}
 

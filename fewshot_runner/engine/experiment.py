@@ -80,7 +80,8 @@ class Experiment:
 
     `schedules` gives each step's values of the optimiser's options by name ("lr"). `provenance` is kept in every
     checkpoint and result. `classes` names what a trained head answers with, in its order; `remarks` say what in the
-    data keeps a test from telling all, and what was asked for in vain. `seen_files` are the checksums of what is trained and selected on.
+    data keeps a test from telling all, and what was asked for in vain. `seen_files` are the checksums of what is
+    trained and selected on.
     """
 
     method: Method

@@ -76,8 +76,23 @@ def test_threads() -> None:
 
 
 def test_an_unknown_precision_is_refused() -> None:
-    with pytest.raises(UserError, match=r"hardware\.precision=int8: .*float32, bfloat16"):
+    with pytest.raises(UserError, match=r"hardware\.precision=int8: .*float32, tf32, bfloat16"):
         Hardware(device="cpu", precision="int8")
+
+
+def test_convolutions_on_a_gpu_are_coarser_only_where_that_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch rounds what enters them to 10 bits unless told otherwise; products of matrices it never does."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)  # torch's default, and put back afterwards
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for precision in ("float32", "tf32", "bfloat16"):
+        Hardware(device="cuda", threads=1, precision=precision)
+        assert torch.backends.cudnn.allow_tf32 == (precision == "tf32")
+        assert not torch.backends.cuda.matmul.allow_tf32
+
+
+def test_tf32_is_refused_where_there_is_none() -> None:
+    with pytest.raises(UserError, match=r"hardware\.precision=tf32: .* on cpu; set hardware\.precision=float32"):
+        Hardware(device="cpu", precision="tf32")
 
 
 def test_autocast_computes_in_the_chosen_precision() -> None:

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from fewshot_runner.cli.build import Builder
 from fewshot_runner.cli.conf import conf_dir
@@ -286,25 +285,3 @@ def test_cached_evaluation_equals_episode_by_episode(experiment: Experiment) -> 
         plain = evaluate(Uncached(experiment.method), protocol, hardware=experiment.hardware)
         np.testing.assert_array_equal(cached.values, plain.values)
         assert len(cached.values) == len(protocol)
-
-
-class WaitsForDevice(TorchDispatchMode):
-    """Raises at an operation whose result the processor must fetch from a GPU before it can go on."""
-
-    SYNCHRONOUS = ("_local_scalar_dense", "nonzero", "masked_select", "_unique", "_unique2", "unique_dim", "equal")
-
-    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
-        name = operation.overloadpacket.__name__
-        if name in ("index", "index_put", "index_put_"):  # by a mask: it must be counted first
-            assert not any(index is not None and index.dtype == torch.bool for index in args[1])
-        assert name not in self.SYNCHRONOUS, f"{name} waits for the device"
-        return operation(*args, **(kwargs or {}))
-
-
-def test_a_step_never_waits_for_the_device(build: Build, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    experiment = build(name).experiment()
-    item = experiment.items[0]
-    # on a CPU, and there alone, one_hot fetches the largest label to check it
-    monkeypatch.setattr(torch.nn.functional, "one_hot", lambda labels, n: (labels[..., None] == torch.arange(n)).long())
-    with WaitsForDevice():
-        experiment.method.backward(item)

@@ -17,8 +17,10 @@ from fewshot_runner.data.loader import Viewer
 from fewshot_runner.engine.answers import go_on
 from fewshot_runner.engine.experiment import Experiment
 from fewshot_runner.methods.base import Classifier, evaluating
+from fewshot_runner.methods.mining import MINING
 
-METHODS = sorted(path.stem for path in (conf_dir() / "method").glob("*.yaml"))
+METHODS = [(path.stem,) for path in sorted((conf_dir() / "method").glob("*.yaml"))]
+MINERS = [("triplet", f"method.learner.mining={mining}") for mining in MINING]
 META = torch.device("meta")
 
 
@@ -33,7 +35,7 @@ class FromMeta:
         return self.viewer(index).to(META)
 
 
-@pytest.fixture(params=METHODS)
+@pytest.fixture(params=METHODS + MINERS, ids=" ".join)
 def experiment(
     request: pytest.FixtureRequest, build: Callable[..., object], monkeypatch: pytest.MonkeyPatch
 ) -> Experiment:
@@ -41,7 +43,7 @@ def experiment(
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda kind: False)
     monkeypatch.setattr(torch, "get_autocast_dtype", lambda kind: torch.bfloat16)
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())
-    experiment = build(request.param).experiment()
+    experiment = build(*request.param).experiment()
     experiment.method.to(META)
     return experiment
 

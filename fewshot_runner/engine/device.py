@@ -19,7 +19,8 @@ class Hardware:
     """`device`: auto, cpu, cuda (or cuda:1 ...) or mps; `threads`: "auto" for one a core.
 
     `precision`: float32; tf32, where an Nvidia GPU rounds what enters a convolution to 10 bits, as torch lets it unless
-    told otherwise; or bfloat16, mixed with float32.
+    told otherwise; or bfloat16, mixed with float32. `deterministic`: a GPU takes only ways that give the same bits
+    again, where torch has one, and warns where it has none; a CPU always does.
 
     Fast paths with the same results up to rounding: `fuse_blocks` and `fold_batch_norm` (see models/conv_block.py),
     `tasks_side_by_side` (see methods/side_by_side.py), `keep_memory` (see memory.py; once on, it stays on in the
@@ -32,6 +33,7 @@ class Hardware:
         device: str = "auto",
         threads: int | str = "auto",
         precision: str = "float32",
+        deterministic: bool = True,
         channels_last: bool = True,
         fuse_blocks: bool = True,
         fold_batch_norm: bool = True,
@@ -58,6 +60,7 @@ class Hardware:
         self.compile = compile
         torch.set_num_threads(self.threads)
         torch.backends.cudnn.allow_tf32 = precision == "tf32"
+        repeat_on_gpu(deterministic and self.device.type == "cuda")
         if compile:
             check_compiler()
         if keep_memory and self.device.type == "cpu":
@@ -100,6 +103,18 @@ class Hardware:
         if self.device.type == "cuda" and pixels.nbytes < torch.cuda.mem_get_info(self.device)[0] / 3:
             return pixels.to(self.device)
         return pixels
+
+
+def repeat_on_gpu(wanted: bool) -> None:
+    """Whether torch takes deterministic ways alone from now on, and warns where there is none.
+
+    https://docs.pytorch.org/docs/stable/generated/torch.set_deterministic_debug_mode.html
+    """
+    if wanted:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS is first used
+    torch.set_deterministic_debug_mode("warn" if wanted else "default")
+    torch.utils.deterministic.fill_uninitialized_memory = not wanted  # a guard for what reads it, at a price
+    torch.backends.cudnn.deterministic = wanted
 
 
 def check_compiler() -> None:

@@ -2,13 +2,14 @@
 
 import copy
 import os
+from collections.abc import Iterator
 from functools import partialmethod
 
 import pytest
 import torch
 
 from fewshot_runner.cores import available_cores
-from fewshot_runner.engine.device import Hardware, choose_device
+from fewshot_runner.engine.device import Hardware, choose_device, repeat_on_gpu
 from fewshot_runner.engine.experiment import Experiment
 from fewshot_runner.errors import UserError
 from fewshot_runner.facts import Facts
@@ -88,6 +89,27 @@ def test_convolutions_on_a_gpu_are_coarser_only_where_that_is_asked(monkeypatch:
         Hardware(device="cuda", threads=1, precision=precision)
         assert torch.backends.cudnn.allow_tf32 == (precision == "tf32")
         assert not torch.backends.cuda.matmul.allow_tf32
+
+
+@pytest.fixture
+def repeating_put_back(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    yield
+    repeat_on_gpu(False)
+
+
+@pytest.mark.parametrize(("device", "wanted"), [("cuda", True), ("cuda", False), ("cpu", True)])
+def test_a_gpu_repeats_itself_unless_told_otherwise(
+    repeating_put_back: None, monkeypatch: pytest.MonkeyPatch, device: str, wanted: bool
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    Hardware(device="cuda", threads=1)  # of a job before
+    Hardware(device=device, threads=1, deterministic=wanted)
+    repeats = wanted and device == "cuda"
+    assert torch.get_deterministic_debug_mode() == (1 if repeats else 0)  # 1: with a warning
+    assert torch.backends.cudnn.deterministic == repeats
+    assert torch.utils.deterministic.fill_uninitialized_memory != repeats
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
 
 
 def test_tf32_is_refused_where_there_is_none() -> None:

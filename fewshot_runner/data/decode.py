@@ -38,6 +38,7 @@ _PHOTOMETRIC, _BITS_PER_SAMPLE, _SAMPLE_FORMAT = 262, 258, 339  # TIFF tags
 _WHITE_IS_ZERO, _SIGNED = 0, 2  # values of the first and the last of them
 
 Key = TypeVar("Key")
+Seen = TypeVar("Seen")
 
 
 def decode(data: bytes | Path, name: str) -> Image.Image:
@@ -67,17 +68,15 @@ def decode(data: bytes | Path, name: str) -> Image.Image:
         raise UserError(f"{name}: the image is damaged or incomplete ({error}); replace or remove it") from error
 
 
-def opened(
-    image: Callable[[Key], Image.Image], keys: Iterable[Key], refused: list[UserError]
-) -> Iterator[tuple[Key, Image.Image]]:
+def opened(image: Callable[[Key], Seen], keys: Iterable[Key], refused: list[UserError]) -> Iterator[tuple[Key, Seen]]:
     """Each key with its `image`, of those that can be read; the errors of the others are added to `refused`."""
     for key in keys:
         try:
-            picture = image(key)
+            seen = image(key)
         except UserError as error:
             refused.append(error)
         else:
-            yield key, picture
+            yield key, seen
 
 
 def readable(image: Callable[[Key], Image.Image], keys: Iterable[Key]) -> Iterator[Image.Image]:

@@ -18,9 +18,9 @@ PRECISIONS = {"float32": None, "tf32": None, "bfloat16": torch.bfloat16}  # what
 class Hardware:
     """`device`: auto, cpu, cuda (or cuda:1 ...) or mps; `threads`: "auto" for one a core.
 
-    `precision`: float32; tf32, where an Nvidia GPU rounds what enters a convolution to 10 bits, as torch lets it unless
-    told otherwise; or bfloat16, mixed with float32. `deterministic`: a GPU takes only ways that give the same bits
-    again, where torch has one, and warns where it has none; a CPU always does.
+    `precision`: float32; tf32, the same but that an Nvidia GPU may round what enters a convolution to 10 bits, as torch
+    lets it unless told otherwise; or bfloat16, mixed with float32. `deterministic`: a GPU takes only ways that give the
+    same bits again, where torch has one, and warns where it has none; a CPU always does.
 
     Fast paths with the same results up to rounding: `fuse_blocks` and `fold_batch_norm` (see models/conv_block.py),
     `tasks_side_by_side` (see methods/side_by_side.py), `keep_memory` (see memory.py; once on, it stays on in the
@@ -48,11 +48,6 @@ class Hardware:
         self.device = choose_device(device)
         self.threads = available_cores() if threads == "auto" else int(threads)
         self.precision = PRECISIONS[precision]
-        if precision == "tf32" and self.device.type != "cuda":
-            raise UserError(
-                f"hardware.precision=tf32: only Nvidia's GPUs have it, and this runs on {self.device.type}; "
-                "set hardware.precision=float32"
-            )
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.fuse_blocks = fuse_blocks
         self.fold_batch_norm = fold_batch_norm

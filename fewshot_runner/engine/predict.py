@@ -3,11 +3,11 @@
 Shapes: S support images, Q queries, N ways, I individuals.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -19,11 +19,13 @@ from fewshot_runner.data.decode import decode, evaluation_view, opened
 from fewshot_runner.data.files import Directory
 from fewshot_runner.data.source import Source
 from fewshot_runner.data.transforms import Standardise
-from fewshot_runner.engine.answers import go_on
+from fewshot_runner.engine.answers import COMPARISONS_AT_ONCE, embeds_once, go_on
 from fewshot_runner.engine.device import Hardware
 from fewshot_runner.engine.protocols.retrieval import beside_unknown, identity_similarities
 from fewshot_runner.errors import UserError
 from fewshot_runner.methods.base import Classifier, EmbeddingMethod, Method, evaluating
+
+Seen = TypeVar("Seen")
 
 PIXELS_AT_ONCE = 64 * 224**2  # 64 photographs, or thousands of drawings: a method may adapt itself for each lot anew
 
@@ -49,14 +51,21 @@ class ImagePipeline:
     standardise: Standardise
     hardware: Hardware
 
-    def __call__(self, pictures: Sequence[Image.Image]) -> Tensor:
-        """(B, C, H, W) on the device."""
+    def view(self, picture: Image.Image) -> np.ndarray:
+        """(C, H, W) uint8 of the network's size: what is kept of a photograph."""
         channels, size, _ = self.image_shape
-        seen = [
-            evaluation_view(picture, size, channels, shorter_side=self.shorter_side, resample=self.resample)
-            for picture in pictures
-        ]
-        return self.standardise(torch.from_numpy(np.stack(seen)).to(self.hardware.device).float() / 255)
+        return evaluation_view(picture, size, channels, shorter_side=self.shorter_side, resample=self.resample)
+
+    def __call__(self, views: Sequence[np.ndarray]) -> Tensor:
+        """(B, C, H, W) on the device."""
+        return self.standardise(torch.from_numpy(np.stack(views)).to(self.hardware.device).float() / 255)
+
+    def lots(self, views: Iterable[Seen]) -> Iterator[list[Seen]]:
+        """As many at a time as the network sees at once."""
+        _, height, width = self.image_shape
+        views = iter(views)
+        while some := list(islice(views, max(1, PIXELS_AT_ONCE // (height * width)))):
+            yield some
 
 
 Answers = tuple[list[Prediction], list[UserError]]  # of the pictures that can be read, in order; of the others, why not
@@ -73,15 +82,26 @@ class Unknown:
 def predict(method: Method, support: Source, pictures: Sequence[Path], *, pipeline: ImagePipeline, top: int) -> Answers:
     """Each picture among the classes of `support`; none of the pictures sees another."""
     names, numbers, examples = _examples(support, pipeline)
-    device = pipeline.hardware.device
+    device, n_way = pipeline.hardware.device, len(names)
     labels = torch.from_numpy(numbers).to(device)[None]  # (1, S)
 
-    def classify(queries: Tensor) -> Tensor:
-        """(Q, C, H, W) to (Q, N)."""
-        unknown = torch.zeros(1, len(queries), dtype=torch.long, device=device)
-        return method.classify(Episode(examples[None], labels, queries[None], unknown, n_way=len(names)))[0]
+    def compare(queries: Tensor) -> Tensor:
+        """(Q, C, H, W) to (Q, N), by features of the examples."""
+        at_once = max(1, COMPARISONS_AT_ONCE // len(numbers)) if method.compares_pairs else len(queries)
+        parts = method.embed(queries).split(at_once)
+        return torch.cat([method.score(features[None], labels, some[None], n_way)[0] for some in parts])
 
-    return _answers(classify, names, pictures, pipeline=pipeline, top=top)
+    def classify(queries: Tensor) -> Tensor:
+        """The same by the examples themselves, all of which a method may adapt itself to."""
+        unknown = torch.zeros(1, len(queries), dtype=torch.long, device=device)
+        return method.classify(Episode(images[None], labels, queries[None], unknown, n_way=n_way))[0]
+
+    with evaluating(method), torch.no_grad(), pipeline.hardware.autocast():
+        if embeds_once(method):
+            features = _embedded(method, examples, pipeline)
+            return _answers(compare, names, pictures, pipeline=pipeline, top=top)
+        images = torch.cat([pipeline(some) for some in pipeline.lots(examples)])
+        return _answers(classify, names, pictures, pipeline=pipeline, top=top)
 
 
 def identify(
@@ -109,19 +129,24 @@ def identify(
         return torch.from_numpy(beside_unknown(of_individuals, place))
 
     with evaluating(method), torch.no_grad(), pipeline.hardware.autocast():
-        gallery = method.embed(examples)
+        gallery = _embedded(method, examples, pipeline)
         return _answers(similarities, columns, pictures, pipeline=pipeline, top=top)
 
 
-def _examples(support: Source, pipeline: ImagePipeline) -> tuple[list[str], np.ndarray, Tensor]:
-    """The names of the classes, and class by class each image's number (S,) and the image (S, C, H, W)."""
+def _examples(support: Source, pipeline: ImagePipeline) -> tuple[list[str], np.ndarray, Iterator[np.ndarray]]:
+    """The names of the classes, and class by class each image's number (S,) and its view, read when it is asked for."""
     items = support.items()
     names = sorted({item.class_name for item in items})
     if len(names) < 2:
         raise UserError("--support: a choice needs two classes or more; make a sub-folder of examples for each")
     numbers = np.array([names.index(item.class_name) for item in items])
     order = np.argsort(numbers, kind="stable")
-    return names, numbers[order], pipeline([support.image(int(index)) for index in order])
+    return names, numbers[order], (pipeline.view(support.image(int(index))) for index in order)
+
+
+def _embedded(method: EmbeddingMethod, examples: Iterable[np.ndarray], pipeline: ImagePipeline) -> Tensor:
+    """(S, ...) features."""
+    return torch.cat([method.embed(pipeline(some)) for some in pipeline.lots(examples)])
 
 
 def recognise(
@@ -143,12 +168,11 @@ def _answers(
     """`classify`: (Q, C, H, W) to logits (Q, N) of the classes `names`."""
     predictions: list[Prediction] = []
     refused: list[UserError] = []
-    views = opened(lambda picture: decode(picture, str(picture)), pictures, refused)
-    _, height, width = pipeline.image_shape
+    views = opened(lambda path: pipeline.view(decode(path, str(path))), pictures, refused)
     with torch.no_grad(), pipeline.hardware.autocast():
-        while some := list(islice(views, max(1, PIXELS_AT_ONCE // (height * width)))):
-            paths, images = zip(*some, strict=True)
-            predictions += ranked(classify(pipeline(images)), names, paths, top=top)
+        for some in pipeline.lots(views):
+            paths, seen = zip(*some, strict=True)
+            predictions += ranked(classify(pipeline(seen)), names, paths, top=top)
     return predictions, refused
 
 

@@ -208,7 +208,7 @@ def test_a_run_tested_by_retrieval_goes_by_the_most_similar_example(fsl, tiny, t
 
     def feature(path: Path) -> torch.Tensor:
         with Image.open(path) as picture:
-            return trained.method.embed(trained.pipeline([picture.convert("RGB")]))[None]
+            return trained.method.embed(trained.pipeline([trained.pipeline.view(picture.convert("RGB"))]))[None]
 
     def similarity(one: Path, other: Path) -> float:
         label = torch.zeros(1, 1, dtype=torch.long)

@@ -112,11 +112,6 @@ def test_a_gpu_repeats_itself_unless_told_otherwise(
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
 
 
-def test_tf32_is_refused_where_there_is_none() -> None:
-    with pytest.raises(UserError, match=r"hardware\.precision=tf32: .* on cpu; set hardware\.precision=float32"):
-        Hardware(device="cpu", precision="tf32")
-
-
 def test_autocast_computes_in_the_chosen_precision() -> None:
     a = torch.eye(2)
     for precision, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):

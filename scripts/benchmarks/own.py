@@ -32,8 +32,10 @@ def experiment(*overrides: str, threads: int) -> Experiment:
     return builder(overrides, threads=threads).experiment()
 
 
-# The switches of `Hardware` that are on unless turned off: one of them is about tasks, the others are about networks.
-FAST_PATHS = [name for name, parameter in inspect.signature(Hardware).parameters.items() if parameter.default is True]
+# The switches of `Hardware` that are on unless turned off: one of them is about GPUs alone, one about tasks, and the
+# others are about networks.
+SWITCHES = [name for name, parameter in inspect.signature(Hardware).parameters.items() if parameter.default is True]
+FAST_PATHS = [switch for switch in SWITCHES if switch != "deterministic"]
 OF_TASKS = "tasks_side_by_side"
 OF_NETWORKS = [path for path in FAST_PATHS if path != OF_TASKS]
 NO_FAST_PATHS = tuple(f"hardware.{path}=false" for path in FAST_PATHS)

@@ -164,7 +164,9 @@ def test_a_signal_at_another_moment_is_as_harmless(fsl, tiny, trained, tmp_path,
 def test_a_signal_while_images_are_decoded_leaves_no_run_folder(fsl, tiny, elsewhere, monkeypatch):
     experiment = session.Builder.experiment
     monkeypatch.setattr(
-        session.Builder, "experiment", lambda self: signal.raise_signal(signal.SIGTERM) or experiment(self)
+        session.Builder,
+        "experiment",
+        lambda self, *given: signal.raise_signal(signal.SIGTERM) or experiment(self, *given),
     )
     answer = fsl("train", *tiny())
     assert answer.code == 143
@@ -177,7 +179,9 @@ def test_a_resumed_run_that_is_stopped_again_says_how_to_go_on(fsl, stopped, mon
     experiment = session.Builder.experiment
     with monkeypatch.context() as patch:
         patch.setattr(
-            session.Builder, "experiment", lambda self: signal.raise_signal(signal.SIGTERM) or experiment(self)
+            session.Builder,
+            "experiment",
+            lambda self, *given: signal.raise_signal(signal.SIGTERM) or experiment(self, *given),
         )
         answer = fsl("resume", folder)
     assert answer.code == 143

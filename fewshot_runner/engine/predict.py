@@ -84,23 +84,23 @@ def predict(method: Method, support: Source, pictures: Sequence[Path], *, pipeli
     names, numbers, examples = _examples(support, pipeline)
     device, n_way = pipeline.hardware.device, len(names)
     labels = torch.from_numpy(numbers).to(device)[None]  # (1, S)
-
-    def compare(queries: Tensor) -> Tensor:
-        """(Q, C, H, W) to (Q, N), by features of the examples."""
-        at_once = max(1, COMPARISONS_AT_ONCE // len(numbers)) if method.compares_pairs else len(queries)
-        parts = method.embed(queries).split(at_once)
-        return torch.cat([method.score(features[None], labels, some[None], n_way)[0] for some in parts])
-
-    def classify(queries: Tensor) -> Tensor:
-        """The same by the examples themselves, all of which a method may adapt itself to."""
-        unknown = torch.zeros(1, len(queries), dtype=torch.long, device=device)
-        return method.classify(Episode(images[None], labels, queries[None], unknown, n_way=n_way))[0]
-
     with evaluating(method), torch.no_grad(), pipeline.hardware.autocast():
         if embeds_once(method):
             features = _embedded(method, examples, pipeline)
-            return _answers(compare, names, pictures, pipeline=pipeline, top=top)
-        images = torch.cat([pipeline(some) for some in pipeline.lots(examples)])
+
+            def classify(queries: Tensor) -> Tensor:
+                """(Q, C, H, W) to (Q, N)."""
+                at_once = max(1, COMPARISONS_AT_ONCE // len(features)) if method.compares_pairs else len(queries)
+                lots = method.embed(queries).split(at_once)
+                return torch.cat([method.score(features[None], labels, some[None], n_way)[0] for some in lots])
+        else:
+            images = torch.cat([pipeline(some) for some in pipeline.lots(examples)])
+
+            def classify(queries: Tensor) -> Tensor:
+                """The same, by a method that may adapt itself to all of the examples."""
+                unknown = torch.zeros(1, len(queries), dtype=torch.long, device=device)
+                return method.classify(Episode(images[None], labels, queries[None], unknown, n_way=n_way))[0]
+
         return _answers(classify, names, pictures, pipeline=pipeline, top=top)
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from fewshot_runner.data.batch import Episode
-from fewshot_runner.data.decode import decode, evaluation_view, opened
+from fewshot_runner.data.decode import decode, evaluation_view, opened, readable
 from fewshot_runner.data.files import Directory
 from fewshot_runner.data.source import Source
 from fewshot_runner.data.transforms import Standardise
@@ -141,7 +141,7 @@ def _examples(support: Source, pipeline: ImagePipeline) -> tuple[list[str], np.n
         raise UserError("--support: a choice needs two classes or more; make a sub-folder of examples for each")
     numbers = np.array([names.index(item.class_name) for item in items])
     order = np.argsort(numbers, kind="stable")
-    return names, numbers[order], (pipeline.view(support.image(int(index))) for index in order)
+    return names, numbers[order], map(pipeline.view, readable(support.image, order.tolist()))
 
 
 def _embedded(method: EmbeddingMethod, examples: Iterable[np.ndarray], pipeline: ImagePipeline) -> Tensor:

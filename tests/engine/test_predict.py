@@ -134,3 +134,10 @@ def test_many_examples_and_pictures_are_dealt_with_a_few_at_a_time(
     found = torch.tensor([[dict(each.ranking)[name] for name in "abc"] for each in predictions])
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
     assert [each.image for each in predictions] == list(map(str, asked))
+
+
+def test_all_examples_that_cannot_be_read_are_named(pipeline: ImagePipeline, photographs: Path) -> None:
+    for name in ("a/1.png", "c/0.png"):
+        (photographs / "support" / name).write_bytes(b"no picture")
+    with pytest.raises(UserError, match=r"(?s)a/1\.png: this is no image.*c/0\.png: this is no image"):
+        predict.predict(METHODS["prototypical"](), Folder(path=photographs / "support"), [], pipeline=pipeline, top=3)

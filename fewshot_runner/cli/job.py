@@ -27,7 +27,10 @@ from fewshot_runner.runs import DONE, FAILED, PRUNED, STOPPED, Busy, RunFolder
 
 # What changes no result, or its last bits alone: two configs that differ here are the same job. Where data lie is told
 # by dataset.source, and by these keys in runs of earlier versions as a relative path.
-IMMATERIAL = (*WITHOUT_EFFECT, "choices", "name", "hardware.threads", "dataset.root", "dataset.path", "dataset.images")
+IMMATERIAL = (
+    *WITHOUT_EFFECT, "choices", "name", "hardware.threads", "hardware.deterministic", "dataset.root", "dataset.path",
+    "dataset.images",
+)  # fmt: skip
 SECONDS_BETWEEN_LOOKS = 0.5  # at a run that another process is at work on
 
 

@@ -8,11 +8,12 @@ from fewshot_runner.report.config import WITHOUT_EFFECT, is_below
 
 CHOICES = "choices."
 SEED = "seed"
-# Where things lie, what is told when, what others have published, what a network was tested on and how many threads it
-# had, which a parallel sweep decides, make no other experiment of it.
+# Where things lie, what is told when, what others have published, what a network was tested on, how many threads it
+# had, which a parallel sweep decides, and whether its last bits come out again make no other experiment of it.
 NOT_COMPARED = (
     *WITHOUT_EFFECT, "dataset.root", "dataset.source.root", "dataset.tests", "dataset.runs", "eval.episodes",
     "eval.pairs", "eval.runs", "trainer.log_every", "trainer.checkpoint_every", "hardware.threads",
+    "hardware.deterministic",
 )  # fmt: skip
 
 

@@ -176,6 +176,7 @@ def test_places_and_absent_keys_make_no_difference():
         "dataset.source.root": "/a",
         "dataset.runs.lake.root": "/a",
         "hardware.threads": 1,
+        "hardware.deterministic": False,
         "lr": 1,
     }
     other = {"output_dir": "y", "dataset.root": "/b", "dataset.source.root": "/b", "trainer.clip_norm": None, "lr": 1}

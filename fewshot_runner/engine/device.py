@@ -55,7 +55,7 @@ class Hardware:
         self.compile = compile
         torch.set_num_threads(self.threads)
         torch.backends.cudnn.allow_tf32 = precision == "tf32"
-        repeat_on_gpu(deterministic and self.device.type == "cuda")
+        set_deterministic(deterministic and self.device.type == "cuda")
         if compile:
             check_compiler()
         if keep_memory and self.device.type == "cpu":
@@ -100,7 +100,7 @@ class Hardware:
         return pixels
 
 
-def repeat_on_gpu(wanted: bool) -> None:
+def set_deterministic(wanted: bool) -> None:
     """Whether torch takes deterministic ways alone from now on, and warns where there is none.
 
     https://docs.pytorch.org/docs/stable/generated/torch.set_deterministic_debug_mode.html

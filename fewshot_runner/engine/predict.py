@@ -4,6 +4,7 @@ Shapes: S support images, Q queries, N ways, I individuals.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -84,7 +85,7 @@ def predict(method: Method, support: Source, pictures: Sequence[Path], *, pipeli
     names, numbers, examples = _examples(support, pipeline)
     device, n_way = pipeline.hardware.device, len(names)
     labels = torch.from_numpy(numbers).to(device)[None]  # (1, S)
-    with evaluating(method), torch.no_grad(), pipeline.hardware.autocast():
+    with _answering(method, pipeline):
         if embeds_once(method):
             features = _embedded(method, examples, pipeline)
 
@@ -128,20 +129,24 @@ def identify(
         of_individuals = identity_similarities(method, gallery, method.embed(queries), starts, go_on)
         return torch.from_numpy(beside_unknown(of_individuals, place))
 
-    with evaluating(method), torch.no_grad(), pipeline.hardware.autocast():
+    with _answering(method, pipeline):
         gallery = _embedded(method, examples, pipeline)
         return _answers(similarities, columns, pictures, pipeline=pipeline, top=top)
 
 
+@contextmanager
+def _answering(method: Method, pipeline: ImagePipeline) -> Iterator[None]:
+    with evaluating(method), torch.no_grad(), pipeline.hardware.autocast():
+        yield
+
+
 def _examples(support: Source, pipeline: ImagePipeline) -> tuple[list[str], np.ndarray, Iterator[np.ndarray]]:
     """The names of the classes, and class by class each image's number (S,) and its view, read when it is asked for."""
-    items = support.items()
-    names = sorted({item.class_name for item in items})
+    names, numbers = np.unique([item.class_name for item in support.items()], return_inverse=True)
     if len(names) < 2:
         raise UserError("--support: a choice needs two classes or more; make a sub-folder of examples for each")
-    numbers = np.array([names.index(item.class_name) for item in items])
     order = np.argsort(numbers, kind="stable")
-    return names, numbers[order], map(pipeline.view, readable(support.image, order.tolist()))
+    return names.tolist(), numbers[order], map(pipeline.view, readable(support.image, order.tolist()))
 
 
 def _embedded(method: EmbeddingMethod, examples: Iterable[np.ndarray], pipeline: ImagePipeline) -> Tensor:
@@ -153,7 +158,7 @@ def recognise(
     method: Classifier, classes: Sequence[str], pictures: Sequence[Path], *, pipeline: ImagePipeline, top: int
 ) -> Answers:
     """Each picture among the classes of training, by the trained head."""
-    with evaluating(method):
+    with _answering(method, pipeline):
         return _answers(method.recognise, classes, pictures, pipeline=pipeline, top=top)
 
 
@@ -169,10 +174,9 @@ def _answers(
     predictions: list[Prediction] = []
     refused: list[UserError] = []
     views = opened(lambda path: pipeline.view(decode(path, str(path))), pictures, refused)
-    with torch.no_grad(), pipeline.hardware.autocast():
-        for some in pipeline.lots(views):
-            paths, seen = zip(*some, strict=True)
-            predictions += ranked(classify(pipeline(seen)), names, paths, top=top)
+    for some in pipeline.lots(views):
+        paths, seen = zip(*some, strict=True)
+        predictions += ranked(classify(pipeline(seen)), names, paths, top=top)
     return predictions, refused
 
 

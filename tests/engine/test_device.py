@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fewshot_runner.cores import available_cores
-from fewshot_runner.engine.device import Hardware, choose_device, repeat_on_gpu
+from fewshot_runner.engine.device import Hardware, choose_device, set_deterministic
 from fewshot_runner.engine.experiment import Experiment
 from fewshot_runner.errors import UserError
 from fewshot_runner.facts import Facts
@@ -81,7 +81,16 @@ def test_an_unknown_precision_is_refused() -> None:
         Hardware(device="cpu", precision="int8")
 
 
-def test_convolutions_on_a_gpu_are_coarser_only_where_that_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def deterministic_put_back(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    yield
+    set_deterministic(False)
+
+
+def test_convolutions_on_a_gpu_are_coarser_only_where_that_is_asked(
+    deterministic_put_back: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """torch rounds what enters them to 10 bits unless told otherwise; products of matrices it never does."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)  # torch's default, and put back afterwards
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -91,16 +100,9 @@ def test_convolutions_on_a_gpu_are_coarser_only_where_that_is_asked(monkeypatch:
         assert not torch.backends.cuda.matmul.allow_tf32
 
 
-@pytest.fixture
-def repeating_put_back(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
-    yield
-    repeat_on_gpu(False)
-
-
 @pytest.mark.parametrize(("device", "wanted"), [("cuda", True), ("cuda", False), ("cpu", True)])
 def test_a_gpu_repeats_itself_unless_told_otherwise(
-    repeating_put_back: None, monkeypatch: pytest.MonkeyPatch, device: str, wanted: bool
+    deterministic_put_back: None, monkeypatch: pytest.MonkeyPatch, device: str, wanted: bool
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     Hardware(device="cuda", threads=1)  # of a job before

@@ -1,7 +1,6 @@
 """Which pictures a folder holds, those that a data set of the same files holds; and how many are dealt with at once."""
 
 import weakref
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -95,7 +94,7 @@ def photographs(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def most_alive(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+def most_alive(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many decoded photographs there were at any time, the largest number last."""
     made: list[weakref.ref[Image.Image]] = []
     most = [0]

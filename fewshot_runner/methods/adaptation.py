@@ -227,4 +227,4 @@ def check_inner_loop(*, inner_lr: float, **counts: int) -> None:
     for key, value in {"inner_lr": inner_lr, **counts}.items():
         if value <= 0:
             wanted = "a rate above 0" if key == "inner_lr" else "a whole number of 1 or more"
-            raise UserError(f"method.learner.{key}={value}: give {wanted}")
+            raise UserError(f"{key}={value}: give {wanted}")

@@ -33,7 +33,7 @@ class Contrastive(MetricMethod):
     def __init__(self, backbone: nn.Module, *, embedding: int = 0, distance: str, margin: float) -> None:
         super().__init__(backbone, embedding=embedding, distance=distance)
         if margin <= 0:
-            raise UserError(f"method.learner.margin={margin}: give a number above 0")
+            raise UserError(f"margin={margin}: give a number above 0")
         self.margin = margin
 
     def loss(self, batch: Batch) -> Tensor:

@@ -17,7 +17,7 @@ LOGITS_PER_DISTANCE = {"cosine": 10.0, "l2": 1.0}  # see `nearest_support`
 
 def check_distance(distance: str) -> str:
     if distance not in DISTANCES:
-        raise UserError(f"method.learner.distance={distance}: choose {' or '.join(DISTANCES)}")
+        raise UserError(f"distance={distance}: choose {' or '.join(DISTANCES)}")
     return distance
 
 

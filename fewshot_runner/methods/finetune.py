@@ -43,14 +43,11 @@ class Finetune(EmbeddingMethod, Classifier):
         super().__init__()
         if hidden < 0 or not 0 <= dropout < 1:
             raise UserError(
-                f"method.learner.hidden={hidden}, method.learner.dropout={dropout}: give 0 (a linear head) or a number "
-                "of units, and a share of them from 0 to below 1"
+                f"hidden={hidden}, dropout={dropout}: give 0 (a linear head) or a number of units, and a share of them "
+                "from 0 to below 1"
             )
         if fit_steps < 1 or fit_l2 <= 0:
-            raise UserError(
-                f"method.learner.fit_steps={fit_steps}, method.learner.fit_l2={fit_l2}: give 1 step or more and a "
-                "penalty above 0"
-            )
+            raise UserError(f"fit_steps={fit_steps}, fit_l2={fit_l2}: give 1 step or more and a penalty above 0")
         self.backbone = backbone
         self.fit_steps = fit_steps
         self.fit_l2 = fit_l2

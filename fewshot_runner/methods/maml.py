@@ -47,7 +47,7 @@ class Maml(FastPaths, Method):
     ) -> None:
         super().__init__()
         if order not in (1, 2):
-            raise UserError(f"method.learner.order={order}: choose 2 (second derivatives) or 1 (none)")
+            raise UserError(f"order={order}: choose 2 (second derivatives) or 1 (none)")
         check_inner_loop(inner_lr=inner_lr, inner_steps=inner_steps, test_steps=test_steps)
         self.backbone = backbone
         self.order = order

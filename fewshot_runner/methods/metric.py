@@ -23,7 +23,7 @@ class MetricMethod(EmbeddingMethod):
     def __init__(self, backbone: nn.Module, *, embedding: int, distance: str) -> None:
         super().__init__()
         if embedding < 0:
-            raise UserError(f"method.learner.embedding={embedding}: give 0 (no linear layer) or a number of features")
+            raise UserError(f"embedding={embedding}: give 0 (no linear layer) or a number of features")
         self.backbone = backbone
         self.embedding = nn.Linear(backbone.out_features, embedding) if embedding else nn.Identity()
         self.distance = check_distance(distance)

@@ -27,9 +27,9 @@ class Prototypical(EmbeddingMethod):
     def __init__(self, backbone: nn.Module, *, distance: str, scale: float = 10.0) -> None:
         super().__init__()
         if distance not in ("euclidean", "cosine"):
-            raise UserError(f"method.learner.distance={distance}: choose euclidean or cosine")
+            raise UserError(f"distance={distance}: choose euclidean or cosine")
         if scale <= 0:
-            raise UserError(f"method.learner.scale={scale}: give a number above 0")
+            raise UserError(f"scale={scale}: give a number above 0")
         self.backbone = backbone
         self.distance = distance
         self.log_scale = nn.Parameter(torch.tensor(float(scale)).log())

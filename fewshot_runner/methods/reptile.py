@@ -56,7 +56,7 @@ class Reptile(FastPaths, Method):
             ("inner_loss", inner_loss, ("mean", "sum")),
         ):
             if value not in choices:
-                raise UserError(f"method.learner.{key}={value}: choose {choices[0]} or {choices[1]}")
+                raise UserError(f"{key}={value}: choose {choices[0]} or {choices[1]}")
         check_inner_loop(inner_lr=inner_lr, inner_batch=inner_batch, inner_steps=inner_steps, test_steps=test_steps)
         self.backbone = backbone
         self.inner_lr = inner_lr

@@ -49,17 +49,17 @@ class Siamese(EmbeddingMethod):
     ) -> None:
         super().__init__()
         if mean_of not in MEANS:
-            raise UserError(f"method.learner.mean_of={mean_of}: choose {' or '.join(MEANS)}")
+            raise UserError(f"mean_of={mean_of}: choose {' or '.join(MEANS)}")
         if one_shot < 0:
-            raise UserError(f"method.learner.one_shot={one_shot}: give a weight of 0 or more")
+            raise UserError(f"one_shot={one_shot}: give a weight of 0 or more")
         if hidden < 0:
-            raise UserError(f"method.learner.hidden={hidden}: give 0 (no hidden layer) or a number of units")
+            raise UserError(f"hidden={hidden}: give 0 (no hidden layer) or a number of units")
         self.backbone = backbone
         self.one_shot = one_shot
         self.mean_of = mean_of
         features = backbone.out_features
         if hidden and signed:
-            raise UserError(f"method.learner.signed=true is a head without a hidden layer; set hidden=0 (now {hidden})")
+            raise UserError(f"signed=true is a head without a hidden layer; set hidden=0 (now {hidden})")
         self.head = DifferenceMlp(features, hidden) if hidden else (SignedL1 if signed else WeightedL1)(features)
 
     def check_item(self, item: Episode | Batch) -> None:

@@ -40,9 +40,9 @@ class Triplet(MetricMethod):
     ) -> None:
         super().__init__(backbone, embedding=embedding, distance=distance)
         if margin is not None and margin <= 0:
-            raise UserError(f"method.learner.margin={margin}: give a number above 0, or null for the soft margin")
+            raise UserError(f"margin={margin}: give a number above 0, or null for the soft margin")
         if mining not in MINING:
-            raise UserError(f"method.learner.mining={mining}: choose {', '.join(MINING)}")
+            raise UserError(f"mining={mining}: choose {', '.join(MINING)}")
         self.margin = margin
         self.mining = mining
 

@@ -11,6 +11,7 @@ from fewshot_runner.cli.compose import compose
 from fewshot_runner.cli.conf import conf_dir
 from fewshot_runner.cli.optimizer import make_optimizer
 from fewshot_runner.data.dataset import Dataset
+from fewshot_runner.errors import UserError
 
 CROPS = "fewshot_runner.data.crops"
 CASES = {
@@ -56,6 +57,23 @@ CASES = {
 def test_it_is_refused_with_what_to_do_and_nothing_is_left(refused, tiny, name):
     (method, *words), named = CASES[name]
     assert named in refused("train", *tiny(method), *words)
+
+
+@pytest.mark.parametrize(
+    ("method", "value"),
+    [
+        ("siamese", "hidden=-1"), ("siamese", "one_shot=-1"), ("siamese", "mean_of=scores"),
+        ("prototypical", "distance=l3"), ("prototypical", "scale=0"),
+        ("triplet", "margin=0"), ("triplet", "mining=easy"), ("triplet", "distance=l3"), ("triplet", "embedding=-1"),
+        ("contrastive", "margin=0"), ("contrastive", "distance=l3"),
+        ("maml", "order=3"), ("maml", "inner_lr=0"), ("anil", "inner_lr=-1"),
+        ("reptile", "inner_optimizer=rmsprop"), ("reptile", "inner_loss=max"), ("reptile", "test_steps=0"),
+        ("finetune", "hidden=-1"), ("finetune", "dropout=1"), ("finetune", "fit_steps=0"), ("finetune", "fit_l2=0"),
+    ],
+)  # fmt: skip
+def test_a_value_that_its_method_refuses_is_named_as_the_command_line_says_it(tiny, method, value):
+    with pytest.raises(UserError, match=rf"method\.learner\.{value}(, .*)?: (give|choose) "):
+        Builder(compose([*tiny(method), f"method.learner.{value}"])).experiment()
 
 
 @pytest.mark.parametrize(

@@ -155,9 +155,9 @@ def test_the_embedding_is_a_linear_layer_after_the_backbone() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"distance": "manhattan"}, r"method\.learner\.distance=manhattan: choose"),
-        ({"margin": 0.0}, r"method\.learner\.margin=0\.0: "),
-        ({"embedding": -1}, r"method\.learner\.embedding=-1: "),
+        ({"distance": "manhattan"}, r"distance=manhattan: choose"),
+        ({"margin": 0.0}, r"margin=0\.0: "),
+        ({"embedding": -1}, r"embedding=-1: "),
     ],
 )
 def test_wrong_options_are_refused_by_name(options: dict, message: str) -> None:

@@ -151,7 +151,7 @@ def test_distances_are_exact_where_the_network_is_not(distance: str) -> None:
 
 
 def test_an_unknown_distance_is_refused_by_name() -> None:
-    with pytest.raises(UserError, match=r"method\.learner\.distance=manhattan: choose cosine or l2"):
+    with pytest.raises(UserError, match=r"distance=manhattan: choose cosine or l2"):
         check_distance("manhattan")
 
 

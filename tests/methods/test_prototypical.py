@@ -167,5 +167,5 @@ def test_distances_are_exact_where_the_network_is_not(distance: str) -> None:
 
 @pytest.mark.parametrize(("options", "key"), [({"distance": "manhattan"}, "distance"), ({"scale": 0.0}, "scale")])
 def test_wrong_options_are_refused_by_name(options: dict, key: str) -> None:
-    with pytest.raises(UserError, match=rf"method\.learner\.{key}="):
+    with pytest.raises(UserError, match=rf"{key}="):
         Prototypical(nn.Flatten(), **{"distance": "euclidean"} | options)

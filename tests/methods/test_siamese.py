@@ -269,7 +269,7 @@ def test_the_head_takes_what_the_backbone_gives() -> None:
 
 
 def test_a_negative_number_of_units_is_refused() -> None:
-    with pytest.raises(UserError, match=r"method\.learner\.hidden=-1"):
+    with pytest.raises(UserError, match=r"hidden=-1"):
         Siamese(SimpleNamespace(out_features=3), hidden=-1)
 
 
@@ -311,8 +311,8 @@ def test_a_signed_head_takes_differences_for_either_answer() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"signed": True, "hidden": 4}, r"method\.learner\.signed=true.*hidden=0 \(now 4\)"),
-        ({"one_shot": -1.0}, r"method\.learner\.one_shot=-1\.0"),
+        ({"signed": True, "hidden": 4}, r"signed=true.*hidden=0 \(now 4\)"),
+        ({"one_shot": -1.0}, r"one_shot=-1\.0"),
     ],
 )
 def test_settings_that_exclude_each_other_are_refused(options: dict, message: str) -> None:

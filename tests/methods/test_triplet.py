@@ -212,10 +212,10 @@ def test_every_mining_learns_glyphs(build: Callable[..., Builder], mining: str, 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"distance": "manhattan"}, r"method\.learner\.distance=manhattan: choose"),
-        ({"margin": 0.0}, r"method\.learner\.margin=0\.0: .*null"),
-        ({"mining": "hardest"}, r"method\.learner\.mining=hardest: choose random, batch_all, batch_hard, semi_hard"),
-        ({"embedding": -1}, r"method\.learner\.embedding=-1: "),
+        ({"distance": "manhattan"}, r"distance=manhattan: choose"),
+        ({"margin": 0.0}, r"margin=0\.0: .*null"),
+        ({"mining": "hardest"}, r"mining=hardest: choose random, batch_all, batch_hard, semi_hard"),
+        ({"embedding": -1}, r"embedding=-1: "),
     ],
 )
 def test_wrong_options_are_refused_by_name(options: dict, message: str) -> None:

@@ -5,7 +5,7 @@ Shapes: T tasks.
 
 import numpy as np
 
-CONFIDENCE = 0.95
+LEVEL = 0.05  # of two-sided tests, hence 95 % intervals
 
 
 def t_interval(values: np.ndarray) -> float | None:
@@ -14,7 +14,7 @@ def t_interval(values: np.ndarray) -> float | None:
 
     if len(values) < 2:
         return None
-    quantile = stdtrit(len(values) - 1, (1 + CONFIDENCE) / 2)
+    quantile = stdtrit(len(values) - 1, 1 - LEVEL / 2)
     return float(quantile * np.std(values, ddof=1) / np.sqrt(len(values)))
 
 
@@ -27,7 +27,7 @@ def wilson_interval(values: np.ndarray) -> float:
     from scipy.stats import binomtest  # late: commands that evaluate nothing need no scipy
 
     right = int(values.sum())
-    ends = binomtest(right, len(values)).proportion_ci(CONFIDENCE, method="wilson")
+    ends = binomtest(right, len(values)).proportion_ci(1 - LEVEL, method="wilson")
     return float(max(ends.high - right / len(values), right / len(values) - ends.low))
 
 

@@ -117,10 +117,8 @@ class RunFolder:
 
     def read_config(self) -> dict[str, Any]:
         """The resolved config, plain values, with every section of `SECTIONS`; raises `UserError`."""
-        try:
+        with _damage_told(self.config):
             content = yaml.load(self.config.read_text(), Loader=LOADER)
-        except UNREADABLE as error:
-            raise UserError(f"{self.config}: cannot be read ({error}); the run folder is damaged") from error
         if not isinstance(content, dict):
             raise UserError(f"{self.config}: holds no config; the run folder is damaged")
         if missing := [section for section in SECTIONS if not isinstance(content.get(section), dict)]:
@@ -142,10 +140,8 @@ class RunFolder:
         return self._read_json(self.summary) if os.path.lexists(self.summary) else {"results": []}
 
     def _read_json(self, path: Path) -> dict[str, Any]:
-        try:
+        with _damage_told(path):
             content = json.loads(path.read_bytes())
-        except UNREADABLE as error:
-            raise UserError(f"{path}: cannot be read ({error}); the run folder is damaged") from error
         if not isinstance(content, dict):
             raise UserError(f"{path}: holds no JSON object; the run folder is damaged")
         return content
@@ -169,18 +165,40 @@ class RunFolder:
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """The logged steps; a last line that was cut off by a kill is left out."""
-        try:
-            lines = self.metrics.read_text(errors="replace").split("\n")
-            return [json.loads(line) for line in lines[:-1]]
-        except FileNotFoundError:
-            return []
-        except UNREADABLE as error:
-            raise UserError(f"{self.metrics}: cannot be read ({error}); the run folder is damaged") from error
+        with _damage_told(self.metrics):
+            return [json.loads(line) for line in self._metric_lines()]
 
     def cut_metrics(self, step: int) -> None:
-        """Drops what was logged after `step`, as a run that goes on from there logs it again."""
-        kept = [line for line in self.read_metrics() if line["step"] <= step]
+        """Drops what was logged after `step`, as a run that goes on from there logs it again.
+
+        So is what a power cut has left of it, which may be anything; lines up to `step` were on disk before its
+        checkpoint was.
+        """
+        with _damage_told(self.metrics):
+            lines = self._metric_lines()
+            while lines and not _is_logged_by(lines[-1], step):
+                lines.pop()
+            kept = [json.loads(line) for line in lines]
         atomic.write_text(self.metrics, "".join(json.dumps(line) + "\n" for line in kept))
+
+    def _metric_lines(self) -> list[str]:
+        return self.metrics.read_text(errors="replace").split("\n")[:-1] if os.path.lexists(self.metrics) else []
+
+
+@contextmanager
+def _damage_told(path: Path) -> Iterator[None]:
+    """Raises `UserError` where reading `path` finds a damaged file."""
+    try:
+        yield
+    except UNREADABLE as error:
+        raise UserError(f"{path}: cannot be read ({error}); the run folder is damaged") from error
+
+
+def _is_logged_by(line: str, step: int) -> bool:
+    try:
+        return json.loads(line)["step"] <= step
+    except (ValueError, LookupError, TypeError):
+        return False
 
 
 def _new_folder(parent: Path) -> Path:

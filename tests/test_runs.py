@@ -149,6 +149,17 @@ def test_cutting_metrics_drops_later_steps_and_keeps_the_bytes_of_earlier_ones(r
     assert run.metrics.read_text() == ""
 
 
+def test_trap_16_what_a_power_cut_left_of_later_steps_is_cut_off_with_them(run):
+    """A file system may have made the file longer, and not have written what belongs there."""
+    kept = b'{"step": 1}\n{"step": 2}\n'
+    run.metrics.write_bytes(kept + b'{"step": 3}\n' + bytes(50) + b'\n"x"\n{"step": 4}\n{}\n' + bytes(9))
+    run.cut_metrics(2)
+    assert run.metrics.read_bytes() == kept
+    run.metrics.write_bytes(bytes(9) + b"\n" + kept)
+    with pytest.raises(UserError, match=r"metrics.jsonl: .*the run folder is damaged"):
+        run.cut_metrics(2)
+
+
 def test_sweeping_removes_what_a_killed_save_left_and_nothing_else(run):
     run.write_summary({"results": []})
     kept = sorted(run.path.rglob("*"))

@@ -126,8 +126,11 @@ def perform(job: Job, *, quiet: bool) -> Outcome:
         return Outcome(PRUNED, path_of(job), str(error))
     except (UserError, RunFailed, KeyboardInterrupt) as error:
         code = 130 if isinstance(error, KeyboardInterrupt) else getattr(error, "exit_code", 0)
-        state = STOPPED if code > 128 else FAILED
-        return Outcome(state, path_of(job), str(error) or "interrupted", code)
+        run, state = find_run(job)
+        path = None if run is None else run.path
+        if code > 128 and state == DONE:  # the signal came after its last step
+            return Outcome(DONE, path)
+        return Outcome(STOPPED if code > 128 else FAILED, path, str(error) or "interrupted", code)
     except Exception as error:
         if (reason := no_room(error)) is not None:
             return Outcome(FAILED, path_of(job), reason)

@@ -61,7 +61,7 @@ class Sweep:
                         outcome = ended if ended.run else with_run(job, ended)
                         for entry, proposal in self.open.pop(job.fingerprint):
                             self._end(proposal, entry, outcome)
-                        if outcome.state == STOPPED:
+                        if outcome.state == STOPPED or came:
                             code = outcome.exit_code
                             break
             except KeyboardInterrupt:

@@ -25,7 +25,7 @@ from fewshot_runner.engine.protocols.base import Protocol
 from fewshot_runner.engine.protocols.closed_set import ClosedSet
 from fewshot_runner.engine.protocols.episodes import EpisodeProtocol, Episodes
 from fewshot_runner.engine.surface import surface
-from fewshot_runner.intervals import interval, t_interval
+from fewshot_runner.intervals import interval
 from fewshot_runner.methods.base import Method
 
 MOST_EPISODES, MOST_ADAPTED = 10_000, 300  # of methods that embed once, and of those that fit each task
@@ -69,12 +69,12 @@ def _of_episodes(method: Method, name: str, protocol: EpisodeProtocol, between: 
     drawn = protocol.draw(0, n_episodes)
     content: dict[str, Any] = {"test": name, **protocol.describe(), "episodes": n_episodes, "unit": "episodes"}
     missing = []
-    table = protocol.sampler.classes if isinstance(protocol, Episodes) else None
+    table = table_of(protocol)
     names = ClassNames(table)
     if table is None:
         missing.append("accuracy by class: the tasks of this test are fixed and do not name their classes")
     else:
-        labels = names.labels[drawn.query.numpy()]  # (E, Q)
+        labels = names.of_queries(drawn)  # (E, Q)
         content["classes"] = [
             {"name": table.names[label], "group": table.group_names[table.class_groups[label]], **row}
             for label, row in by_part(right.numpy(), labels).items()
@@ -83,11 +83,11 @@ def _of_episodes(method: Method, name: str, protocol: EpisodeProtocol, between: 
             rows = by_part(right.numpy(), table.class_groups[labels])
             content["groups"] = [{"name": table.group_names[group], **row} for group, row in rows.items()]
     content["surface"] = None
-    if table is None or not embeds_once(method):
+    if not isinstance(protocol, Episodes) or not embeds_once(method):
         missing.append("ways and shots: only a method that embeds each image once, tested on episodes, allows that")
     else:
         content["surface"] = surface(
-            method, table, protocol.viewer, within_group=protocol.sampler.eligible_groups is not None,
+            method, table, protocol.viewer, eligible_groups=protocol.sampler.eligible_groups,
             seed=protocol.sampler.seed, between=between,
         )  # fmt: skip
     analysis = Analysis({**content, "hardest": [], "missing": missing})
@@ -111,12 +111,19 @@ def by_part(right: np.ndarray, parts: np.ndarray) -> dict[int, dict[str, Any]]:
     numbers, starts = np.unique(part[order], return_index=True)
     rows = {}
     for number, values in zip(numbers, np.split(means[order], starts[1:]), strict=True):
-        rows[int(number)] = {"accuracy": float(values.mean()), "ci95": t_interval(values), "count": len(values)}
+        rows[int(number)] = {"accuracy": float(values.mean()), "ci95": interval(values), "count": len(values)}
     return dict(sorted(rows.items(), key=lambda item: item[1]["accuracy"]))
 
 
+def table_of(protocol: EpisodeProtocol) -> ClassTable | None:
+    """Where the support of its episodes comes from; None where nobody knows."""
+    if isinstance(protocol, ClosedSet):
+        return protocol.train
+    return protocol.sampler.classes if isinstance(protocol, Episodes) else None
+
+
 class ClassNames:
-    """From indices of images to the numbers and names of their classes."""
+    """From indices of support images to the numbers and names of their classes."""
 
     def __init__(self, table: ClassTable | None) -> None:
         self.table = table
@@ -124,12 +131,21 @@ class ClassNames:
             self.labels = np.full(int(table.members.max()) + 1, -1)
             self.labels[table.members] = table.image_labels
 
+    def of_ways(self, episodes: Episode) -> np.ndarray:
+        """(E, N) the numbers of the classes of episodes of indices."""
+        numbers = np.empty((len(episodes.support), episodes.n_way), dtype=np.int64)
+        np.put_along_axis(numbers, episodes.support_labels.numpy(), self.labels[episodes.support.numpy()], axis=1)
+        return numbers
+
+    def of_queries(self, episodes: Episode) -> np.ndarray:
+        """(E, Q) the same of their queries."""
+        return np.take_along_axis(self.of_ways(episodes), episodes.query_labels.numpy(), axis=1)
+
     def of_episode(self, episode: Episode) -> list[str]:
-        """The names of the N classes of an episode of indices."""
-        shown = dict(zip(episode.support_labels[0].tolist(), episode.support[0].tolist(), strict=True))
+        """The names of the N classes of one."""
         if self.table is None:
             return [f"class {label + 1}" for label in range(episode.n_way)]
-        return [self.table.names[self.labels[shown[label]]] for label in range(episode.n_way)]
+        return [self.table.names[number] for number in self.of_ways(episode)[0]]
 
 
 def _add_episode(

@@ -87,16 +87,14 @@ def fit(
                 checkpoints.save_best(experiment.best_state())
             latest = merit(val_figures[stopping.monitor], stopping.monitor)
             given_up = watch is not None and watch(progress.step, latest)
-            if given_up and not last and not stopping.exhausted:
+            if given_up and not (last or stopping.exhausted or stop.requested):
                 keep_state()
                 raise Pruned(progress.step, stopping)
             began += time.perf_counter() - paused
 
-        if progress.step % trainer.checkpoint_every == 0:
+        if progress.step % trainer.checkpoint_every == 0 or stop.requested:
             keep_state()
-        if stop.requested:
-            keep_state()
-            stop.check()
+        stop.check()
 
     keep_state()
     if stopping.best is None:  # nothing was trained, so the initial state is the best

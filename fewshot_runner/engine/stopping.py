@@ -74,8 +74,9 @@ class Stopped(RunFailed):
 class StopRequest:
     """Turns SIGINT and SIGTERM into a request that the run honours between two steps.
 
-    A second signal of the kind takes effect at once, for the impatient. In another thread than the main one, which
-    alone may handle signals, none is turned into anything.
+    A second signal of the kind takes effect at once, for the impatient. What came too late for the run to honour is
+    handed on, at the end, to whoever else wants to know of it, such as a sweep. In another thread than the main one,
+    which alone may handle signals, none is turned into anything.
     """
 
     def __init__(self) -> None:
@@ -88,9 +89,13 @@ class StopRequest:
                 self._previous[number] = signal.signal(number, self._note)
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+        if self.requested and not isinstance(error, Stopped | KeyboardInterrupt):
+            handler = self._previous[self.signal_number]
+            if callable(handler) and handler is not signal.default_int_handler:
+                signal.raise_signal(self.signal_number)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.signal_number = number

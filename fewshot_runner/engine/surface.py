@@ -17,7 +17,7 @@ from fewshot_runner.data.samplers import EpisodeSampler
 from fewshot_runner.engine.answers import COMPARISONS_AT_ONCE, Between, embed_all
 from fewshot_runner.engine.features import AnyViewer
 from fewshot_runner.engine.metrics import query_accuracy
-from fewshot_runner.intervals import t_interval
+from fewshot_runner.intervals import interval
 from fewshot_runner.methods.base import EmbeddingMethod
 
 WAYS = (2, 3, 5, 8, 10, 15, 20)
@@ -30,7 +30,7 @@ def surface(
     table: ClassTable,
     viewer: AnyViewer,
     *,
-    within_group: bool,
+    eligible_groups: np.ndarray | None,
     seed: int,
     between: Between,
     ways: tuple[int, ...] = WAYS,
@@ -39,8 +39,12 @@ def surface(
 ) -> dict[str, Any] | None:
     """Accuracies and half-widths of their 95 % intervals over episodes, a row a number of ways, a column a number of
     shots, as far as there are classes and images enough; None where there are not for a single cell.
+
+    `eligible_groups` are those of which one makes an episode, None for episodes across groups. There are no more ways
+    than each of them has classes: else the cells would be of fewer groups than the test is.
     """
-    room = table.group_sizes.max() if within_group else table.n_classes
+    within_group = eligible_groups is not None
+    room = table.group_sizes[eligible_groups].min() if within_group else table.n_classes
     ways = tuple(n for n in ways if n <= room)
     most_shots = int(table.sizes.min()) - 1
     shots = tuple(k for k in shots if k <= most_shots)
@@ -67,7 +71,7 @@ def surface(
             row.append(_accuracies(method, features, shown, queries, labels, n_way))
             between()
         accuracy.append([float(each.mean()) for each in row])
-        ci95.append([t_interval(each) for each in row])
+        ci95.append([interval(each) for each in row])
     return {
         "ways": list(ways), "shots": list(shots), "accuracy": accuracy, "ci95": ci95, "episodes": episodes,
         "n_query": n_query, "seed": seed, "within_group": within_group,

@@ -38,7 +38,8 @@ def train(
         run.write_status(STOPPED, step=experiment.progress.step, seconds=clock.seconds, reason=reason)
         raise
     except Pruned as error:
-        write_summary(experiment, run, clock, best_step=experiment.stopping.best_step, results=[])
+        best_step = experiment.stopping.best_step
+        write_summary(experiment, run, clock, best_step=best_step, results=asked_before(run, best_step))
         run.write_status(PRUNED, step=experiment.progress.step, seconds=clock.seconds, reason=str(error))
         raise
     except UserError as error:  # a run that cannot go on as things stand is as it was
@@ -97,18 +98,23 @@ def _train(
             board.confusion(name, evaluation, experiment.classes, step=best["step"])
         board.examples(method, tests.values(), hardware, step=best["step"])
         board.finish(results, step=best["step"])
-    others = [result for result in run.read_summary()["results"] if result["step"] == best["step"]]
-    results = beside(results, others)  # what was asked of a run that had been stopped at its best step already
+    results = beside(results, asked_before(run, best["step"]))
     write_summary(experiment, run, clock, best_step=best["step"], results=results)
+
+
+def asked_before(run: RunFolder, best_step: int) -> list[dict[str, Any]]:
+    """What was asked of a run that had been stopped or given up, at what is its best step still."""
+    return [result for result in run.read_summary()["results"] if result["step"] == best_step]
 
 
 def write_summary(
     experiment: Experiment, run: RunFolder, clock: "Clock", *, best_step: int, results: list[dict[str, Any]]
 ) -> None:
+    stopping = experiment.stopping
     run.write_summary(
         {
-            "best_step": best_step,
-            "best_validation": experiment.stopping.best,
+            "best_step": best_step,  # not that of the best validation where its checkpoint is damaged
+            "best_validation": stopping.best if best_step == stopping.best_step else None,
             "steps": experiment.progress.step,
             "seconds": round(clock.seconds, 1),
             "images_per_second": median_speed(run),

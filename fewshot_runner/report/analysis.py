@@ -9,7 +9,7 @@ from fewshot_runner.report.records import Record
 from fewshot_runner.runs import UNREADABLE
 
 FILE = "analysis.json"
-VERSION = 1
+VERSION = 2
 
 
 def read_analysis(record: Record) -> dict[str, Any] | None:

@@ -6,13 +6,14 @@ Colours come from the page's style sheet (classes s0 to s7 for series), so that 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from html import escape
-from math import ceil, floor, log10
+from math import ceil, floor, inf, log10
 
 WIDTH, HEIGHT = 420, 230
 LEFT, RIGHT, TOP, BOTTOM = 50, 22, 12, 36
 COLOURS = 8
 MOST_POINTS = 400
 LARGEST, SMALLEST = 1e300, 1e-300  # that the arithmetic of axes can bear
+NOISE = 1e-9  # of values that lie no farther apart than this share of their size
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ def line_chart(lines: Sequence[Line], *, x_title: str, y_title: str, percent: bo
     points = [point for line in drawn for point in line.points]
     if not points:
         return ""
-    xs, ys = ticks([x for x, _ in points]), ticks([y for _, y in points])
+    xs = ticks([x for x, _ in points])
+    ys = ticks([y for _, y in points], within=(0, 1) if percent else (-inf, inf))
     inner_width, inner_height = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
 
     def place(x: float, y: float) -> tuple[float, float]:
@@ -116,12 +118,15 @@ def thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     return [points[round(k * step)] for k in range(MOST_POINTS)]
 
 
-def ticks(values: Sequence[float], count: int = 5) -> list[float]:
-    """Round numbers, about `count` of them, from below the lowest value to above the highest."""
+def ticks(values: Sequence[float], count: int = 5, *, within: tuple[float, float] = (-inf, inf)) -> list[float]:
+    """Round numbers, about `count` of them, from below the lowest value to above the highest.
+
+    Around values that are the same but for rounding there is room on both sides, as far as values can be: `within`.
+    """
     low, high = min(values), max(values)
-    if high - low < SMALLEST:
+    if high - low <= NOISE * max(abs(low), abs(high), SMALLEST):
         half = abs(low) / 2 if abs(low) > SMALLEST else 0.5
-        low, high = low - half, high + half
+        low, high = max(low - half, min(low, within[0])), min(high + half, max(high, within[1]))
     raw = (high - low) / count
     magnitude = 10 ** floor(log10(raw))
     step = next(factor * magnitude for factor in (1, 2, 2.5, 5, 10) if factor * magnitude >= raw * 0.999)

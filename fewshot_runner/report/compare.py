@@ -32,9 +32,11 @@ ALONE = "results with nothing to compare them with"
 LEGEND = (
     "±: half of a 95 % interval, over tasks unless it says over seeds. difference: to the run marked *, in points, "
     "task by task; p: of the two-sided test (paired t-test over tasks; where there are several seeds, over tasks and "
-    "seeds), and Holm's for all rows of a table. A single run stands for itself: another seed may do better or worse. "
+    "seeds), and Holm's: for all pairs of a table, as * is the best of it, and with --baseline for its rows. A single "
+    "run stands for itself: another seed may do better or worse. "
     "Among runs with the same settings and seed the newest with results is used; +n: further seeds.\n"
-    "needed: more tasks or seeds for a power of 0.8 at the level 0.05, if the true difference is the measured one."
+    "needed: more tasks or seeds for a power of 0.8 at the level 0.05, if the true difference is the measured one; "
+    "fewer seeds may do, as they also steady the figure of each task."
 )
 
 
@@ -106,7 +108,7 @@ def ranking_table(ranking: Ranking, *, width: int) -> Text:
     rows = []
     for row, told in zip(ranking.rows, columns.rows, strict=True):
         mark = "*" if row.is_reference and len(ranking.rows) > 1 else " "
-        rows.append({"run": f"{mark} {run_text(row.group)}", **told})
+        rows.append({"run": "", **told} | {"run": f"{mark} {run_text(row.group)}"})
     table = grid(
         rows,
         width=width,

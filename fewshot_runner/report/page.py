@@ -80,7 +80,7 @@ def label_of(group: Group, names: Sequence[str]) -> str:
 def comparison_section(
     rankings: Sequence[Ranking], records: Sequence[Record], chosen: Mapping[int, Group]
 ) -> str:  # fmt: skip
-    numbers = {id(record): number for number, group in chosen.items() for record in group.records}
+    numbers = {id(each): number for number, group in chosen.items() for each in (*group.records, *group.repeats)}
     ranked, alone = divided(rankings)
     parts = [ranking_html(ranking, numbers) for ranking in ranked]
     if alone:
@@ -100,7 +100,8 @@ def comparison_section(
 
 def ranking_html(ranking: Ranking, numbers: Mapping[int, int]) -> str:
     columns = columns_of(ranking)
-    rows = [{"run": run_html(row, numbers), **told} for row, told in zip(ranking.rows, columns.rows, strict=True)]
+    told = zip(ranking.rows, columns.rows, strict=True)
+    rows = [{"run": "", **cells} | {"run": run_html(row, numbers)} for row, cells in told]  # none may say it is HTML
     marked = [number for number, row in enumerate(ranking.rows) if row.is_reference and len(rows) > 1]
     title = tag("h3", text(ranking.title))
     if ranking.forced:
@@ -164,7 +165,7 @@ def curves_section(
 
 
 def details_section(chosen: Mapping[int, Group], labels: Mapping[int, str], skipped: list[str]) -> str:
-    """The analyses there are; the newest run of an experiment that has one stands for all its seeds."""
+    """The analyses there are; of an experiment the first run that has one stands for all its seeds."""
     parts, without = [], []
     for number, group in chosen.items():
         found = ""
@@ -173,6 +174,8 @@ def details_section(chosen: Mapping[int, Group], labels: Mapping[int, str], skip
                 analysis = read_analysis(record)
                 if analysis and not found:
                     found = details(record, analysis)
+                    if len(group.records) > 1:
+                        found = paragraph(f"Of seed {shown(record.seed)}, {record.name}:", css="faint") + found
             except UserError as error:
                 skipped.append(str(error))
         heading = tag("h3", swatch(number), text(labels[number]), id=f"run-{number}")

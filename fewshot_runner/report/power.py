@@ -2,6 +2,9 @@
 
 The measured difference is taken for the true one, and its variances for the true variances: so a count is as rough as
 what it is made from. Asked for is a power of 0.8 (Cohen 1988) of the two-sided test at the level 0.05.
+
+The variance over tasks is held at what it is with the seeds there are. A part of it is the runs' own noise, which more
+seeds average out: so a count of seeds is an upper bound.
 """
 
 from collections.abc import Callable
@@ -9,7 +12,8 @@ from dataclasses import replace
 from math import inf
 from statistics import NormalDist
 
-from fewshot_runner.report.statistics import LEVEL, Difference, Spread, quantile, sum_of
+from fewshot_runner.intervals import LEVEL
+from fewshot_runner.report.statistics import Difference, Spread, quantile, sum_of
 
 POWER = 0.8
 NORMAL_SHIFT = NormalDist().inv_cdf(1 - LEVEL / 2) + NormalDist().inv_cdf(POWER)  # 2.80 standard errors

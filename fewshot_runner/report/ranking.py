@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from fewshot_runner.errors import UserError
-from fewshot_runner.intervals import t_interval
+from fewshot_runner.intervals import interval, t_interval
 from fewshot_runner.report.groups import Group, group_runs, with_row_of
 from fewshot_runner.report.measured import Test, names_apart, test_of
 from fewshot_runner.report.power import with_needs
@@ -154,7 +154,7 @@ def _row(group: Group, test: Test, results: Sequence[Mapping[str, Any]]) -> Row:
     if figures is None:
         means, over_tasks = np.array([figure_of(result) for result in results], dtype=float), None
     else:  # of the same tasks, as some runs may have more of them
-        means, over_tasks = figures.mean(axis=1, dtype=float), t_interval(figures.mean(axis=0, dtype=float))
+        means, over_tasks = figures.mean(axis=1, dtype=float), interval(figures.mean(axis=0, dtype=float))
     spread = {"sd_seeds": float(means.std(ddof=1)), "ci95_seeds": t_interval(means)}
     return Row(group, test, results, figures, float(means.mean()), over_tasks, **spread)
 
@@ -180,7 +180,8 @@ def _ranked(tests: Sequence[Test], rows: Iterable[Row], baseline: Record | None,
     if reference is not None:
         others = [row for row in rows if row is not reference]
         differences = [_difference(row, reference) for row in others]
-        adjusted = holm([None if difference is None else difference.p for difference in differences])
+        ps = [None if difference is None else difference.p for difference in differences]
+        adjusted = holm(ps, of_best=baseline is None)
         compared = {
             id(row): difference and replace(difference, p_holm=p)
             for row, difference, p in zip(others, differences, adjusted, strict=True)

@@ -17,7 +17,8 @@ from math import inf
 
 import numpy as np
 
-LEVEL = 0.05  # of the two-sided tests, hence 95 % intervals
+from fewshot_runner.intervals import LEVEL
+
 ROUNDING = 1e-7  # of figures kept as float32
 
 
@@ -85,12 +86,25 @@ def _rounded(mean: float) -> float:
 
 
 def _over_seeds(first: np.ndarray, second: np.ndarray) -> Spread | None:
-    """Of the runs' means, by figures (R, T) and (R', T'); a single run is taken to vary as those of the other side."""
+    """Of the runs' means, by figures (R, T) and (R', T').
+
+    Either all runs vary alike (a single run has no other way) and are pooled, or each side varies in its own way
+    (Welch 1947). The first would rely on the side with more seeds where the other varies more; the second on a variance
+    of two seeds, which happens to be next to nothing. So the one counts that says less.
+    """
     sides = [_of_mean(side.mean(axis=1, dtype=float)) for side in (first, second) if len(side) > 1]
-    if len(sides) == 1:
-        [side] = sides
-        return Spread(side.variance + side.single, side.freedom, 1, 2 * side.single)
-    return sum_of(sides) if sides else None
+    if not sides:
+        return None
+    freedom = sum(side.freedom for side in sides)
+    single = sum(side.single * side.freedom for side in sides) / freedom
+    counts = len(first), len(second)
+    pooled = Spread(single / counts[0] + single / counts[1], freedom, min(counts), 2 * single)
+    return pooled if len(sides) == 1 else max(pooled, sum_of(sides), key=_width)
+
+
+def _width(spread: Spread) -> float:
+    """Half the width of its interval."""
+    return quantile(1 - LEVEL / 2, spread.freedom) * spread.variance**0.5
 
 
 def _of_mean(values: np.ndarray) -> Spread:
@@ -128,16 +142,21 @@ def _tested(difference: Difference) -> Difference:
     if error == 0:
         return replace(difference, ci95=0.0, p=1.0 if difference.mean == 0 else 0.0)
     p = 2 * float(stdtr(total.freedom, -abs(difference.mean) / error))
-    return replace(difference, ci95=quantile(1 - LEVEL / 2, total.freedom) * error, p=p)
+    return replace(difference, ci95=_width(total), p=p)
 
 
-def holm(ps: Sequence[float | None]) -> list[float | None]:
-    """Holm's (1979) p-values for as many tests made at once; None stays None."""
+def holm(ps: Sequence[float | None], *, of_best: bool = False) -> list[float | None]:
+    """Holm's (1979) p-values for as many tests made at once; None stays None.
+
+    With `of_best`, what all are tested against is the best of them: it was chosen by its figure, so the tests made are
+    those of all pairs, of which the others are not shown. Their rank counts among those that are, which is cautious.
+    """
     order = sorted((p, k) for k, p in enumerate(ps) if p is not None)
+    n_tests = len(order) * (len(order) + 1) // 2 if of_best else len(order)
     adjusted: list[float | None] = [None] * len(ps)
     largest = 0.0
     for rank, (p, k) in enumerate(order):
-        largest = max(largest, min(1.0, p * (len(order) - rank)))
+        largest = max(largest, min(1.0, p * (n_tests - rank)))
         adjusted[k] = largest
     return adjusted
 

@@ -5,12 +5,14 @@ import json
 import math
 import os
 import shutil
+import signal
 
 import pytest
 from sweeps import manifest_of, runs_below
 
 from fewshot_runner.cli import planning, session
 from fewshot_runner.cli.launchers.serial import Serial
+from fewshot_runner.engine.tensorboard import TensorBoard
 from fewshot_runner.runs import RunFolder
 
 
@@ -39,6 +41,25 @@ def test_what_is_done_is_told_although_the_sweep_is_stopped_before_its_turn(
     best = max(before[1:], key=lambda job: job["validation"])
     assert f"best on validation: fsl train {' '.join(best['overrides'][:1])}" in answer.out
     assert answer.out.count(" ± ") == 2
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_that_comes_after_a_jobs_last_step_ends_the_sweep_and_not_the_job(
+    fsl, tiny, tmp_path, monkeypatch, number, code
+):
+    examples = TensorBoard.examples
+
+    def interrupted(*arguments, **options):
+        signal.raise_signal(number)
+        examples(*arguments, **options)
+
+    monkeypatch.setattr(TensorBoard, "examples", interrupted)
+    answer = fsl("train", "-m", *tiny(), "trainer.max_steps=2", "seed=0,1", f"output_dir={tmp_path}")
+    assert answer.code == code, answer.err
+    assert [job["state"] for job in manifest_of(tmp_path)["jobs"]] == ["done", "pending"]
+    [run] = runs_below(tmp_path)
+    assert run.read_status()["state"] == "done"
+    assert not list(tmp_path.glob("*.lock"))
 
 
 def test_a_sweep_that_is_stopped_while_it_is_planned_leaves_its_manifest_as_it_was(fsl, tiny, tmp_path, monkeypatch):

@@ -21,7 +21,7 @@ from fewshot_runner.engine.experiment import Experiment, Trainer
 from fewshot_runner.engine.log import Narrator
 from fewshot_runner.engine.protocols.episodes import Episodes
 from fewshot_runner.engine.schedule import Constant
-from fewshot_runner.engine.stopping import EarlyStopping, StopRequest
+from fewshot_runner.engine.stopping import EarlyStopping, StopRequest, Watch
 from fewshot_runner.engine.train import train
 from fewshot_runner.facts import Facts
 from fewshot_runner.methods.prototypical import Prototypical
@@ -127,11 +127,16 @@ def train_in() -> Callable[..., str]:
     """`train` with its words on paper instead of the terminal; returns what it said."""
 
     def run(
-        experiment: Experiment, run: RunFolder, stop: StopRequest | None = None, *, settings: dict = SETTINGS
+        experiment: Experiment,
+        run: RunFolder,
+        stop: StopRequest | None = None,
+        *,
+        settings: dict = SETTINGS,
+        watch: Watch | None = None,
     ) -> str:
         said = io.StringIO()
         narrator = Narrator(Console(file=said, width=200))
-        train(experiment, run, narrator, stop or StopRequest(), settings=settings)
+        train(experiment, run, narrator, stop or StopRequest(), settings=settings, watch=watch)
         return said.getvalue()
 
     return run

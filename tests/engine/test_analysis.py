@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import torch
 
+from fewshot_runner.data.classes import ClassTable
 from fewshot_runner.data.samplers import EpisodeSampler
 from fewshot_runner.data.source import Run
 from fewshot_runner.engine.analysis import HARDEST, analyse, by_part, side_by_side
 from fewshot_runner.engine.protocols.closed_set import ClosedSet
-from fewshot_runner.engine.protocols.episodes import Runs
+from fewshot_runner.engine.protocols.episodes import Episodes, Runs
 from fewshot_runner.engine.surface import surface
-from fewshot_runner.intervals import t_interval
+from fewshot_runner.intervals import interval, wilson_interval
 from fewshot_runner.methods.base import Method
 
 
@@ -59,7 +60,7 @@ def test_accuracy_by_class_and_group_is_that_of_a_loop(world, method, hardware):
             values = np.array(expected[row["name"]])
             assert row["accuracy"] == pytest.approx(values.mean())
             assert row["count"] == len(values)
-            assert row["ci95"] == pytest.approx(t_interval(values))
+            assert row["ci95"] == pytest.approx(interval(values))
     assert {row["group"] for row in content["classes"]} == {"group6", "group7"}
 
 
@@ -70,6 +71,7 @@ def test_by_part_by_hand():
     assert list(rows) == [2, 5]
     assert rows[5] == {"accuracy": 0.75, "ci95": pytest.approx(12.7062 * 0.25, abs=1e-3), "count": 2}
     assert rows[2]["accuracy"] == 0.5  # of 1 and 0, an episode each
+    assert by_part(np.ones((6, 2)), np.zeros((6, 2), dtype=int))[0]["ci95"] == wilson_interval(np.ones(6)) > 0.2
 
 
 def test_the_hardest_episodes_come_first_with_their_mistakes_and_pictures(world, method, hardware):
@@ -145,6 +147,24 @@ def test_images_of_the_classes_of_training_are_analysed_one_by_one(world, hardwa
     assert analysis.content["unit"] == "images"
 
 
+def test_heads_fitted_on_few_images_are_analysed_by_the_names_of_their_classes(world, hardware):
+    """The test part lists five classes of six, so its numbers are not those of training."""
+    train = world.table("test")
+    chosen = np.flatnonzero((world.labels > 18) & (world.labels < 24))
+    names, groups = [f"class{c:02d}" for c in range(24)], [f"group{c // 3}" for c in range(24)]
+    queries = ClassTable.build(world.labels, names, groups, chosen)
+    protocol = ClosedSet(train, queries, world.viewer, n_shot=2, episodes=7, seed=0, part="test")
+    content = analyse(Oracle(2), {"closed_set": protocol}, hardware=hardware).content
+    rows = {row["name"]: row for row in content["classes"]}
+    assert {name: (row["accuracy"], row["count"]) for name, row in rows.items()} == {
+        name: (float(name == "class20"), 7) for name in names[19:]
+    }
+    mistakes = [mistake for each in content["hardest"] for mistake in each["mistakes"]]
+    assert {mistake["answer"] for mistake in mistakes} == {"class20"}
+    assert {mistake["truth"] for mistake in mistakes} == {"class19", "class21", "class22", "class23"}
+    assert len(content["missing"]) == 1  # ways and shots
+
+
 def test_no_test_that_shows_classes_is_said(hardware, method):
     assert analyse(method, {}, hardware=hardware).content["missing"]
 
@@ -155,8 +175,8 @@ def test_no_test_that_shows_classes_is_said(hardware, method):
 def test_a_surface_is_that_of_a_loop_over_the_largest_episodes(world, method):
     table = world.table("test")
     made = surface(
-        method, table, world.viewer, within_group=False, seed=4, between=lambda: None, ways=(2, 4, 9), shots=(1, 3, 9),
-        episodes=25,
+        method, table, world.viewer, eligible_groups=None, seed=4, between=lambda: None, ways=(2, 4, 9),
+        shots=(1, 3, 9), episodes=25,
     )  # fmt: skip
     assert (made["ways"], made["shots"]) == ([2, 4], [1, 3])  # there are 6 classes of 8 images
     drawn = EpisodeSampler(table, n_way=4, n_shot=3, n_query=3, seed=4, stream="surface").draw(0, 25)
@@ -178,30 +198,40 @@ def test_a_surface_is_that_of_a_loop_over_the_largest_episodes(world, method):
                     )[0]  # fmt: skip
                 accuracies.append(float((scores.argmax(-1) == drawn.query_labels[number][asked]).float().mean()))
             assert made["accuracy"][row][column] == pytest.approx(np.mean(accuracies), abs=1e-6)
-            assert made["ci95"][row][column] == pytest.approx(t_interval(np.array(accuracies)), abs=1e-6)
+            assert made["ci95"][row][column] == pytest.approx(interval(np.array(accuracies)), abs=1e-6)
 
 
 def test_a_surface_embeds_every_image_once(world, method):
     with torch.no_grad():
         surface(
-            method, world.table("test"), world.viewer, within_group=False, seed=0, between=lambda: None, episodes=20
+            method, world.table("test"), world.viewer, eligible_groups=None, seed=0, between=lambda: None, episodes=20
         )
     seen = torch.cat(world.seen)
     assert len(seen) == len(seen.unique())
 
 
-def test_a_surface_within_groups_is_as_wide_as_a_group(world, method):
+def test_a_surface_within_groups_is_as_wide_as_the_smallest_that_the_test_draws_from(world, method):
+    """Groups of 12, 6, 4 and 2 classes under a 4-way test."""
+    groups = np.repeat(["a", "b", "c", "d"], [12, 6, 4, 2]).tolist()
+    table = ClassTable.build(world.labels, [f"class{c:02d}" for c in range(24)], groups, np.arange(len(world.labels)))
+    test = Episodes(
+        table, world.viewer, n_way=4, n_shot=1, n_query=1, within_group=True, episodes=300, seed=0, part="test"
+    )
+    eligible = test.sampler.eligible_groups
+    world.seen.clear()
     with torch.no_grad():
-        made = surface(method, world.table("test"), world.viewer, within_group=True, seed=0, between=lambda: None)
+        made = surface(method, table, world.viewer, eligible_groups=eligible, seed=0, between=lambda: None)
     assert made["ways"] == [2, 3]
     assert made["within_group"] is True
+    drawn_from = set(np.array(groups)[world.labels[torch.cat(world.seen)]])
+    assert drawn_from >= {"a", "b", "c"}
 
 
 def test_a_constant_network_is_at_chance_everywhere(world, make_method):
     method = make_method()
     method.embed = lambda images: torch.ones(len(images), 5)
     with torch.no_grad():
-        made = surface(method, world.table("test"), world.viewer, within_group=False, seed=0, between=lambda: None)
+        made = surface(method, world.table("test"), world.viewer, eligible_groups=None, seed=0, between=lambda: None)
     for n_way, row in zip(made["ways"], made["accuracy"], strict=True):
         assert row == pytest.approx([1 / n_way] * len(made["shots"]))
 

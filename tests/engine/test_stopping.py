@@ -99,3 +99,30 @@ def test_in_another_thread_no_handler_is_set_and_nothing_fails() -> None:
 
     with ThreadPoolExecutor(1) as threads:
         assert threads.submit(work).result() == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_came_too_late_is_handed_on_to_who_wants_it(number: signal.Signals) -> None:
+    came: list[int] = []
+    before = signal.signal(number, lambda *each: came.append(each[0]))
+    try:
+        with StopRequest():
+            signal.raise_signal(number)
+            assert came == []
+        assert came == [number]
+        with pytest.raises(Stopped):  # honoured: nobody else needs to know
+            honour(number)
+        assert came == [number]
+    finally:
+        signal.signal(number, before)
+
+
+def honour(number: signal.Signals) -> None:
+    with StopRequest() as stop:
+        signal.raise_signal(number)
+        stop.check()
+
+
+def test_a_run_that_is_done_is_not_interrupted_by_what_came_too_late() -> None:
+    with StopRequest():
+        signal.raise_signal(signal.SIGINT)

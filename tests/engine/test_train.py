@@ -10,7 +10,7 @@ from torch import Tensor
 from fewshot_runner.engine.checkpoint import Checkpoints
 from fewshot_runner.engine.evaluate import evaluate
 from fewshot_runner.engine.fit import NotFinite
-from fewshot_runner.engine.stopping import Stopped, StopRequest
+from fewshot_runner.engine.stopping import Pruned, Stopped, StopRequest
 from fewshot_runner.intervals import t_interval
 from fewshot_runner.methods.prototypical import Prototypical
 from fewshot_runner.runs import RunFolder
@@ -180,3 +180,43 @@ def test_a_damaged_checkpoint_is_passed_over_aloud(make_experiment, run_folder: 
     assert "step-00000008.pt" in said
     assert "going on from step 4" in said
     assert run_folder.read_summary()["results"] == results
+
+
+def test_a_damaged_best_checkpoint_leaves_no_figure_of_another_step(
+    make_experiment, run_folder: RunFolder, train_in
+) -> None:
+    """The state of the last step is tested in its place, and the best validation was not of that."""
+    train_in(make_experiment(), run_folder)
+    first = run_folder.read_summary()
+    assert (first["best_step"], first["best_validation"] is None) == (4, False), "choose another seed"
+    (run_folder.checkpoints / "best.pt").write_bytes(b"")
+    train_in(make_experiment(), run_folder)
+    summary = run_folder.read_summary()
+    assert (summary["best_step"], summary["best_validation"]) == (8, None)
+
+
+def test_what_was_asked_of_a_run_stays_when_it_is_given_up_again(
+    make_experiment, run_folder: RunFolder, train_in
+) -> None:
+    with pytest.raises(Pruned):
+        train_in(make_experiment(max_steps=12, rate=0.0), run_folder, watch=lambda step, value: step == 4)
+    asked = {"name": "20way1shot", "step": 4, "accuracy": 0.5}
+    run_folder.write_summary(run_folder.read_summary() | {"results": [asked, {**asked, "step": 3}]})
+    with pytest.raises(Pruned):
+        train_in(make_experiment(max_steps=12, rate=0.0), run_folder, watch=lambda step, value: step == 8)
+    assert run_folder.read_summary()["best_step"] == 4
+    assert run_folder.read_summary()["results"] == [asked]
+
+
+def test_a_signal_in_a_validation_after_which_the_run_would_be_given_up_is_honoured(
+    make_experiment, run_folder: RunFolder, train_in
+) -> None:
+    stop = StopRequest()
+
+    def watch(step: int, value: float) -> bool:
+        stop.signal_number = 2
+        return True
+
+    with pytest.raises(Stopped):
+        train_in(make_experiment(), run_folder, stop, watch=watch)
+    assert run_folder.read_status()["state"] == "stopped"

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from fewshot_runner.report.cells import cells
 from fewshot_runner.report.compare import comparison
 from fewshot_runner.report.flat import flat_rows
 from fewshot_runner.report.page import page
@@ -106,3 +107,14 @@ def test_a_narrow_terminal_holds_a_ranking_of_runs_that_are_not_done(make, confi
         for seed in (0, 1, 1):  # the last is a repeat
             make(config(lr=lr, seed=seed), results=[result(FIGURES - lr)], state="stopped", reason=WHY)
     assert max(map(len, table(width).splitlines())) <= width
+
+
+@pytest.mark.parametrize(("seed", "said"), [(None, "more seeds"), (3, "out of reach")])
+def test_only_of_tasks_that_may_be_more_it_is_said_that_nothing_would_do(make, config, result, tmp_path, seed, said):
+    """A thousand seeds would steady the figures of fixed tasks as well, by nobody knows how much."""
+    for lr in (1, 2):
+        for k in range(2):
+            figures = np.roll(FIGURES, lr) / 2 + k / 10 + lr * 1e-5
+            make(config(lr=lr, seed=k), results=[result(figures, episode_seed=seed)])
+    [ranking] = rank(find_records([tmp_path])[0])
+    assert cells(ranking.rows[1], ranking)["needed"] == said

@@ -110,3 +110,21 @@ def test_labels_are_no_markup():
 @pytest.mark.parametrize(("value", "text"), [(0, "0"), (2000, "2,000"), (0.25, "0.25"), (1e-6, "1e-06"), (999, "999")])
 def test_numbers_are_short(value, text):
     assert number(value) == text
+
+
+@pytest.mark.parametrize(
+    "values",
+    [(0.9518933333333334, 0.9518933333333333), (0.2, 0.2 + 5.6e-17, 0.2), (1e9, 1e9 + 1e-7), (-3.0, -3.0)],
+)
+def test_what_differs_by_rounding_alone_is_a_straight_line(values):
+    points = re.findall(r'points="([^"]+)"', draw(list(enumerate(values))))[0].split()
+    heights = {point.split(",")[1] for point in points}
+    assert len(heights) == 1
+    assert TOP < float(heights.pop()) < HEIGHT - BOTTOM
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.95, (0.4, 1.0)), (1.0, (0.5, 1.0)), (0.0, (0.0, 0.5))])
+def test_the_axis_around_a_share_ends_where_shares_do(share, expected):
+    found = ticks([share, share], within=(0, 1))
+    assert (found[0], found[-1]) == pytest.approx(expected)
+    assert ticks([1.5, 1.5], within=(0, 1))[-1] >= 1.5

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from fewshot_runner.errors import UserError
-from fewshot_runner.report.analysis import read_analysis, read_picture
+from fewshot_runner.report.analysis import VERSION, read_analysis, read_picture
 from fewshot_runner.report.cells import mean_seconds
 from fewshot_runner.report.order import order_of
 from fewshot_runner.report.page import page
@@ -151,7 +151,7 @@ def test_a_run_that_is_done_and_has_no_summary_is_damaged(make, result, tmp_path
 
 
 ANALYSIS = {
-    "version": 1, "step": 10, "test": "5way-1shot", "unit": "episodes", "dataset": "glyphs", "split": "test",
+    "version": VERSION, "step": 10, "test": "5way-1shot", "unit": "episodes", "dataset": "glyphs", "split": "test",
     "surface": {"ways": [2], "shots": [1], "accuracy": [[0.5]], "ci95": [[0.1]], "episodes": 10, "seed": 0,
                 "n_query": 5, "within_group": False},
     "classes": [{"name": "a", "group": "g", "accuracy": 0.5, "ci95": 0.1, "count": 5}],

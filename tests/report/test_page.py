@@ -233,3 +233,30 @@ def test_a_forced_ranking_is_marked(make, config, result, show):
     make(config(lr=2), results=[result(FIGURES, n_way=20)])
     assert "do not measure the same" in show(forced=True).text
     assert "do not measure the same" not in show().text
+
+
+def test_of_several_seeds_the_one_is_named_that_is_shown(make, config, result, analysed, show):
+    make(config(seed=0), results=[result(FIGURES)])
+    run = analysed(config(seed=1))
+    analysed(config(seed=2), missing=["the sun"])
+    shown = show()
+    assert f"Of seed 1, squares-siamese/{run.path.name}:" in shown.text
+    assert "the moon" in shown.text
+    assert "the sun" not in shown.text
+    assert "Of seed" not in Page(page([], find_records([run.path])[0], title="")).text
+
+
+def test_no_setting_takes_the_place_of_the_run_nor_is_it_markup(make, config, result, show):
+    runs = [make({**config(), "run": f"<b>{k}</b>"}, results=[result(FIGURES - k / 9)]) for k in range(2)]
+    shown = show()
+    assert not shown.every("b")
+    for run in runs:
+        assert run.path.name in shown.text
+
+
+def test_an_older_run_that_answers_for_its_seed_leads_to_its_experiment(make, config, result, show):
+    make(config(), results=[result(FIGURES), result(FIGURES, n_way=20)])
+    make(config(), results=[result(FIGURES)])
+    make(config(lr=0.2), results=[result(FIGURES), result(FIGURES, n_way=20)])
+    links = [attributes["href"] for attributes in show().every("a")]
+    assert sorted(link for link in links if link.startswith("#run-")) == ["#run-0", "#run-0", "#run-1", "#run-1"]

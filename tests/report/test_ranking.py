@@ -5,6 +5,7 @@ import pytest
 from scipy import stats
 
 from fewshot_runner.errors import UserError
+from fewshot_runner.intervals import wilson_interval
 from fewshot_runner.report.cells import columns_of
 from fewshot_runner.report.groups import group_runs
 from fewshot_runner.report.ranking import find_baseline, rank
@@ -266,3 +267,23 @@ def test_forced_rows_of_tests_with_one_title_are_told_apart(make, config, result
         "squares classes 5way1shot (episode_seed=3), inductive",
         "squares classes 5way5shot, inductive",
     ]
+
+
+def test_seeds_without_a_mistake_have_the_interval_of_one(make, config, result, records):
+    for seed in (0, 1):
+        make(config(seed=seed), results=[result(np.ones(150))])
+    [row] = rank(records())[0].rows
+    assert row.ci95 == pytest.approx(wilson_interval(np.ones(150)))
+    assert row.ci95 > 0.01
+
+
+def test_against_the_best_more_is_corrected_for_than_against_a_baseline(make, config, result, records):
+    """Three rows: of the best, 3 p and 2 p; of one that was named, 2 p and p."""
+    slight = FAIR + RANDOM.normal(0, 0.05, 30)
+    first, *_ = [make(config(lr=k), results=[result(each)]) for k, each in enumerate((FAIR, slight, FAIR + 0.01))]
+    for baseline, factors in ((None, (3, 2)), (first, (2, 1))):
+        compared = records()
+        [ranking] = rank(compared, baseline=baseline and find_baseline(compared, str(first.path)))
+        tested = sorted((d.p, d.p_holm) for row in ranking.rows if (d := row.difference) is not None)
+        least, next_p = (min(1, factor * p) for factor, (p, _) in zip(factors, tested, strict=True))
+        assert [holm for _, holm in tested] == pytest.approx([least, max(least, next_p)])

@@ -89,15 +89,26 @@ def test_trap_13_intervals_over_seeds_cover_the_truth_and_those_over_episodes_al
     assert fooled / trials > 0.4  # a single pair of runs, tested over episodes alone
 
 
-@pytest.mark.parametrize("seeds", [(1, 2), (3, 1), (2, 2)])
-def test_what_does_not_differ_is_told_apart_no_more_often_than_the_level_allows(seeds):
-    """One run against several: how far it would vary with its seed is known from the other side alone."""
+@pytest.mark.parametrize(
+    ("seeds", "spreads"),
+    [
+        ((1, 2), (0.2, 0.2)), ((3, 1), (0.2, 0.2)), ((2, 2), (0.2, 0.2)),
+        ((2, 20), (0.2, 0.2)), ((10, 3), (0.2, 0.2)), ((20, 3), (0.1, 0.4)), ((3, 20), (0.1, 0.4)),
+    ],
+)  # fmt: skip
+def test_what_does_not_differ_is_told_apart_no_more_often_than_the_level_allows(seeds, spreads):
+    """Few seeds against many: how far a run varies with its seed is hardly known from the few, and from the many
+    only if both vary alike.
+    """
     random = np.random.default_rng(1)
     trials = 1000
     found = 0
     for _ in range(trials):
         hardness = random.normal(0, 1, 300)
-        sides = [hardness + random.normal(0, 0.2, (n, 1)) + random.normal(0, 1, (n, 300)) for n in seeds]
+        sides = [
+            hardness + random.normal(0, spread, (n, 1)) + random.normal(0, 0.4, (n, 300))
+            for n, spread in zip(seeds, spreads, strict=True)
+        ]
         found += paired_difference(*sides).told_apart
     assert found / trials < 0.07
 
@@ -106,3 +117,21 @@ def test_holm_by_hand():
     assert holm([0.01, 0.04, None, 0.03]) == pytest.approx([0.03, 0.06, None, 0.06], nan_ok=True)
     assert holm([0.5, 0.9]) == [1.0, 1.0]
     assert holm([]) == []
+
+
+def test_holm_against_the_best_counts_all_pairs():
+    """Of four, three tests are shown and three are not: 6 p, 5 p, 4 p."""
+    assert holm([0.01, 0.04, None, 0.03], of_best=True) == pytest.approx([0.06, 0.16, None, 0.15], nan_ok=True)
+    assert holm([0.01], of_best=True) == [0.01]
+
+
+def test_trap_13_among_equals_the_best_stands_out_no_more_often_than_the_level_allows():
+    """Ten equal experiments on 200 tasks: to be the best of ten is no merit. Without regard to it: 15 in 100."""
+    random = np.random.default_rng(2)
+    trials, found = 300, 0
+    for _ in range(trials):
+        figures = random.normal(0, 0.1, 200) + random.normal(0, 0.1, (10, 200))
+        order = figures.mean(axis=1).argsort()[::-1]
+        ps = [paired_difference(figures[[k]], figures[order[:1]]).p for k in order[1:]]
+        found += min(holm(ps, of_best=True)) < 0.05
+    assert found / trials < 0.08

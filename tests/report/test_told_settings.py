@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from fewshot_runner.report.analysis import VERSION
 from fewshot_runner.report.compare import comparison
 from fewshot_runner.report.page import page
 from fewshot_runner.report.ranking import rank
@@ -56,7 +57,7 @@ def test_an_interval_of_few_episodes_is_left_out(make, result, shown, tmp_path):
         {"name": name, "group": "", "accuracy": 0.5, "ci95": 0.3, "count": count}
         for name, count in (("rare", 4), ("common", 5))
     ]
-    content = {"version": 1, "step": 10, "test": "5way1shot", "unit": "episodes", "classes": classes}
+    content = {"version": VERSION, "step": 10, "test": "5way1shot", "unit": "episodes", "classes": classes}
     (run.analysis / "analysis.json").write_text(json.dumps(content))
     _, html = shown()
     rare, common = html[html.index("rare") :].split("common")

@@ -28,7 +28,8 @@ class Dataset:
     """`table(part)` says what may be drawn, `viewer(part)` turns indices into images.
 
     `symmetries` multiplies the training classes: "none", "rotations" (times 4) or "dihedral" (times 8, flips as
-    well). Validation and test have the plain classes, unless the split itself counts rotations as classes.
+    well). Validation and test have the plain classes. A split that itself counts rotations as classes has those in
+    every part, and no others.
     With `shorter_side`, photographs are kept at their own aspect ratio, resized to that shorter side, and evaluation
     sees the middle `image_size` pixels of each; without, they are kept as squares of `image_size`. `resample` is the
     filter, "bilinear" or "bicubic". In training alone, `crop` cuts out something else than the middle, and `augment`
@@ -191,6 +192,11 @@ class Dataset:
         if not searched and unknown is not None:
             count = int((self.store.class_names[self.store.labels] == unknown).sum())
             said.append(f"{count:,} images are labelled {unknown}, which is no class: only a retrieval asks for them")
+        if self.split.rotations and self.symmetries not in ("none", "rotations"):
+            said.append(
+                f"dataset.symmetries={self.symmetries} has no effect: the split {self.split.name} has every class in "
+                "its four rotations, in each part"
+            )
         if names := untested(self.split):
             shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
             verb = "class has" if len(names) == 1 else "classes have"

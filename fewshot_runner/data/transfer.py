@@ -17,7 +17,7 @@ def sent(values: Tensor, device: torch.device | None) -> Tensor:
         return values
     if values.device.type == "cpu" and device.type == "cuda":
         return _sent_aside(values, device)
-    return values.to(device, non_blocking=True)
+    return values.to(device)  # else nobody would keep what is sent until it is there: pytorch/pytorch#189690
 
 
 def _sent_aside(values: Tensor, device: torch.device) -> Tensor:

@@ -25,7 +25,7 @@ from fewshot_runner.models.precision import full_precision
 
 Places = dict[str, list[tuple[dict[str, Tensor | None], str]]]  # the dict of a module that holds it, and its key there
 
-TIE = 2**-16  # below which float32 does not resolve inner steps
+TIE = 2**-16  # of what inner steps can make of a logit, and of 1: what float32 does not resolve of them
 
 
 @dataclass(frozen=True)
@@ -46,15 +46,17 @@ class TaskNetwork:
     at_start: bool = False
 
     @classmethod
-    def copy_of(cls, backbone: nn.Module, n_way: int) -> "TaskNetwork":
-        """The start of every task. Its weights are the backbone's, so that gradients flow back to them."""
-        some = next(backbone.parameters(), None)
-        like = {} if some is None else {"dtype": some.dtype, "device": some.device}
+    def copy_of(cls, backbone: nn.Module, n_way: int, *, images: Tensor) -> "TaskNetwork":
+        """The start of every task. Its weights are the backbone's, so that gradients flow back to them.
+
+        It is where the task's `images` are, as precise as the weights, or as these where there are none.
+        """
+        like = next(backbone.parameters(), images)
         return cls(
             backbone,
             weights={name: weight for name, weight in backbone.named_parameters() if weight.requires_grad},
             buffers={name: buffer.clone() for name, buffer in backbone.named_buffers()},
-            head=torch.zeros(n_way, backbone.out_features, requires_grad=True, **like),
+            head=torch.zeros(n_way, backbone.out_features, dtype=like.dtype, device=images.device, requires_grad=True),
             places=places_of(backbone),
             at_start=True,
         )
@@ -66,14 +68,14 @@ class TaskNetwork:
 
     def logits(self, images: Tensor) -> Tensor:
         """(B, C, H, W) to (B, N)."""
-        return self._logits_of(self._features(images))
+        return self.logits_of(self.features(images))
 
-    def _features(self, images: Tensor) -> Tensor:
+    def features(self, images: Tensor) -> Tensor:
         """(B, C, H, W) to (B, D)."""
         with standing_in({**self.weights, **self.buffers}, self.places):
             return self.backbone(images)
 
-    def _logits_of(self, features: Tensor) -> Tensor:
+    def logits_of(self, features: Tensor) -> Tensor:
         """(B, D) to (B, N)."""
         with full_precision(features):
             return features.to(self.head.dtype) @ self.head.T
@@ -93,8 +95,8 @@ class TaskNetwork:
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The same where the head is zero; the features need a graph only where gradients are to be derived again."""
         with torch.set_grad_enabled(create_graph):
-            features = self._features(images)
-        loss = functional.cross_entropy(self._logits_of(features), labels, reduction=reduction)
+            features = self.features(images)
+        loss = functional.cross_entropy(self.logits_of(features), labels, reduction=reduction)
         (head,) = torch.autograd.grad(loss, [self.head], create_graph=create_graph)
         return loss.detach(), (*(torch.zeros_like(weight) for weight in self.weights.values()), head)
 
@@ -154,8 +156,12 @@ def standing_in(tensors: Mapping[str, Tensor], places: Places) -> Iterator[None]
 Adapt = Callable[[TaskNetwork, Tensor, Tensor], TaskNetwork]
 
 
-def classify_adapted(backbone: nn.Module, episode: Episode, adapt: Adapt, *, bn_mode: str, at_once: bool) -> Tensor:
+def classify_adapted(
+    backbone: nn.Module, episode: Episode, adapt: Adapt, *, reach: float, bn_mode: str, at_once: bool
+) -> Tensor:
     """(E, Q, N) logits of networks that `adapt` has fitted to the support, task by task, or some `at_once`.
+
+    `reach` is the rate of its steps times their number: as far as the head can come for each unit of the features.
 
     In each step batch norm normalises the support by itself, as in ordinary training. What differs is the queries.
     "running": by a copy of the running statistics, which the steps have moved from those of training towards the
@@ -168,26 +174,35 @@ def classify_adapted(backbone: nn.Module, episode: Episode, adapt: Adapt, *, bn_
 
     def answer(backbone: nn.Module, e: int) -> Tensor:
         with torch.enable_grad(), batch_statistics(backbone):
-            start = TaskNetwork.copy_of(backbone, episode.n_way)
+            start = TaskNetwork.copy_of(backbone, episode.n_way, images=episode.support)
             task = adapt(start, episode.support[e], episode.support_labels[e])
         with torch.no_grad():
-            return _answer(task, episode.support[e], episode.query[e], bn_mode)
+            return _answer(task, episode.support[e], episode.query[e], reach=reach, bn_mode=bn_mode)
 
     with evaluating(backbone):
         answers = of_each_task(answer, len(episode.support), backbone, episode.support, at_once=at_once)
         return torch.stack(answers)
 
 
-def _answer(task: TaskNetwork, support: Tensor, query: Tensor, bn_mode: str) -> Tensor:
+def _answer(task: TaskNetwork, support: Tensor, query: Tensor, *, reach: float, bn_mode: str) -> Tensor:
     """(Q, N)."""
+    features = _query_features(task, support, query, bn_mode)  # (Q, D)
+    with full_precision(features):
+        largest = reach * features.to(task.head.dtype).square().sum(dim=-1, keepdim=True)  # the support's are alike
+        unit = TIE * torch.where(largest > 0, largest, 1).clamp(max=1)  # (Q, 1)
+        return resolved(task.logits_of(features), unit)
+
+
+def _query_features(task: TaskNetwork, support: Tensor, query: Tensor, bn_mode: str) -> Tensor:
+    """(Q, D)."""
     if bn_mode == "running":
-        return resolved(task.logits(query), TIE)
+        return task.features(query)
     task = replace(task, buffers={})  # the statistics are set on the backbone itself
     if bn_mode == "support":
-        with normalised_by(task.backbone, lambda: task.logits(support)):
-            return resolved(task.logits(query), TIE)
-    with normalised_by(task.backbone, lambda: task.logits(query)) as logits:
-        return resolved(logits, TIE)
+        with normalised_by(task.backbone, lambda: task.features(support)):
+            return task.features(query)
+    with normalised_by(task.backbone, lambda: task.features(query)) as features:
+        return features
 
 
 def add_to_gradients(parameters: Iterable[Tensor], changes: Iterable[Tensor]) -> None:

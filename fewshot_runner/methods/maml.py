@@ -83,14 +83,17 @@ class Maml(FastPaths, Method):
                 task = self._step(task.cut(), support, labels)
             return task
 
-        return classify_adapted(self.backbone, episode, adapt, bn_mode=self.bn_mode, at_once=self.side_by_side)
+        reach = self.inner_lr * self.test_steps
+        return classify_adapted(
+            self.backbone, episode, adapt, reach=reach, bn_mode=self.bn_mode, at_once=self.side_by_side
+        )
 
     def _of_each_task(self, work: Work[T], batch: Episode) -> list[T]:
         return of_each_task(work, len(batch.support), self.backbone, batch.support, at_once=self.side_by_side)
 
     def _query_loss(self, backbone: nn.Module, batch: Episode) -> tuple[Tensor, dict[str, Tensor]]:
         """What the queries of the one task in `batch` cost after adaptation, and the buffers of the copy."""
-        task = TaskNetwork.copy_of(backbone, batch.n_way)
+        task = TaskNetwork.copy_of(backbone, batch.n_way, images=batch.support)
         for _ in range(self.inner_steps):
             task = self._step(task, batch.support[0], batch.support_labels[0], create_graph=self.order == 2)
         return functional.cross_entropy(task.logits(batch.query[0]), batch.query_labels[0]), task.buffers

@@ -87,7 +87,10 @@ class Reptile(FastPaths, Method):
                 task, _ = self._step(task, support, labels, moments)
             return task
 
-        return classify_adapted(self.backbone, episode, adapt, bn_mode=self.bn_mode, at_once=self.side_by_side)
+        reach = self.inner_lr * self.test_steps
+        return classify_adapted(
+            self.backbone, episode, adapt, reach=reach, bn_mode=self.bn_mode, at_once=self.side_by_side
+        )
 
     def _learn(self, batch: Episode) -> tuple[list[TaskNetwork], Tensor]:
         """The fitted networks of the tasks, one after the other as the moments go on, and the mean loss on the way."""
@@ -97,7 +100,7 @@ class Reptile(FastPaths, Method):
         moments, tasks, losses = self._moments(), [], []
         with same_precision(images)():
             for e, positions in enumerate(order):
-                task = TaskNetwork.copy_of(self.backbone, batch.n_way)
+                task = TaskNetwork.copy_of(self.backbone, batch.n_way, images=images)
                 for chosen in inner_batches(positions, self.inner_batch, self.inner_steps):
                     task, loss = self._step(task, images[e, chosen], labels[e, chosen], moments)
                     losses.append(loss)

@@ -76,8 +76,10 @@ class Siamese(EmbeddingMethod):
     def score(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Tensor:
         same = self.head.all_pairs(support, query)  # (E, S, Q)
         if self.mean_of == "probabilities":  # its logarithm, so that a softmax is over the means
-            probabilities = same.to(finest(same)).sigmoid()  # in float32 those of -104 and below would all be 0
-            mean = class_means(probabilities, support_labels, n_way).log().to(same.dtype)
+            fine = same.to(finest(same))  # in float32 those of -104 and below would all be 0
+            mean, rest = (class_means(each.sigmoid(), support_labels, n_way) for each in (fine, -fine))
+            # by what is missing to 1 where that is less: those of 37 and above would all be 1
+            mean = torch.where(mean < rest, mean.log(), (-rest).log1p()).to(same.dtype)
         else:
             mean = class_means(same, support_labels, n_way)
         return mean.transpose(1, 2)  # (E, N, Q) -> (E, Q, N)

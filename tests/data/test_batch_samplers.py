@@ -113,7 +113,8 @@ def test_p_different_classes_give_k_different_images_each(n_groups):
 
 
 @pytest.mark.parametrize(
-    ("n_classes", "n_groups", "shares"), [(24, 3, [8, 8, 8]), (10, 3, [2, 4, 4]), (2, 5, [1, 1]), (10, 1, [10])]
+    ("n_classes", "n_groups", "shares"),
+    [(24, 3, [8, 8, 8]), (10, 3, [3, 3, 4]), (2, 5, [1, 1]), (10, 1, [10]), (36, 8, [4, 4, 4, 4, 5, 5, 5, 5])],
 )
 def test_classes_come_from_few_groups_equally_many_of_each(n_classes, n_groups, shares):
     table = make_table({f"group{number}": [3] * 10 for number in range(40)})

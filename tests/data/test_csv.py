@@ -135,6 +135,12 @@ def test_tables_that_are_refused(table, text, message):
     assert message in error(table(text), split_column="split")
 
 
+def test_a_label_that_is_called_as_another_with_its_group_is_refused(table):
+    text = "image,label,g\na.png,b/c,a\nb.png,c,a/b\nc.png,c,b\nd.png,b/c,a\n"
+    message = error(table(text), group_column="g")
+    assert "1 rows give a class another group: 'a/b/c' is of 'a' and of 'a/b' (line 3). Remedy: rename" in message
+
+
 def test_splits_that_are_refused(table):
     source = Csv(path=table("image,label\na.png,cat\nb.png,dog\n"))
     with pytest.raises(UserError, match=r"needs dataset\.split_column"):

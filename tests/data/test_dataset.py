@@ -97,6 +97,11 @@ def test_trap_10_rotations_of_a_split_stay_in_the_part_of_their_base_class(make,
     assert not base_images["train"] & base_images["test"]
     assert not base_images["val"] & base_images["test"]
 
+    expected_remarks = {"none": 0, "dihedral": 1}[symmetries]
+    assert [said.partition(":")[0] for said in dataset.remarks(searched=False)] == [
+        "dataset.symmetries=dihedral has no effect"
+    ] * expected_remarks
+
 
 @pytest.mark.parametrize("part", PARTS)
 def test_a_viewer_shows_the_images_that_a_table_names(make, part):

@@ -45,8 +45,9 @@ class Pixels:
         assert self.device.type == "cpu", "memory of a GPU cannot be page-locked"
         return Pixels(str(self.device), self.gpu, pinned=True)
 
-    def to(self, device: torch.device, *, non_blocking: bool) -> "Pixels":
-        self.gpu.asked.append((self.gpu.now, "copies", self.pinned and non_blocking))
+    def to(self, device: torch.device, *, non_blocking: bool = False) -> "Pixels":
+        assert self.pinned or not non_blocking, "ordinary memory may be used anew before it has been copied"
+        self.gpu.asked.append((self.gpu.now, "copies", non_blocking))
         return Pixels(str(device), self.gpu)
 
     def record_stream(self, stream: SimpleNamespace) -> None:

@@ -31,6 +31,7 @@ from fewshot_runner.models import conv_block
 from fewshot_runner.models.conv4 import Conv4
 from fewshot_runner.models.conv4_strided import Conv4Strided
 from fewshot_runner.models.conv_block import differentiated_twice
+from fewshot_runner.models.pixels import Pixels
 from fewshot_runner.models.pretrained import Pretrained
 
 N, LR, STEPS = 3, 0.1, 4
@@ -103,7 +104,7 @@ def centred(logits: Tensor) -> Tensor:
 
 def test_running_statistics_move_with_the_steps() -> None:
     network, tasks = backbone(), episode()
-    logits = classify_adapted(network, tasks, descend, bn_mode="running", at_once=True)
+    logits = classify_adapted(network, tasks, descend, reach=LR * STEPS, bn_mode="running", at_once=True)
     for e in range(2):
         model = fitted_by_optimiser(network, tasks.support[e], tasks.support_labels[e])
         expected = model.eval()(tasks.query[e])
@@ -113,7 +114,7 @@ def test_running_statistics_move_with_the_steps() -> None:
 
 def test_support_statistics_are_those_of_the_fitted_network() -> None:
     network, tasks = backbone(), episode()
-    logits = classify_adapted(network, tasks, descend, bn_mode="support", at_once=True)
+    logits = classify_adapted(network, tasks, descend, reach=LR * STEPS, bn_mode="support", at_once=True)
     for e in range(2):
         model = fitted_by_optimiser(network, tasks.support[e], tasks.support_labels[e])
         expected = by_own_statistics(model, tasks.support[e], tasks.query[e])
@@ -122,7 +123,7 @@ def test_support_statistics_are_those_of_the_fitted_network() -> None:
 
 def test_transductive_statistics_are_those_of_the_queries() -> None:
     network, tasks = backbone(), episode()
-    logits = classify_adapted(network, tasks, descend, bn_mode="transductive", at_once=True)
+    logits = classify_adapted(network, tasks, descend, reach=LR * STEPS, bn_mode="transductive", at_once=True)
     for e in range(2):
         model = fitted_by_optimiser(network, tasks.support[e], tasks.support_labels[e])
         expected = by_own_statistics(model, tasks.query[e], tasks.query[e])
@@ -135,7 +136,7 @@ def test_the_backbone_stays_as_it_is(bn_mode: str) -> None:
     network.blocks[0].training = False
     values = {name: value.clone() for name, value in network.state_dict().items()}
     with torch.no_grad():
-        classify_adapted(network, episode(), descend, bn_mode=bn_mode, at_once=True)
+        classify_adapted(network, episode(), descend, reach=LR * STEPS, bn_mode=bn_mode, at_once=True)
     assert all(torch.equal(value, values[name]) for name, value in network.state_dict().items())
     assert [network.training, network.blocks[0].training, network.blocks[1].training] == [True, False, True]
     assert all(parameter.grad is None for parameter in network.parameters())
@@ -153,7 +154,7 @@ def test_the_first_gradients_are_those_of_the_whole_network(
     monkeypatch.setattr(conv_block, "LEAST_VALUES", 1)
     shown, network = episode(), backbone(model).to(dtype).train()
     images, labels = shown.support[0].to(dtype), shown.support_labels[0]
-    task, whole = (TaskNetwork.copy_of(network, N) for _ in range(2))
+    task, whole = (TaskNetwork.copy_of(network, N, images=images) for _ in range(2))
     loss, gradients = task.gradients(images, labels, reduction=reduction, create_graph=create_graph)
     with differentiated_twice(network):
         expected = functional.cross_entropy(whole.logits(images), labels, reduction=reduction)
@@ -173,7 +174,7 @@ def test_the_first_gradients_are_those_of_the_whole_network(
 def test_steps_keep_the_memory_format() -> None:
     """Also of the first layer, whose one input channel leaves two sets of strides for one order in memory."""
     shown, network = episode(), backbone().to(memory_format=torch.channels_last)
-    task = TaskNetwork.copy_of(network.train(), N)
+    task = TaskNetwork.copy_of(network.train(), N, images=shown.support)
     for _ in range(2):
         task = task.cut()
         task = task.moved(task.gradients(shown.support[0], shown.support_labels[0])[1], scale=-0.1)
@@ -184,9 +185,9 @@ def test_steps_keep_the_memory_format() -> None:
 def test_frozen_weights_are_not_adapted() -> None:
     network = backbone()
     network.blocks[0].requires_grad_(False)
-    task = TaskNetwork.copy_of(network, N)
-    assert list(task.weights) == ["blocks.1.0.weight", "blocks.1.1.weight", "blocks.1.1.bias"]
     tasks = episode()
+    task = TaskNetwork.copy_of(network, N, images=tasks.support)
+    assert list(task.weights) == ["blocks.1.0.weight", "blocks.1.1.weight", "blocks.1.1.bias"]
     fitted = descend(task, tasks.support[0], tasks.support_labels[0])
     model = copy.deepcopy(network)
     for name, weight in fitted.weights.items():
@@ -199,7 +200,7 @@ def test_a_row_that_all_ways_share_changes_nothing() -> None:
     """The reason for a head that begins at zero: any common row gives the same network and the same answers."""
     network, tasks = backbone(), episode()
     images, labels = tasks.support[0], tasks.support_labels[0]
-    zero = TaskNetwork.copy_of(network, N)
+    zero = TaskNetwork.copy_of(network, N, images=images)
     row = torch.randn(network.out_features, generator=torch.Generator().manual_seed(3))
     zero = replace(zero, buffers={}, at_start=False)
     shared = replace(zero, head=row.repeat(N, 1).requires_grad_())
@@ -295,3 +296,25 @@ def test_a_frozen_batch_norm_normalises_alike_in_training_and_in_classify(learne
     for name, buffer in frozen.named_buffers():
         assert torch.equal(buffer, kept.get_buffer(name)), name
     assert not torch.equal(learning.running_mean, learned)
+
+
+@pytest.mark.parametrize("name", ["maml", "reptile"])
+@pytest.mark.parametrize("rate", [1e-2, 1e-5, 1e-8])
+def test_small_steps_make_small_logits_and_no_ties(name: str, rate: float) -> None:
+    """What is a tie grows and shrinks with what the steps can make of a logit."""
+    tasks, network = episode(shots=5, n_query=30), backbone()
+    options = {"inner_lr": rate, "inner_steps": 1, "test_steps": 5}
+    method: Method = Maml(network, order=1, **options)
+    if name == "reptile":
+        method = Reptile(network, inner_optimizer="sgd", inner_batch=5, **options)
+    method.bn_mode = "transductive"
+    logits = method.classify(tasks).detach()
+    top = logits.topk(2, dim=-1).values
+    assert (top[..., 0] > top[..., 1]).float().mean() > 0.95
+    assert logits.argmax(-1).eq(tasks.query_labels).float().mean() > 0.8
+
+
+def test_a_network_without_weights_is_fitted_in_the_precision_of_its_images() -> None:
+    images = torch.rand(6, 1, 4, 4, dtype=torch.double)
+    pixels = Pixels(Facts(image_shape=(1, 4, 4), n_classes=9, n_way=N))
+    assert TaskNetwork.copy_of(pixels, N, images=images).head.dtype == torch.double

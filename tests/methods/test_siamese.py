@@ -110,6 +110,18 @@ def test_score_is_the_mean_probability_where_that_is_asked_for() -> None:
     assert scores[0, 1].tolist() == pytest.approx([-350 - math.log(2), -250 - math.log(2)], rel=1e-6)
 
 
+def test_probabilities_next_to_one_are_told_apart() -> None:
+    """Rounded, all would be 1: three classes of one image, two of two."""
+    method = Siamese(Identity(), mean_of="probabilities")
+    logits = torch.tensor([[[60.0], [54.0], [45.0], [70.0], [40.0], [70.0], [40.0]]])  # (E, S, Q)
+    method.head.all_pairs = lambda support, query: logits
+    labels = torch.tensor([[0, 1, 2, 3, 3, 4, 4]])
+    scores = method.score(torch.zeros(1, 7, D), labels, torch.zeros(1, 1, D), 5)[0, 0]
+    expected = [-math.exp(-60), -math.exp(-54), -math.exp(-45), *[-math.exp(-40) / 2] * 2]
+    assert scores.tolist() == pytest.approx(expected, rel=1e-5)
+    assert scores[3] == scores[4]
+
+
 def test_an_unknown_mean_is_refused() -> None:
     with pytest.raises(UserError, match="mean_of=median: choose logits or probabilities"):
         Siamese(Identity(), mean_of="median")

@@ -17,9 +17,9 @@ from fewshot_runner.randomness import numpy_generator
 class PKSampler(Sampler):
     """P classes with K images each (Hermans, Beyer and Leibe 2017), so that a loss may use all pairs of a batch.
 
-    `n_groups` > 0 takes the classes from that many groups, equally many of each, so that classes that look alike
-    come together; where a group has too few, classes of other groups fill up. A class of fewer than K images gives
-    all it has.
+    `n_groups` > 0 takes the classes from that many groups (from `n_classes` of them at most), equally many of each or
+    one more, so that classes that look alike come together; where a group has too few, any other classes fill up. A
+    class of fewer than K images gives all it has.
 
     `n_pairs` chooses pairs for losses that cannot afford all of them: every pair of one class, and of the pairs of
     two classes as many as are left, half of them within a group where there are so many.
@@ -55,7 +55,7 @@ class PKSampler(Sampler):
         classes_of_pairs(classes)
         self.n_classes = n_classes
         self.n_images = n_images
-        self.n_groups = min(n_groups, classes.n_groups)
+        self.n_groups = min(n_groups, classes.n_groups, n_classes)
         self.n_pairs = n_pairs
 
     def __getitem__(self, k: int) -> Batch:
@@ -85,12 +85,12 @@ class PKSampler(Sampler):
         table = self.classes
         if not self.n_groups:
             return random.choice(table.n_classes, self.n_classes, replace=False)
-        share = -(-self.n_classes // self.n_groups)
+        shares = self.n_classes // self.n_groups + (np.arange(self.n_groups) < self.n_classes % self.n_groups)
         drawn = []
-        for group in random.choice(table.n_groups, self.n_groups, replace=False):
+        for group, share in zip(random.choice(table.n_groups, self.n_groups, replace=False), shares, strict=True):
             size = table.group_sizes[group]
             drawn.append(table.group_offsets[group] + random.choice(size, min(share, size), replace=False))
-        grouped = np.concatenate(drawn)[: self.n_classes]
+        grouped = np.concatenate(drawn)
         if not (missing := self.n_classes - len(grouped)):
             return grouped
         others = random.choice(table.n_classes - len(grouped), missing, replace=False)

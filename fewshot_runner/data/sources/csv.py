@@ -174,7 +174,8 @@ class Csv(Source):
     @cached_property
     def _items(self) -> tuple[Item, ...]:
         first: dict[str, tuple[str, Item]] = {}  # image -> the row that named it first, and what it said
-        empty, unknown, conflicts = [], [], []
+        groups: dict[str, str] = {}  # class -> its group: "a" with "b/c" is not "a/b" with "c", but is called so
+        empty, unknown, conflicts, ambiguous = [], [], [], []
         labels = set()
         for where, written_part, cells in self._rows():
             blank = [self._columns[key] for key, cell in cells.items() if not cell]
@@ -186,12 +187,16 @@ class Csv(Source):
             else:
                 item = self._item(cells, part, written_part)
                 labels.add(cells["label_column"])
+                group = groups.setdefault(item.class_name, item.group)
+                if group != item.group:
+                    ambiguous.append(f"{item.class_name!r} is of {group!r} and of {item.group!r} ({where})")
                 before, known = first.setdefault(item.name, (where, item))
                 if known != item:
                     conflicts.append(f"{item.name} is {_entry(known)} in {before}, {_entry(item)} in {where}")
         self._refuse("cells are empty", empty, "fill them or remove the rows")
         self._refuse("rows name no known part", unknown, "write train, val or test")
         self._refuse("rows contradict another", conflicts, "keep one row an image")
+        self._refuse("rows give a class another group", ambiguous, "rename the label or the group")
         if not first:
             raise UserError(f"{self._path} has a header but no rows; add one row an image")
         missing = [f"{name} ({where})" for name, (where, _) in first.items() if self._images.stamp(name) is None]

@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import secrets
+import shlex
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -69,6 +70,8 @@ class RunFolder:
     @classmethod
     def open(cls, path: str | Path) -> "RunFolder":
         """An existing run; raises `UserError` where `path` is not one."""
+        if not str(path):
+            raise UserError("no run is named; give the folder of one, which fsl train says last")
         run = cls(Path(path))
         try:
             if not run.path.is_dir():
@@ -110,6 +113,11 @@ class RunFolder:
         """Removes what a kill in the middle of a save has left. Call it while nobody else is at work on the run."""
         for half_written in self.path.rglob(".*.tmp"):
             half_written.unlink(missing_ok=True)
+
+    @property
+    def quoted(self) -> str:
+        """Its path as a word of a command."""
+        return shlex.quote(str(self.path))
 
     @property
     def name(self) -> str:

@@ -29,7 +29,9 @@ def checked(target: Callable[..., Any], given: Mapping[str, Any], *, key: str, s
             raise UserError(f"{prefix}{name}={_show(value)}: there is no such key{hint}{more}")
         hint = hints.get(name)
         if hint is not None and not _fits(value, hint):
-            raise UserError(f"{prefix}{name}={_show(value)}: give {_describe(hint)}")
+            raise UserError(
+                f"{prefix}{name}={_show(value)}: give {_describe(hint)}{_as_text(prefix + name, value, hint)}"
+            )
     for name in allowed:
         parameter = parameters[name]
         required = parameter.default is inspect.Parameter.empty and parameter.kind not in (
@@ -92,15 +94,24 @@ def _describe(hint: Any) -> str:
     if origin in (Union, types.UnionType):
         return " or ".join(_describe(option) for option in inner)
     if origin is Literal:
-        return "one of " + ", ".join(str(option) for option in inner)
+        return "one of " * (len(inner) > 1) + ", ".join(str(option) for option in inner)
     names = {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "null"}
     if hint in names:
         return names[hint]
     if origin in (list, tuple, Sequence):
         return f"a list ({', '.join(_describe(h) for h in inner if h is not Ellipsis)})"
-    return "a group of keys" if origin in (dict, Mapping) else getattr(hint, "__name__", str(hint))
+    if origin in (dict, Mapping):
+        return "a group of keys"
+    return "a group of keys with _target_" if inspect.isclass(hint) else str(hint)
+
+
+def _as_text(key: str, value: Any, hint: Any) -> str:
+    """How to write what is text and looks like something else."""
+    wanted = hint is str or str in typing.get_args(hint)
+    return f"; as text it is written \"{key}='{_show(value)}'\"" * (wanted and isinstance(value, int | float))
 
 
 def _show(value: Any) -> str:
-    text = str(value)
+    """As YAML has it."""
+    text = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -36,10 +36,17 @@ OUTSIDE = ("hydra", *OF_SWEEPS)  # of a run: how it comes about, which its own c
 
 
 def absolute(path: Any) -> str | None:
-    return None if path is None else str(Path(str(path)).expanduser().absolute())
+    """What is empty stays so, instead of meaning the current folder: a variable of the shell that is not set."""
+    return path if path in (None, "") else str(Path(str(path)).expanduser().absolute())
+
+
+def environment(name: str, default: str) -> str:
+    """A variable of the environment; one that is empty counts as not set."""
+    return os.environ.get(name) or default
 
 
 OmegaConf.register_new_resolver("abspath", absolute, replace=True)
+OmegaConf.register_new_resolver("env", environment, replace=True)
 
 
 def compose(overrides: Sequence[str] = (), *, config_dir: Path | None = None) -> dict[str, Any]:
@@ -157,6 +164,8 @@ def run_hydra(
     for argument in arguments:
         if argument.lstrip("+").startswith("hydra.mode="):  # Hydra's own sweeps would leave a folder behind
             raise UserError(f"{argument}: give -m instead, as in fsl train -m seed=0,1,2")
+        if argument.startswith("--experimental-rerun"):  # which unpickles a file
+            raise UserError(f"{argument}: give the overrides of the run again, which its overrides.yaml holds")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here instead of being printed
     kept: list[tuple[DictConfig, DictConfig]] = []
 
@@ -169,6 +178,11 @@ def run_hydra(
         keep()
         settled = [(plain(config, hydra.runtime.choices), hydra) for config, hydra in kept]
     for config, hydra in settled:
+        if (launcher := hydra.runtime.choices["launcher"]) != "serial":  # by a choice such as hardware=slurm
+            raise UserError(
+                f"launcher={launcher}, which a choice brings with it, is for sweeps; give -m, as in fsl train -m "
+                f"{' '.join(hydra.overrides.task)} (one job is a sweep as well)"
+            )
         task(config, list(hydra.overrides.task))
 
 
@@ -193,8 +207,11 @@ def overlay(
             raise UserError(f"{override.input_line}: a trained run keeps its {section}; {may}")
     sections = [override for override in read if override.key_or_group in (*SECTIONS, *OUTSIDE, "experiment")]
     for override in sections:
-        if override.key_or_group not in groups or override.is_delete() or not isinstance(override.value(), str):
-            raise UserError(f"{override.input_line}: a trained run keeps its {override.key_or_group}; {may}")
+        group = override.key_or_group
+        if group not in groups:
+            raise UserError(f"{override.input_line}: a trained run keeps its {group}; {may}")
+        if override.is_delete() or not isinstance(override.value(), str):
+            raise UserError(f"{override.input_line}: give one choice of {group}; fsl list {group} shows them")
     merged = dict(config)
     chosen = [override.key_or_group for override in sections]
     of_chosen = [each.input_line for each in read if each.key_or_group.split(".")[0] in chosen]
@@ -231,12 +248,18 @@ def resolved(config: DictConfig, choices: Mapping[str, Any]) -> dict[str, Any]:
     from another folder.
     """
     content = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    refuse_no_folder(content["output_dir"])
     dataset = content.get("dataset")
     if isinstance(dataset, dict) and isinstance(source := dataset.get("source"), dict):
         paths = [key for key in dataset.keys() & source.keys() if Path(str(source[key])).is_absolute()]
         dataset |= {key: absolute(dataset[key]) for key in paths}
     chosen = {group: choice for group, choice in choices.items() if not group.startswith(OUTSIDE) and choice}
     return {"choices": chosen, **content}
+
+
+def refuse_no_folder(output_dir: Any) -> None:
+    if output_dir == "":
+        raise UserError("output_dir= is empty; give a folder for the runs, as in output_dir=outputs")
 
 
 def known_keys(overrides: Sequence[str], config_dir: Path | None) -> list[str]:

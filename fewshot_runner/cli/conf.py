@@ -19,7 +19,9 @@ def without_config_dir(words: list[str]) -> tuple[list[str], Path | None]:
     for word in following:
         option, equals, value = word.partition("=")
         if option in ("--config-dir", "-cd"):
-            folder = Path(value if equals else next(following, ""))
+            if not (path := value if equals else next(following, "")):
+                raise UserError(f"{option}: give a folder of configs, as in --config-dir=my_conf")
+            folder = Path(path)
         else:
             rest.append(word)
     if folder is not None and not folder.is_dir():

@@ -18,14 +18,16 @@ Evaluates the best weights of a run and adds the figures to its summary. Without
 
 
 def run(arguments: list[str]) -> None:
-    if not arguments or {"-h", "--help"} & set(arguments):
+    if {"-h", "--help"} & set(arguments):
         print(USAGE)
         return
     arguments, config_dir = without_config_dir(arguments)
     named = [argument.removeprefix("run=") for argument in arguments if argument.startswith("run=")]
     overrides = [argument for argument in arguments if not argument.startswith("run=")]
+    if options := [word for word in overrides if word.startswith("-")]:
+        raise UserError(f"{options[0]}: fsl eval has no such option; fsl eval --help shows what it takes")
     if len(named) != 1:
-        raise UserError("fsl eval needs one run=RUN, the folder of a trained run")
+        raise UserError("fsl eval needs one run=RUN, the folder of a trained run; fsl eval --help says more")
     folder = RunFolder.open(named[0])
 
     from fewshot_runner.cli.evaluation import evaluate_run

@@ -8,7 +8,7 @@ from typing import Any
 
 from fewshot_runner.cli.arguments import checked
 from fewshot_runner.cli.build import short_keys
-from fewshot_runner.cli.compose import overlay
+from fewshot_runner.cli.compose import absolute, overlay
 from fewshot_runner.cli.protocols import KINDS, unheeded
 from fewshot_runner.cli.schema import EpisodeConfig, EvalConfig, TestConfig
 from fewshot_runner.cli.seen import refuse_seen
@@ -85,7 +85,10 @@ def sources_following(dataset: dict[str, Any], given: Collection[str]) -> dict[s
         return dataset
 
     def follow(source: dict[str, Any]) -> dict[str, Any]:
-        return source | {key: dataset[key] for key in keys & source.keys()}
+        return source | {key: like(source[key], dataset[key]) for key in keys & source.keys()}
+
+    def like(before: Any, now: Any) -> Any:
+        return absolute(now) if Path(str(before)).is_absolute() else now
 
     runs = {name: follow(each) for name, each in (dataset.get("runs") or {}).items()}
     return {**dataset, "source": follow(dataset["source"]), **({"runs": runs} if runs else {})}
@@ -104,10 +107,12 @@ def refuse_unheeded(config: dict[str, Any], overrides: list[str]) -> None:
         heeding = [f"eval.protocol={name}" for name, kind in KINDS.items() if setting in kind.heeds]
         if own in heeding:  # with a number of shots
             heeding, own = ["episode.n_shot=1"], f"{own} with episode.n_shot=all"
-        others = "eval.protocol=episodes" in heeding and KINDS[test.protocol].of_known_classes
+        if KINDS[test.protocol].of_known_classes:
+            others = "eval.protocol=episodes"
+            heeding = [each + " (of other classes than those of training)" * (each == others) for each in heeding]
         raise UserError(
             f"{override}: {own} does not heed it, so this would change nothing; leave it out, or add "
-            f"{' or '.join(heeding)}{', which asks for other classes than those of training' * others}"
+            f"{' or '.join(heeding)}"
         )
 
 

@@ -90,6 +90,6 @@ class EvaluationPlan:
         """Raises `UserError` where `validation` gives no figure called `monitor`."""
         if monitor not in validation.figures:
             raise UserError(
-                f"trainer.monitor={monitor}: eval.protocol={self.validation.protocol} gives "
-                f"{', '.join(validation.figures)}{nearest(monitor, validation.figures)}"
+                f"trainer.monitor={monitor}: eval.protocol={self.validation.protocol} has no such figure"
+                f"{nearest(monitor, validation.figures)}"
             )

@@ -27,7 +27,12 @@ def as_user_error(error: Exception, keys: Callable[[], Sequence[str]]) -> UserEr
         if any(name == key or name.startswith(f"{key}.") for name in names):
             return UserError(f"{key}: not all keys in it are there; add each as +{key}.NAME=..., or give ++{key}")
         return UserError(f"{key}: there is no such key{nearest_key(key, names)}")
-    if found := re.search(r"Could not find '([^'/]+)/([^']+)'", message):
+    if found := re.search(r"Could not delete from config\. '([^']+)' does not exist", message):
+        key, names = found.group(1), keys()
+        if key in names:
+            return UserError(f"~{key}: is null already; leave this out")
+        return UserError(f"~{key}: there is no such key{nearest_key(key, names)}")
+    if found := re.search(r"Could not find '([^'/]+)/([^']*)'", message):
         group, choice = found.groups()
         choices = re.findall(r"^\t(.+)$", message.partition("Config search path")[0], re.MULTILINE)
         return UserError(f"{group}={choice}: there is no such choice{nearest(choice, choices)}")

@@ -51,11 +51,16 @@ def main() -> None:
 
 def complete(arguments: list[str]) -> int:
     """Shell completion: eval "$(fsl -sc install=bash)". Commands are completed here, overrides by Hydra."""
-    before = os.environ.get("COMP_LINE", "")[: int(os.environ.get("COMP_POINT", sys.maxsize))]
+    if len(arguments) < 2:
+        return _complain("fsl -sc: give install=bash, install=zsh or install=fish")
+    point = os.environ.get("COMP_POINT", "")
+    before = os.environ.get("COMP_LINE", "")[: int(point) if point.isdecimal() else None]
     words = before.split()
     if arguments[1].startswith("query") and (len(words) < 2 or (len(words) == 2 and not before.endswith(" "))):
         start = words[1] if len(words) == 2 else ""
         print(" ".join(name for name in COMMANDS if name.startswith(start)))
+        return DONE
+    if words and words[1] not in ("train", "eval"):  # the shell itself completes what is a path
         return DONE
     if words:  # Hydra knows nothing of the command in between
         os.environ["COMP_LINE"] = before.replace(f"{words[0]} {words[1]}", words[0], 1)

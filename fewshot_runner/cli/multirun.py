@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
-from fewshot_runner.cli.compose import composed, hydra_errors, is_group, parsed
+from fewshot_runner.cli.compose import composed, hydra_errors, is_group, parsed, refuse_no_folder
 from fewshot_runner.cli.launchers.base import Launcher
 from fewshot_runner.cli.manifest import Manifest
 from fewshot_runner.cli.planning import Planner
@@ -41,6 +41,7 @@ def run(overrides: Sequence[str], *, config_dir: Path | None, dry_run: bool) -> 
         refuse_sweeping_the_whole(read)
         config = config_of_all(read, config_dir=config_dir)
         described, placed = (OmegaConf.to_container(config[group], resolve=True) for group in ITS_OWN)
+        refuse_no_folder(config.output_dir)
         output_dir = Path(config.output_dir)
         params = [f"{key}={value}" for key, value in (described.pop("params", None) or {}).items()]
         of_yaml = parsed(params, config_dir=config_dir)

@@ -73,7 +73,7 @@ def unknown_of(run: RunFolder) -> "Unknown | None":
 
     own = next((result for result in run.read_summary()["results"] if result["protocol"] == "retrieval"), None)
     if own is None:
-        raise UserError(f"{run.path}: it was not tested yet, which says whom it does not know; fsl resume {run.path}")
+        raise UserError(f"{run.path}: it was not tested yet, which says whom it does not know; fsl resume {run.quoted}")
     if own["unknown"] is None:
         return None
     return Unknown(own["unknown"], own["further"]["threshold"])

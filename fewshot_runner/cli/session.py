@@ -80,7 +80,7 @@ def _noting(run: RunFolder) -> Iterator[None]:
         yield
     except (Stopped, KeyboardInterrupt) as error:
         if run.config.is_file():  # else it has not begun
-            error.add_note(f"go on with: fsl resume {shlex.quote(str(run.path))}")
+            error.add_note(f"go on with: fsl resume {run.quoted}")
         raise
     except NotFinite as error:
         error.add_note(f"the run is in {run.path}")
@@ -142,7 +142,8 @@ def report(run: RunFolder, *, knows_classes: bool) -> None:
     if (published := published_table(run, width=console.width)) is not None:
         console.print(published, soft_wrap=True)
     examples = "" if knows_classes else "--support DIR "
-    print(f"next: fsl predict {run.path} {examples}IMAGE...   fsl compare {run.path.parent}   fsl tb {run.path}")
+    beside = shlex.quote(str(run.path.parent))
+    print(f"next: fsl predict {run.quoted} {examples}IMAGE...   fsl compare {beside}   fsl tb {run.quoted}")
     print(f"run: {run.path}")
 
 

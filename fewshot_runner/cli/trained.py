@@ -37,7 +37,9 @@ def best_checkpoint(run: RunFolder, device: torch.device | str = "cpu") -> dict[
     try:
         checkpoint, damaged = Checkpoints(run.checkpoints).load_best(device)
     except DamagedCheckpoint as error:
-        raise UserError(f"{error}; fsl resume {run.path} trains what is missing") from error
+        raise UserError(f"{error}; fsl resume {run.quoted} trains what is missing") from error
+    if damaged and not any("val" in line for line in run.read_metrics()):
+        damaged = ["there is no best state before the first validation", *damaged[1:]]
     for line in damaged:
         print(f"fsl: passed over: {line}; using the state of step {checkpoint['step']} instead", file=sys.stderr)
     return checkpoint

@@ -17,6 +17,8 @@ def locate(
     on into an archive, as in pictures.zip/train. Raises `Absent` that names `key` and says where it looked;
     `remedy` says where the data may be had.
     """
+    if not str(path):
+        raise Absent(f"{key} is empty; {remedy or 'give a file or folder'}")
     path = Path(root or "").expanduser() / Path(path).expanduser()
     exists = os.path.exists  # Path.exists raises where a parent may not be entered
     if exists(path):

@@ -147,9 +147,10 @@ class Experiment:
         n_parameters = sum(parameter.numel() for parameter in method.parameters())
         image = self.items.viewer.pictures(torch.from_numpy(table.members[:1]))
         shape = " x ".join(map(str, image.shape[1:]))
+        groups = f"{table.n_groups} group{'s' * (table.n_groups != 1)}"
         data = (
             f"{self.provenance.dataset}, split {self.provenance.split} ({self.provenance.split_hash}): "
-            f"{table.n_classes:,} training classes in {table.n_groups} groups, {len(table.members):,} images {shape}"
+            f"{table.n_classes:,} training classes in {groups}, {len(table.members):,} images {shape}"
         )
         learner = (
             f"{type(method).__name__}, {n_parameters:,} parameters; {item.n_images} images a step; "

@@ -41,7 +41,9 @@ def _title(key: str, choice: str | None) -> str:
 
 
 def _plain(value: Any) -> str:
-    return "-" if value in (None, "", {}, []) else as_markup(str(value))
+    if value in (None, "", {}, []):
+        return "-"
+    return as_markup(str(value).lower() if isinstance(value, bool) else str(value))
 
 
 def is_below(key: str, names: Sequence[str]) -> bool:

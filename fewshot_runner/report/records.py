@@ -124,7 +124,7 @@ def _read_status(run: RunFolder) -> dict[str, Any]:
     if not isinstance(status.get("reason"), str | None):
         raise UserError(f"{run.status}: gives a reason that is no text; the run folder is damaged")
     if status["state"] == RUNNING and run.is_abandoned():
-        return {**status, "state": KILLED, "reason": f"its process is gone; fsl resume {run.path}"}
+        return {**status, "state": KILLED, "reason": f"its process is gone; fsl resume {run.quoted}"}
     return status
 
 

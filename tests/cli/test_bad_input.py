@@ -37,13 +37,21 @@ WRONG_VALUES = {
     "method.schedule.floor=2": ["method.schedule.warmup=50, method.schedule.floor=2:", "floor between 0 and 1"],
     "dataset.augment.warp.probability=2": ["dataset.augment.warp.probability=2:", "0 to 1"],
     "trainer=5": ["trainer=5", "group of keys"],
-    "seed=true": ["seed=True", "whole number"],
+    "seed=true": ["seed=true", "whole number"],
     "name=[1]": ["name=[1]", "text"],
-    "output_dir=null": ["output_dir=None", "text"],
+    "output_dir=null": ["output_dir=null", "text"],
+    "output_dir=": ["output_dir= is empty", "outputs"],
+    "name=5": ["name=5: give text", "\"name='5'\""],
+    "hardware.precision=true": ["hardware.precision=true: give text", "\"hardware.precision='true'\""],
+    "hardware=slurm": ["launcher=slurm", "fsl train -m", "hardware=slurm"],
+    "~trainer.patience": ["~trainer.patience: is null already"],
+    "~trainer.patiense": ["~trainer.patiense: there is no such key", "did you mean trainer.patience"],
+    "dataset.source=null": ["dataset.source=null: give a group of keys with _target_"],
+    "--experimental-rerun=config.pickle": ["--experimental-rerun=config.pickle", "overrides.yaml"],
     "method.optimizer.lr=fast": ["method.optimizer.lr=fast", "number"],
     "method.optimizer.lr=-1": ["method.optimizer.lr=-1", "Invalid learning rate"],
     "episode.within_group=maybe": ["episode.within_group=maybe", "true or false"],
-    "episode.n_way=some": ["episode.n_way=some", "all"],
+    "episode.n_way=some": ["episode.n_way=some: give a whole number or all"],
     "model.widths=64": ["model.widths=64", "list"],
     "model.widths=[0]": ["model.widths=[0]", "1 or more"],
     "dataset.source=5": ["dataset.source=5"],
@@ -66,6 +74,7 @@ WRONG_VALUES = {
     "++hydra.mode='MULTIRUN'": ["hydra.mode", "-m"],
 }
 UNKNOWN_MEMBERS = {
+    "method=": ["method=: there is no such choice", "siamese"],
     "method=siamez": ["method=siamez: there is no such choice", "siamese"],
     "dataset=omniglott": ["dataset=omniglott: there is no such choice", "omniglot"],
     "episode=3way": ["episode=3way: there is no such choice", "5way1shot"],
@@ -247,6 +256,16 @@ def test_an_output_dir_that_cannot_hold_runs_is_refused(refused, elsewhere, tiny
 def test_a_config_dir_that_is_none_is_refused(refused):
     assert "nowhere" in refused("train", "--config-dir=nowhere")
     assert "nowhere" in refused("list", "--config-dir=nowhere")
+    for words in (["--config-dir="], ["-cd"], ["--config-dir", ""]):  # of a variable that is not set
+        assert "give a folder of configs" in refused("train", *words)
+
+
+def test_an_empty_word_is_no_folder(refused, trained, tiny):
+    assert "no run is named" in refused("resume", "")
+    assert "no run is named" in refused("eval", "run=")
+    assert "output_dir= is empty" in refused("train", "-m", *tiny(), "seed=0,1", "output_dir=")
+    assert "dataset.path is empty" in refused("train", "dataset=folder", "dataset.path=")
+    assert "--support is empty" in refused("predict", trained(), __file__, "--support", "")
 
 
 @pytest.mark.parametrize("command", ["resume", "export", "eval", "predict"])
@@ -324,6 +343,18 @@ def test_past_a_damaged_best_checkpoint_the_newest_is_read_aloud(fsl, harmed, co
     assert answer.code == 0, answer.err
     assert str(best) in answer.err
     assert "using the state of step 20 instead" in answer.err
+
+
+def test_a_run_that_was_never_validated_is_no_damaged_one(fsl, harmed):
+    harm, words = harmed
+    best = harm("absent")
+    metrics = best.parent.parent / "metrics.jsonl"
+    lines = [line for line in metrics.read_text().splitlines() if '"val"' not in line]
+    metrics.write_text("".join(f"{line}\n" for line in lines))
+    answer = fsl("export", *words["export"])
+    assert answer.code == 0, answer.err
+    assert "there is no best state before the first validation; using the state of step 20 instead" in answer.err
+    assert "cannot be read" not in answer.err
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_with_4_and_no_checkpoint_of_it(fsl, tiny, tmp_path):

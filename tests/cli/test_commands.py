@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -18,8 +19,9 @@ from processes import PATIENCE, started
 from safetensors import safe_open
 
 import fewshot_runner
+from fewshot_runner.cli.compose import compose
 from fewshot_runner.cli.conf import conf_dir
-from fewshot_runner.cli.main import COMMANDS
+from fewshot_runner.cli.main import COMMANDS, complete
 from fewshot_runner.data.decode import fit
 from fewshot_runner.data.sources.glyphs import Glyphs
 from fewshot_runner.engine.checkpoint import load, save
@@ -253,6 +255,8 @@ def test_tb_refuses_a_folder_that_is_none(refused):
         ("fsl tr", {"train"}, {"predict"}),
         ("fsl train meth", {"method="}, {"model="}),
         ("fsl train method=", {"method=siamese", "method=pixels"}, {"method=conv4"}),
+        ("fsl eval episode=", {"episode=5way5shot"}, set()),
+        ("fsl resume out", set(), {"output_dir="}),  # a path, which the shell completes
     ],
 )
 def test_completion(line, expected, absent, monkeypatch):
@@ -262,6 +266,36 @@ def test_completion(line, expected, absent, monkeypatch):
     words = set(process.stdout.split())
     assert expected <= words
     assert not absent & words
+
+
+def test_completion_for_no_shell_is_refused(capsys):
+    assert complete(["-sc"]) == 2
+    assert "install=bash" in capsys.readouterr().err
+
+
+def test_completion_takes_a_place_that_is_no_number_for_the_end(monkeypatch, capsys):
+    monkeypatch.setenv("COMP_LINE", "fsl tra")
+    monkeypatch.setenv("COMP_POINT", "x")
+    assert complete(["-sc", "query=bash"]) == 0
+    assert capsys.readouterr().out.split() == ["train"]
+
+
+@pytest.mark.parametrize("value", [None, ""])
+def test_an_empty_variable_counts_as_not_set(monkeypatch, value):
+    for name in ("FSL_DATA", "FSL_CACHE"):
+        monkeypatch.delenv(name, raising=False) if value is None else monkeypatch.setenv(name, value)
+    dataset = compose(["dataset=omniglot"])["dataset"]
+    assert Path(dataset["cache"]) == Path("~/.cache/fsl").expanduser()
+    assert Path(dataset["source"]["root"]).name == "data"
+
+
+def test_what_is_told_to_be_typed_next_survives_a_blank(fsl, tiny, tmp_path):
+    answer = fsl("train", *tiny(), "trainer.max_steps=0", f"output_dir='{tmp_path}/my runs'")
+    assert answer.code == 0, answer.err
+    [line] = [line for line in answer.out.splitlines() if line.startswith("next: ")]
+    words = shlex.split(line)
+    assert words[words.index("predict") + 1] == words[-1] == str(answer.run)
+    assert words[words.index("compare") + 1] == str(answer.run.parent)
 
 
 def test_completion_installs(elsewhere):

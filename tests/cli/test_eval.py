@@ -1,5 +1,7 @@
 """fsl eval: further figures of a trained run, and what it refuses to measure."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import yaml
@@ -170,6 +172,21 @@ def test_a_setting_of_another_protocol_is_refused(refused, copied, setting, heed
     assert f"eval.protocol={heeding}" in said
 
 
+def test_who_asks_for_episodes_is_told_that_they_are_of_other_classes(copied):
+    saved = RunFolder(copied())
+    config = saved.read_config()
+    config["eval"]["protocol"] = "retrieval"
+    with pytest.raises(UserError, match=r"eval\.protocol=episodes \(of other classes than those of training\)"):
+        evaluation_config(config, ["eval.episodes=50"])
+
+
+def test_a_place_whose_name_is_a_number_is_a_place(copied, tmp_path):
+    config = RunFolder(copied()).read_config()
+    config["dataset"] |= {"path": str(tmp_path), "source": {**config["dataset"]["source"], "path": str(tmp_path)}}
+    dataset = evaluation_config(config, ["dataset.path=2025"])["dataset"]
+    assert dataset["source"]["path"] == str(Path("2025").absolute())
+
+
 def test_a_figure_keeps_its_name_when_it_is_measured_again(fsl, copied):
     """Published figures stand under names, and what is asked for by itself has that of its protocol."""
     run = RunFolder(copied())
@@ -242,8 +259,9 @@ def test_trap_09_eval_refuses_lake_for_a_run_trained_under_vinyals(refused, omni
         ([], ["run=RUN"]),
         (["method=siamese"], ["method=siamese", "keeps its method"]),
         (["experiment=quickstart"], ["experiment=quickstart", "keeps its experiment"]),
-        (["~dataset"], ["~dataset", "keeps its dataset"]),
-        (["~episode"], ["~episode", "keeps its episode"]),
+        (["~dataset"], ["~dataset: give one choice of dataset", "fsl list dataset"]),
+        (["episode=5way1shot,5way5shot"], ["episode=5way1shot,5way5shot: give one choice of episode"]),
+        (["-m"], ["-m: fsl eval has no such option"]),
         (["method.learner.scale=3"], ["method.learner.scale=3", "keeps its method", "only dataset, episode, hardware"]),
         (["model.widths=[8]"], ["model.widths=[8]", "keeps its model"]),
         (["trainer.max_steps=9"], ["trainer.max_steps=9", "keeps its trainer"]),

@@ -26,7 +26,7 @@ def run(arguments: list[str]) -> None:
     )
     parser.add_argument("run", help="the run folder")
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="pictures, or folders of them")
-    parser.add_argument("--support", type=Path, metavar="DIR", help="a sub-folder of examples for each class")
+    parser.add_argument("--support", metavar="DIR", help="a sub-folder of examples for each class")
     parser.add_argument("--top", type=int, default=3, metavar="K", help="how many classes to name (default: 3)")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print JSON")

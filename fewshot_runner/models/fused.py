@@ -65,22 +65,34 @@ def largest(maps: Tensor) -> Tensor:
 
 
 def map_moments(images: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance (F,) over all pixels of the images' convolution with `weight`, padded by 1."""
+    """Mean and biased variance (F,) over all pixels of the images' convolution with `weight`, padded by 1.
+
+    From the moments of what the filters see: a few images at a time, as patches have nine times as many values.
+    """
     with torch.no_grad():
-        n_images, channels, height, width = images.shape
         centre = images.mean(dtype=torch.double)  # taken away first, so that large values cancel exactly
-        padded = functional.pad(images.double(), (1, 1, 1, 1)) - centre
-        of_image, of_channel, of_row, of_column = padded.stride()
-        windows = padded.as_strided(
-            (n_images, channels, 3, 3, height, width), (of_image, of_channel, of_row, of_column, of_row, of_column)
-        )
-        patches = windows.reshape(n_images, 9 * channels, height * width)
-        count = n_images * height * width
-        mean_patch = patches.sum(dim=(0, 2)) / count  # (9 C,)
-        covariance = torch.bmm(patches, patches.mT).sum(0) / count - torch.outer(mean_patch, mean_patch)  # (9 C, 9 C)
+        sums = products = 0
+        for some in images.split(max(1, CHUNK_VALUES // (9 * images[0].numel()))):
+            patches = patches_of(some.double(), centre)
+            sums = sums + patches.sum(dim=(0, 2))  # (9 C,)
+            products = products + torch.bmm(patches, patches.mT).sum(0)  # (9 C, 9 C)
+        count = len(images) * images.shape[2:].numel()
+        mean_patch = sums / count
+        covariance = products / count - torch.outer(mean_patch, mean_patch)
     filters = weight.flatten(1).double()  # (F, 9 C)
     mean, variance = filters @ (mean_patch + centre), ((filters @ covariance) * filters).sum(dim=1)
     return mean.to(weight.dtype), variance.to(weight.dtype)
+
+
+def patches_of(images: Tensor, centre: Tensor) -> Tensor:
+    """(B, C, H, W) to (B, 9 C, H W): what 3x3 filters see at each place of images padded by 1, less `centre`."""
+    n_images, channels, height, width = images.shape
+    padded = functional.pad(images, (1, 1, 1, 1)) - centre
+    of_image, of_channel, of_row, of_column = padded.stride()
+    windows = padded.as_strided(
+        (n_images, channels, 3, 3, height, width), (of_image, of_channel, of_row, of_column, of_row, of_column)
+    )
+    return windows.reshape(n_images, 9 * channels, height * width)
 
 
 class _NormReluPool(Function):

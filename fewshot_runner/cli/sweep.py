@@ -120,6 +120,11 @@ class Sweep:
         """The settings in which the jobs differ, as on the command line."""
         return shlex.join(o for o in entry["overrides"] if o.partition("=")[0] in self.swept)
 
+    def _reason(self, entry: Entry) -> str:
+        """Why a job failed, and which one it was unless the reason says it."""
+        swept, reason = self._swept(entry), entry["reason"]
+        return reason if reason.startswith(f"{swept}: ") else f"{swept}: {reason}"
+
     def _leave(self) -> None:
         """What was under way when the sweep was stopped waits for the next time."""
         for entries in self.open.values():
@@ -140,7 +145,7 @@ class Sweep:
         if code:
             raise SweepStopped(code)
         if failed := [job for job in jobs if job["state"] == FAILED]:
-            lines = [f"failed: {self._swept(job)}: {job['reason']}" for job in failed]
+            lines = [f"failed: {self._reason(job)}" for job in failed]
             raise SweepFailed(f"{len(failed)} of {len(jobs)} jobs failed\n" + "\n".join(lines))
 
     def show(self) -> None:

@@ -162,7 +162,8 @@ def test_defects_and_refused_settings_fail_their_job_alone(fsl, quick, tmp_path,
     answer = fsl("train", "-m", *quick(), "seed=2,abc,true", f"output_dir={tmp_path}")
     assert answer.code == 3
     assert "seed=abc: give a whole number" in answer.out
-    assert "seed=True: give a whole number" in answer.out
+    assert "seed=true: give a whole number" in answer.out
+    assert "failed: seed=abc: give a whole number" in answer.err.splitlines()  # the key once
     assert "[1/3] done" in answer.err
 
 

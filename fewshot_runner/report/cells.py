@@ -93,7 +93,10 @@ def reasons_text(group: Group) -> str:
 
 
 def seeds_text(row: Row) -> str:
-    return ",".join(shown(seed) for seed in row.group.seeds)
+    seeds = row.group.seeds
+    if len(seeds) > 3 and seeds == list(range(len(seeds))):
+        return f"0 to {seeds[-1]}"
+    return ",".join(map(shown, seeds))
 
 
 def spread_text(row: Row) -> str:

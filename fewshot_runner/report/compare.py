@@ -30,13 +30,14 @@ FOLDED = "settings: of the first run all that differ, of the others what is not 
 STATUS = ("run", "state", "step", "updated", "reason")  # what is told of a run that has no results
 ALONE = "results with nothing to compare them with"
 LEGEND = (
-    "±: half of a 95 % interval, over tasks unless it says over seeds. difference: to the run marked *, in points, "
-    "task by task; p: of the two-sided test (paired t-test over tasks; where there are several seeds, over tasks and "
-    "seeds), and Holm's: for all pairs of a table, as * is the best of it, and with --baseline for its rows. A single "
-    "run stands for itself: another seed may do better or worse. "
-    "Among runs with the same settings and seed the newest with results is used; +n: further seeds.\n"
+    "±: half of a 95 % interval over tasks, the wider half where they differ; over seeds where it says so.\n"
+    "difference: to the run marked *, in points, task by task.\n"
+    "p: of the two-sided test (paired t-test over tasks; where there are several seeds, over tasks and seeds), and "
+    "Holm's: for all pairs of a table, as * is the best of it, and with --baseline for its rows.\n"
     "needed: more tasks or seeds for a power of 0.8 at the level 0.05, if the true difference is the measured one; "
-    "fewer seeds may do, as they also steady the figure of each task."
+    "fewer seeds may do, as they also steady the figure of each task.\n"
+    "A single run stands for itself: another seed may do better or worse. Among runs with the same settings and seed the "
+    "newest with results is used; +n: further seeds."
 )
 
 

@@ -118,3 +118,14 @@ def test_only_of_tasks_that_may_be_more_it_is_said_that_nothing_would_do(make, c
             make(config(lr=lr, seed=k), results=[result(figures, episode_seed=seed)])
     [ranking] = rank(find_records([tmp_path])[0])
     assert cells(ranking.rows[1], ranking)["needed"] == said
+
+
+@pytest.mark.parametrize(
+    ("seeds", "said"),
+    [(range(3), "0,1,2"), (range(20), "0 to 19"), ((0, 1, 2, 4), "0,1,2,4"), (range(1, 5), "1,2,3,4")],
+)
+def test_many_seeds_take_little_room(make, config, result, tmp_path, seeds, said):
+    for seed in seeds:
+        make(config(seed=seed), results=[result(FIGURES)])
+    [ranking] = rank(find_records([tmp_path])[0])
+    assert cells(ranking.rows[0], ranking)["seeds"] == said

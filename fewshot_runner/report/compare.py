@@ -36,8 +36,8 @@ LEGEND = (
     "Holm's: for all pairs of a table, as * is the best of it, and with --baseline for its rows.\n"
     "needed: more tasks or seeds for a power of 0.8 at the level 0.05, if the true difference is the measured one; "
     "fewer seeds may do, as they also steady the figure of each task.\n"
-    "A single run stands for itself: another seed may do better or worse. Among runs with the same settings and seed the "
-    "newest with results is used; +n: further seeds."
+    "A single run stands for itself: another seed may do better or worse. Among runs with the same settings and seed "
+    "the newest with results is used; +n: further seeds."
 )
 
 

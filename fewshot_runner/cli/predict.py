@@ -83,7 +83,7 @@ def show(predictions: Sequence["Prediction"], options: argparse.Namespace) -> No
     if options.json:
         print(json.dumps([prediction.as_dict() for prediction in predictions], indent=2))
     elif options.csv:
-        writer = csv.writer(sys.stdout)
+        writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerow(["image", "rank", "class", "score"])
         for prediction in predictions:
             for rank, (name, score) in enumerate(prediction.ranking, start=1):

@@ -19,10 +19,12 @@ def refuse_seen(builder: Builder, checkpoint: dict[str, Any], saved: dict[str, A
     """
     data = builder.dataset.provenance
     of_known_classes = all(KINDS[test.protocol].of_known_classes for test in builder.plan.tests.values())
-    if of_known_classes and not data.changes(checkpoint):
+    changed = bool(data.changes(checkpoint))
+    if of_known_classes and not changed:
         return  # the run's own split keeps images apart, and copies among them were told when it was trained
     seen_files, tested_files = checkpoint.get("seen_files"), builder.dataset.files_of(*measured_parts(builder))
-    if of_known_classes and seen_files is not None and tested_files is not None:
+    files_are_known = changed and seen_files is not None and tested_files is not None
+    if of_known_classes and files_are_known:
         refuse_seen_files(seen_files.cpu().numpy(), tested_files.view(np.int64), data.dataset)
         return
     same = data.dataset == checkpoint["dataset"] or data.images_hash == checkpoint.get("images_hash")
@@ -31,6 +33,8 @@ def refuse_seen(builder: Builder, checkpoint: dict[str, Any], saved: dict[str, A
     tested = {*builder.dataset.split.classes["test"]} - {builder.dataset.source.unknown_label}
     seen = sorted(trained_classes(builder, checkpoint, saved) & tested)
     if not seen:
+        if files_are_known:  # the same pictures under other names
+            refuse_seen_files(seen_files.cpu().numpy(), tested_files.view(np.int64), data.dataset)
         return
     count = f"{len(seen)} of its test classes ({', '.join(seen[:3])}{' ...' if len(seen) > 3 else ''})"
     if not same:

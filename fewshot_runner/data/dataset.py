@@ -187,11 +187,18 @@ class Dataset:
         """What in the data keeps a test from telling all, in a line each; `searched`, one of the tests is a retrieval,
         which alone asks for what is none of the known classes.
         """
-        said = []
+        said = self.source.remarks(self.split.name)
         unknown = self.source.unknown_label
         if not searched and unknown is not None:
             count = int((self.store.class_names[self.store.labels] == unknown).sum())
             said.append(f"{count:,} images are labelled {unknown}, which is no class: only a retrieval asks for them")
+        if searched and unknown is not None and unknown not in self.split.classes["val"]:
+            said.append(
+                f"no image labelled {unknown} is in the val part, so it is not known how unlike the others such images "
+                f"are: {unknown} is never answered"
+            )
+        if searched and unknown is not None and set(self.split.classes["test"]) == {unknown}:
+            said.append(f"all test images are labelled {unknown}: no figure says whether the known are known again")
         if self.split.rotations and self.symmetries not in ("none", "rotations"):
             said.append(
                 f"dataset.symmetries={self.symmetries} has no effect: the split {self.split.name} has every class in "

@@ -7,6 +7,7 @@ Shapes: C channels (1 grey, 3 red, green, blue), H rows, W columns.
 """
 
 import io
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -51,7 +52,10 @@ def decode(data: bytes | Path, name: str) -> Image.Image:
     if not content:
         raise UserError(f"{name}: the file is empty (0 bytes); replace or remove it")
     try:
-        with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # of what is refused two lines below
+            opened = Image.open(io.BytesIO(content), formats=_FORMATS)
+        with opened as image:
             _check_size(image, name)
             _check_ending(image, content)
             upright = ImageOps.exif_transpose(image)

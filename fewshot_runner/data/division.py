@@ -12,7 +12,10 @@ from dataclasses import dataclass
 from fewshot_runner.data.source import PARTS, Item, Split
 from fewshot_runner.errors import UserError
 
-_PART_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+_PART_NAMES = {
+    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test",
+    "testing": "test",
+}  # fmt: skip
 LEAST = 3  # images that a class must have before `images` takes some of them away
 
 
@@ -76,6 +79,12 @@ class Division:
             return self._retrieval(items)
         known = ", ".join((self.declared, "random", "images", "retrieval"))
         raise UserError(f"{self.source}: dataset.split={name} is unknown here; choose one of: {known}")
+
+    def remarks(self, name: str, items: Sequence[Item]) -> list[str]:
+        """What the split called `name` passes over, in a line each."""
+        if name == "random" and any(item.part for item in items):
+            return [f"the data's own train, val and test are not heeded; dataset.split={self.declared} takes them"]
+        return []
 
     def _declared(self, items: Sequence[Item]) -> Split:
         """With images where a class stands in several parts."""

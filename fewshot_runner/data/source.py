@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -52,6 +53,11 @@ class Split:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def normal(name: str) -> str:
+    """One spelling of the name of a class: a Mac writes an accent as a sign of its own, others do not."""
+    return unicodedata.normalize("NFC", name)
+
+
 class Source(ABC):
     """A set of labelled images that can be listed, identified, read one by one, and divided into parts.
 
@@ -94,6 +100,10 @@ class Source(ABC):
     @abstractmethod
     def split(self, name: str) -> Split:
         """The division called `name`; raises `UserError` that lists the known names."""
+
+    def remarks(self, split: str) -> list[str]:
+        """What a user of the division called `split` should know of the data, in a line each."""
+        return []
 
 
 @dataclass(frozen=True, slots=True)

@@ -176,6 +176,9 @@ def test_trap_09_classes_are_known_again_whatever_the_data_are_called(refused, f
     assert f"{len(seen)} of its test classes ({seen[0]}" in said
     assert all(word in said for word in ("renamed", "pictures", "flatter", "rename them", "closed_set"))
     (tmp_path / "pictures").rename(tmp_path / "moved")
+    assert "test pictures were used in training" in refused(*more)
+    shutil.rmtree(tmp_path / "renamed")
+    paint(tmp_path / "renamed", {name: name for name in COLOURS}, numbers=range(10, 16))
     unchecked = fsl(*more)
     assert unchecked.code == 0
     assert "pictures" in unchecked.err
@@ -183,11 +186,17 @@ def test_trap_09_classes_are_known_again_whatever_the_data_are_called(refused, f
 
 
 def test_other_classes_go_on_once_they_are_renamed(fsl, few_shot, tmp_path):
-    for name in COLOURS:
-        shutil.copytree(tmp_path / "pictures" / name, tmp_path / "others" / f"other_{name}")
+    paint(tmp_path / "others", {f"other_{name}": name for name in COLOURS}, numbers=range(10, 16))
     answer = fsl("eval", f"run={few_shot}", "dataset=folder", "dataset.path=others", "dataset.test_fraction=0.5")
     assert answer.code == 0, answer.err
     assert answer.err == ""
+
+
+def test_trap_09_the_same_pictures_are_known_under_any_name(refused, few_shot, tmp_path):
+    for name in COLOURS:
+        shutil.copytree(tmp_path / "pictures" / name, tmp_path / "others" / f"other_{name}")
+    said = refused("eval", f"run={few_shot}", "dataset=folder", "dataset.path=others", "dataset.test_fraction=0.5")
+    assert "test pictures were used in training this run; the figure would flatter" in said
 
 
 def test_a_run_tested_by_retrieval_goes_by_the_most_similar_example(fsl, tiny, tmp_path):

@@ -1,10 +1,12 @@
 """CSV files: delimiters, columns, splits, real photographs, and errors that name the line."""
 
 import os
+import unicodedata
 
 import numpy as np
 import pytest
 from csv_errors import error
+from PIL import Image
 
 from fewshot_runner.data.source import Item
 from fewshot_runner.data.sources.csv import Csv
@@ -133,6 +135,15 @@ def test_missing_images_are_counted_and_the_first_named(table):
 )
 def test_tables_that_are_refused(table, text, message):
     assert message in error(table(text), split_column="split")
+
+
+def test_names_from_windows_and_from_a_mac_find_their_files(table, tmp_path):
+    apart, together = (unicodedata.normalize(form, "Löwe") for form in ("NFD", "NFC"))
+    for name in (apart, "ibis"):
+        (tmp_path / name).mkdir()
+        Image.new("L", (8, 8)).save(tmp_path / name / "1.png")
+    path = table(f"image,label\n{together}/1.png,{apart}\nibis\\1.png,ibis\n")
+    assert Csv(path=path).items() == (Item(f"{apart}/1.png", together), Item("ibis/1.png", "ibis"))
 
 
 def test_a_label_that_is_called_as_another_with_its_group_is_refused(table):

@@ -357,6 +357,28 @@ def test_the_unknown_label_is_no_class_unless_it_is_asked_for(retrieval):
     assert read(retrieval.table("test", unknown=True)) == {"cold/0": [17], "pale/1": [35], "warm/1": [11]}
 
 
+@pytest.mark.parametrize(
+    ("val", "test", "said"),
+    [
+        (["warm/1"], ["cold/0", "warm/1"], ["cold/0 is never answered"]),
+        (["warm/1", "cold/0"], ["cold/0"], ["no figure says whether the known are known again"]),
+        (["warm/1", "cold/0"], ["cold/0", "warm/1"], []),
+    ],
+)
+def test_a_search_that_cannot_tell_the_unknown_or_the_known_says_so(make, squares, val, test, said):
+    class Retrieval(squares):
+        name, unknown_label = "retrieval", "cold/0"
+
+        def split(self, name: str) -> Split:
+            classes = {"train": ["warm/0", "warm/1", "cold/0"], "val": val, "test": test}
+            return Split(
+                name, classes, {part: [f"{c}/{n}.png" for c in classes[part]] for n, part in enumerate(classes)}
+            )
+
+    remarks = make(Retrieval()).remarks(searched=True)
+    assert [remark.partition(": ")[2] for remark in remarks] == said
+
+
 def test_a_test_that_leaves_out_what_is_no_class_says_so(retrieval):
     [said] = retrieval.remarks(searched=False)
     assert said.startswith("6 images are labelled cold/0")

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import threading
+import unicodedata
 import zipfile
 from pathlib import Path
 
@@ -238,10 +239,10 @@ def test_an_unknown_label_that_is_no_class(tmp_path):
         (("1.png", "2.png"), r"equally deep.*1\.png \(0 deep\)"),
         (("a/1.png", "b/2.png", "cover.png"), r"equally deep.*cover\.png \(0 deep\); a/1\.png \(1 deep\)"),
         (("a/1.png", "b/c/2.png"), r"equally deep.*a/1\.png \(1 deep\); b/c/2\.png \(2 deep\)"),
-        (("a/b/c/1.png",), r"a/b/c/1\.png \(3 deep\)"),
+        (("a/b/c/1.png", "d/b/c/1.png"), r"a/b/c/1\.png \(3 deep\)"),
         (("train/1.png", "val/2.png", "test/3.png"), r"equally deep.*test/3\.png \(0 deep\)"),
         (("a/1.png", "dog/note.txt"), r"dog holds no image \(only note\.txt\)"),
-        (("g/a/1.png", "g/b/note.txt"), r"g/b holds no image \(only note\.txt\)"),
+        (("g/a/1.png", "g/b/note.txt", "k/a/1.png"), r"g/b holds no image \(only note\.txt\)"),
         (("g/a/1.png", "h/note.txt"), r"h holds no image"),
         (("train/a/1.png", "val/b/1.png", "test/c/note.txt"), r"test/c holds no image"),
         (("train/a/1.png", "cat/a/1.png", "dog/a/1.png"), r"has train beside .*\(cat, dog\)"),
@@ -315,3 +316,49 @@ def test_a_damaged_image_is_named_with_its_path(tmp_path):
     assert source.image(0).size == (4, 4)
     with pytest.raises(UserError, match=f"^{tmp_path}/b/2.png: "):
         source.image(1)
+
+
+def test_a_single_folder_around_all_of_it_is_passed_over(tmp_path):
+    """As an archive of a folder has one: the same classes, the same images, the same division."""
+    paths = [f"{kind}/{number}.png" for kind in ("ant", "bee", "cow") for number in range(9)]
+    fill(tmp_path / "plain", *paths)
+    fill(tmp_path / "wrapped", *(f"mine/{path}" for path in paths))
+    with zipfile.ZipFile(tmp_path / "wrapped.zip", "w") as archive:
+        for path in paths:
+            archive.write(tmp_path / "plain" / path, f"mine/{path}")
+    plain, wrapped, zipped = (Folder(path=tmp_path / name) for name in ("plain", "wrapped", "wrapped.zip"))
+    assert plain.items() == wrapped.items() == zipped.items()
+    assert plain.items()[0] == Item("ant/0.png", "ant")
+    assert plain.split("images").images == zipped.split("images").images
+    for source in (wrapped, zipped):
+        assert source.image(0).size == plain.image(0).size
+        assert source.checksum(0) == plain.checksum(0)
+    fill(tmp_path / "parted", *(f"mine/{part}/{path}" for part in ("train", "val", "test") for path in paths))
+    assert {item.part for item in Folder(path=tmp_path / "parted").items()} == {"train", "val", "test"}
+
+
+def test_a_letter_with_an_accent_is_one_letter_however_it_is_written(tmp_path):
+    names = [unicodedata.normalize(form, "Löwe") for form in ("NFC", "NFD")]
+    for number, name in enumerate(names):
+        fill(tmp_path / f"{number}", f"{name}/1.png", "Bison/1.png")
+    first, second = (Folder(path=tmp_path / f"{number}", unknown_label=names[1 - number]) for number in range(2))
+    assert [item.class_name for item in first.items()] == [item.class_name for item in second.items()]
+    assert first.unknown_label == second.unknown_label == names[0]
+
+
+def test_training_and_testing_are_parts(tmp_path):
+    fill(tmp_path, *(f"{part}/a/{number}.png" for part in ("Training", "validation", "testing") for number in range(2)))
+    assert {item.part for item in Folder(path=tmp_path).items()} == {"train", "val", "test"}
+    assert {item.class_name for item in Folder(path=tmp_path).items()} == {"a"}
+
+
+def test_a_division_that_is_passed_over_and_formats_that_are_not_read_are_told(tmp_path):
+    fill(tmp_path, *(f"{part}/{part}{number}/1.png" for part in ("train", "val", "test") for number in range(3)))
+    for number in range(2):
+        (tmp_path / "train" / "train0" / f"IMG_{number}.HEIC").write_bytes(b"ftypheic")
+    (tmp_path / "train" / "train0" / "notes.txt").write_text("")
+    source = Folder(path=tmp_path)
+    division, formats = source.remarks("random")
+    assert division == "the data's own train, val and test are not heeded; dataset.split=folders takes them"
+    assert formats == "pictures in formats that are not read are left out (2 .heic): save them as JPEG"
+    assert source.remarks("folders") == [formats]

@@ -6,6 +6,7 @@ row says, so that the usual layouts need no code: "{image}", "{part}/{image}", "
 
 import hashlib
 import json
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +17,7 @@ from PIL import Image
 from fewshot_runner.data.decode import DECODER
 from fewshot_runner.data.division import Division, part_called
 from fewshot_runner.data.place import is_archive, locate, open_files
-from fewshot_runner.data.source import Item, Source, Split
+from fewshot_runner.data.source import Item, Source, Split, normal
 from fewshot_runner.data.table import nearest, read_table
 from fewshot_runner.data.template import PathTemplate
 from fewshot_runner.errors import UserError
@@ -94,7 +95,7 @@ class Csv(Source):
             image_path, key="dataset.image_path", fields=fields, required="image", unsaid=unsaid
         )
         self._unlabelled = unlabelled
-        self.unknown_label = unknown_label
+        self.unknown_label = unknown_label and normal(unknown_label)
         self.name = name or Path(self._path).stem
         by_tables = "" not in self._tables
         self._division = Division(
@@ -103,7 +104,7 @@ class Csv(Source):
             remedy=f"add such {'tables' if by_tables else 'rows'}, or set dataset.split=random or images",
             val_fraction=val_fraction,
             test_fraction=test_fraction,
-            unknown_label=unknown_label,
+            unknown_label=self.unknown_label,
             val_from=val_from,
             val_unknown=val_unknown,
         )
@@ -149,6 +150,9 @@ class Csv(Source):
     def items(self) -> Sequence[Item]:
         return self._items
 
+    def remarks(self, split: str) -> list[str]:
+        return self._division.remarks(split, self._items)
+
     def image(self, index: int) -> Image.Image:
         return self._images.image(self._items[index].name)
 
@@ -186,7 +190,7 @@ class Csv(Source):
                 unknown.append(f"{where} says {written_part!r}")
             else:
                 item = self._item(cells, part, written_part)
-                labels.add(cells["label_column"])
+                labels.add(normal(cells["label_column"]))
                 group = groups.setdefault(item.class_name, item.group)
                 if group != item.group:
                     ambiguous.append(f"{item.class_name!r} is of {group!r} and of {item.group!r} ({where})")
@@ -214,11 +218,20 @@ class Csv(Source):
         return (*(item for _, item in first.values()), *self._unlabelled_items(first))
 
     def _item(self, cells: Mapping[str, str], part: str, written_part: str) -> Item:
-        label, group = cells["label_column"], cells.get("group_column", "")
+        label, group = normal(cells["label_column"]), normal(cells.get("group_column", ""))
         said = {"image": cells["image_column"], "label": label, "group": group, "part": written_part}
         if label == self.unknown_label:
             group = ""  # strangers are one class, whatever their groups
-        return Item(self._image_path.fill(said), f"{group}/{label}" if group else label, group, part)
+        name = self._spelled(self._image_path.fill(said))
+        return Item(name, f"{group}/{label}" if group else label, group, part)
+
+    def _spelled(self, name: str) -> str:
+        """As the image's file is: a table may come from Windows, and files from a Mac, which spells accents apart."""
+        if self._images.stamp(name) is not None:
+            return name
+        slashes = name.replace("\\", "/")
+        spellings = (unicodedata.normalize(form, slashes) for form in ("NFC", "NFD"))
+        return next((each for each in (slashes, *spellings) if self._images.stamp(each) is not None), name)
 
     def _unlabelled_items(self, labelled: Mapping[str, Any]) -> list[Item]:
         if self._unlabelled is None:

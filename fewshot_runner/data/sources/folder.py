@@ -1,9 +1,11 @@
 """A folder of images, a sub-folder a class.
 
 Three layouts, told apart by where the images lie: class/image, group/class/image (as Omniglot's alphabets), and either
-of them below the folders train, val and test.
+of them below the folders train, val and test. A single folder around all of it, as in an archive of a folder, is passed
+over.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -15,11 +17,22 @@ from fewshot_runner.data.decode import DECODER
 from fewshot_runner.data.division import Division, part_called
 from fewshot_runner.data.files import Listing
 from fewshot_runner.data.place import locate, open_files
-from fewshot_runner.data.source import Item, Source, Split
+from fewshot_runner.data.source import Item, Source, Split, normal
 from fewshot_runner.data.table import nearest
 from fewshot_runner.errors import UserError
 
 _LAYOUTS = "class/image or group/class/image, either of them also below train, val and test folders"
+
+
+# Of cameras and telephones, which Pillow alone cannot read.
+_UNREAD = ("heic", "heif", "cr2", "cr3", "nef", "arw", "dng", "raf", "orf", "rw2")
+
+
+def _wrapping(tree: Listing) -> str | None:
+    """The folder in which all classes stand, if it means no part."""
+    tops = {path.partition("/")[0] for path in (*tree.images, *filter(None, tree.folders))}
+    wrapped = len(tops) == 1 and all(path.count("/") >= 2 for path in tree.images)
+    return tops.pop() if wrapped and part_called(min(tops)) is None else None
 
 
 class Folder(Source):
@@ -42,18 +55,19 @@ class Folder(Source):
         name: str | None = None,
         remedy: str | None = None,
     ) -> None:
-        place, inner = locate(path, key="dataset.path", root=root, remedy=remedy)
-        self._files = open_files(place, inner, key="dataset.path")
+        self._place, inner = locate(path, key="dataset.path", root=root, remedy=remedy)
+        self._files = open_files(self._place, inner, key="dataset.path")
+        self._inner = inner
         self._root = self._files.place
         self.name = name or Path(self._root).resolve().name.removesuffix(".zip")
-        self.unknown_label = unknown_label
+        self.unknown_label = unknown_label and normal(unknown_label)
         self._division = Division(
             source=self._root,
             declared="folders",
             remedy="put class folders into train/, val/ and test/, or set dataset.split=random or images",
             val_fraction=val_fraction,
             test_fraction=test_fraction,
-            unknown_label=unknown_label,
+            unknown_label=self.unknown_label,
             val_from=val_from,
             val_unknown=val_unknown,
         )
@@ -80,9 +94,24 @@ class Folder(Source):
     def split(self, name: str) -> Split:
         return self._division.split(name, self._items)
 
+    def remarks(self, split: str) -> list[str]:
+        foreign = [name.rpartition(".")[2].lower() for names in self._tree.folders.values() for name in names]
+        unread = Counter(extension for extension in foreign if extension in _UNREAD)
+        said = self._division.remarks(split, self._items)
+        if unread:
+            told = ", ".join(f"{count} .{extension}" for extension, count in unread.most_common())
+            said.append(f"pictures in formats that are not read are left out ({told}): save them as JPEG")
+        return said
+
     @cached_property
     def _tree(self) -> Listing:
+        """From the folder on that holds all the others, as an archive of a folder has one at its top."""
         tree = self._files.listing()
+        while (top := _wrapping(tree)) is not None:
+            self._inner = f"{self._inner}/{top}".lstrip("/")
+            self._files = open_files(self._place, self._inner, key="dataset.path")
+            self._root = self._files.place
+            tree = self._files.listing()
         if not tree.images:
             raise UserError(f"{self._root} holds no images (.jpg, .png, .webp, .tif and so on); expected {_LAYOUTS}")
         return tree
@@ -102,8 +131,8 @@ class Folder(Source):
         items = tuple(
             Item(
                 name="/".join(path),
-                class_name="/".join(path[parted:-1]),
-                group=path[parted] if depth == 2 else "",
+                class_name=normal("/".join(path[parted:-1])),
+                group=normal(path[parted]) if depth == 2 else "",
                 part=part_called(path[0]) or "" if parted else "",
             )
             for path in paths

@@ -23,18 +23,22 @@ def run(arguments: list[str]) -> None:
     folder.read_config()  # refused where it is damaged: weights without their config are of no use
     output = options.output or folder.path / "export"
 
-    from safetensors.torch import save_file  # late: a wrong folder is refused without torch
+    from safetensors.torch import save  # late: a wrong folder is refused without torch
 
+    from fewshot_runner import atomic
     from fewshot_runner.cli.trained import best_checkpoint
 
     checkpoint = best_checkpoint(folder)
     weights = {name: tensor.contiguous().clone() for name, tensor in checkpoint["method"].items()}
     about = {"step": str(checkpoint["step"]), "dataset": checkpoint["dataset"], "split": checkpoint["split"]}
     about |= {key: json.dumps(checkpoint.get(key, [])) for key in ("classes", "facts")}  # safetensors holds text alone
+    made = not output.exists()
     try:
         output.mkdir(parents=True, exist_ok=True)
-        save_file(weights, output / "model.safetensors", metadata=about)
+        atomic.write_bytes(output / "model.safetensors", save(weights, metadata=about))
         shutil.copyfile(folder.config, output / "config.yaml")
     except OSError as error:
+        if made:
+            shutil.rmtree(output, ignore_errors=True)
         raise UserError(f"{output}: cannot be written ({error}); choose another folder with --output") from error
     print(f"export: {output}")

@@ -8,6 +8,7 @@ from typing import Any
 from fewshot_runner import atomic
 from fewshot_runner.cli.job import Outcome
 from fewshot_runner.errors import UserError
+from fewshot_runner.report.measured import test_of
 from fewshot_runner.report.records import is_number
 from fewshot_runner.report.results import metric_of
 from fewshot_runner.runs import DONE, PRUNED, RUNNING, RunFolder
@@ -73,5 +74,6 @@ def results_of(run: RunFolder) -> Entry:
     if summary["results"]:
         result = summary["results"][0]
         metric = metric_of(result)
-        content["result"] = {key: result.get(key) for key in wanted} | {"metric": metric, metric: result[metric]}
+        told = {key: result.get(key) for key in wanted} | {"metric": metric, metric: result[metric]}
+        content["result"] = told | {"test": test_of(result).key}
     return content

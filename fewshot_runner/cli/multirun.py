@@ -88,7 +88,7 @@ def config_of_all(read: Sequence[Override], *, config_dir: Path | None) -> DictC
     values: dict[int, list[str]] = {}
     for number, override in enumerate(read):
         if override.is_interval_sweep():
-            values[number] = []
+            values[number] = [f"{override.get_key_element()}={override.value().start}"]
         elif override.is_sweep_override():
             words = [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
             if not words:

@@ -15,9 +15,11 @@ from fewshot_runner.cli.search.base import Proposal, Search
 from fewshot_runner.cli.search.space import Space
 from fewshot_runner.data.provenance import Provenance
 from fewshot_runner.errors import UserError
+from fewshot_runner.report.config import flatten
 from fewshot_runner.runs import DONE, FAILED, PRUNED, RunFolder
 
 OF_USERS = "path"  # the key of data sets that are a user's own
+OF_VALIDATION = ("trainer.monitor", "trainer.val_episodes", "dataset.split", "dataset.path")  # besides its episodes
 
 Planned = tuple[Proposal, Entry, Job | None]  # no job where its settings are refused
 
@@ -36,7 +38,7 @@ class Planner:
         self.compose = Composer(config_dir)
         self.done: dict[str, RunFolder] = {}  # by fingerprint
         self.data: dict[str, Provenance | None] = {}  # what users' data are now, by the data set's config
-        self.monitor: str | None = None  # of the first job
+        self.validated: dict[str, Any] = {}  # what the validation of the first job was of
 
     def planned(self, *, to_run: bool) -> Iterator[Planned]:
         """Every proposal in turn; `to_run`, what is missing is going to be run.
@@ -73,6 +75,8 @@ class Planner:
             entry = entry_of(proposal.number, proposal.overrides, None)
             self.manifest.note(entry, Outcome(FAILED, reason=str(error)))
             return proposal, entry, None
+        if to_run:
+            self.search.settle(proposal, job.fingerprint)
         entry = entry_of(proposal.number, proposal.overrides, job.fingerprint)
         if state == DONE or (state == PRUNED and job.watch is not None):
             self.manifest.note(entry, outcome_of(found, state))
@@ -80,7 +84,8 @@ class Planner:
 
     def _job(self, proposal: Proposal) -> Job:
         config = self.compose(proposal.overrides)
-        self._check_monitor(config["trainer"]["monitor"])
+        if self.search.adaptive:
+            self._check_comparable(config)
         job = Job(proposal.number, proposal.overrides, config, fingerprint(config), proposal.watch)
         if OF_USERS in config["dataset"] and self.found(job)[0] is not None:
             job = replace(job, data=self._data(config))
@@ -98,14 +103,19 @@ class Planner:
                 self.data[described] = Builder(config).dataset.provenance
         return self.data[described]
 
-    def _check_monitor(self, monitor: str) -> None:
+    def _check_comparable(self, config: Mapping[str, Any]) -> None:
         """Raises `UserError` where a search that learns from validation figures would be told of two kinds of them."""
-        self.monitor = self.monitor or monitor
-        if self.search.adaptive and monitor != self.monitor:
-            raise UserError(
-                f"trainer.monitor={monitor}: this search compares validation figures, and began with {self.monitor}; "
-                "give one trainer.monitor, or set sweep=grid or sweep=random"
-            )
+        settings = flatten(
+            {"dataset": config["choices"]["dataset"]} | {key: config[key] for key in ("episode", "eval")}
+        )
+        settings |= {key: value for key, value in flatten(config).items() if key in OF_VALIDATION}
+        self.validated = self.validated or settings
+        for key, value in settings.items():
+            if value != self.validated.get(key):
+                raise UserError(
+                    f"{key}={value}: this search compares validation figures, and began with {self.validated.get(key)};"
+                    f" give one {key}, or set sweep=grid or sweep=random"
+                )
 
 
 def outcome_of(run: RunFolder, state: str) -> Outcome:

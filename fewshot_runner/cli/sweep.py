@@ -23,7 +23,7 @@ from fewshot_runner.engine.stopping import merit
 from fewshot_runner.errors import RunFailed, UserError
 from fewshot_runner.report.console import output
 from fewshot_runner.report.results import with_interval
-from fewshot_runner.report.sweep import sweep_table, test_title
+from fewshot_runner.report.sweep import sweep_table, test_key
 from fewshot_runner.runs import DONE, FAILED, PRUNED, RUNNING, STOPPED, Busy
 
 
@@ -50,6 +50,7 @@ class Sweep:
         self.search, self.launcher, self.manifest = planner.search, planner.launcher, planner.manifest
         self.swept = swept_keys(planner.space)
         self.open: dict[str, list[tuple[Entry, Proposal]]] = {}  # by fingerprint: under way, and their doubles
+        self.ended: dict[str, Outcome] = {}  # by fingerprint: what has been done here, for doubles that come later
         self.traces: list[str] = []
 
     def run(self) -> None:
@@ -58,7 +59,7 @@ class Sweep:
             try:
                 with closing(self.launcher.run(self._jobs(), self.manifest.folder)) as running:
                     for job, ended in running:
-                        outcome = ended if ended.run else with_run(job, ended)
+                        outcome = self.ended[job.fingerprint] = ended if ended.run else with_run(job, ended)
                         for entry, proposal in self.open.pop(job.fingerprint):
                             self._end(proposal, entry, outcome)
                         if outcome.state == STOPPED or came:
@@ -81,7 +82,7 @@ class Sweep:
                 self._tell(proposal, entry, Outcome(FAILED, reason=entry["reason"]), FAILED)
             elif job.fingerprint in self.open:
                 self.open[job.fingerprint].append((entry, proposal))
-            elif (outcome := self._already(job)) is not None:
+            elif (outcome := self.ended.get(job.fingerprint) or self._already(job)) is not None:
                 if entry["state"] != outcome.state:  # since it was planned
                     self.manifest.note(entry, outcome)
                 self._tell(proposal, entry, outcome, f"{outcome.state} already")
@@ -179,7 +180,7 @@ def config_option(config_dir: Path | None) -> list[str]:
 def best_of(jobs: Sequence[Entry]) -> Entry | None:
     """The finished job with the best validation figure, where all are of one test and one kind of figure."""
     done = [job for job in jobs if job["state"] == DONE and job.get("result") and job.get("validation") is not None]
-    if not done or len(jobs) < 2 or len({(test_title(job), job["monitor"]) for job in done}) > 1:
+    if not done or len(jobs) < 2 or len({(test_key(job), job["monitor"]) for job in done}) > 1:
         return None
     return max(done, key=objective)
 

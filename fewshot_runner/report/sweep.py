@@ -63,14 +63,19 @@ def cells(job: Mapping[str, Any]) -> dict[str, str]:
 def ranked(jobs: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Finished jobs with the highest figure first, test by test in the order of the jobs; then others, failed last."""
     finished = [job for job in jobs if job.get("result")]
-    tests = list(dict.fromkeys(test_title(job) for job in finished))
-    finished.sort(key=lambda job: (tests.index(test_title(job)), -figure_of(job["result"])))
+    tests = list(dict.fromkeys(map(test_key, finished)))
+    finished.sort(key=lambda job: (tests.index(test_key(job)), -figure_of(job["result"])))
     others = [job for job in jobs if not job.get("result")]
     return finished + sorted(others, key=lambda job: job["state"] == FAILED)
 
 
+def test_key(job: Mapping[str, Any]) -> str:
+    """The test that a job's result is of: others are drawn otherwise, and figures of different tests do not compare."""
+    return job["result"].get("test") or test_title(job)
+
+
 def test_title(job: Mapping[str, Any]) -> str:
-    """What was asked of a job; figures of different tests do not compare."""
+    """What was asked of a job, in short."""
     result = job["result"]
     mode = "" if result.get("mode") in (None, "inductive") else f" {result['mode']}"
     metric = "" if metric_of(result) == "accuracy" else f" {metric_of(result)}"

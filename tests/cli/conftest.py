@@ -85,6 +85,12 @@ def tiny() -> Callable[[str], tuple[str, ...]]:
 
 
 @pytest.fixture(scope="session")
+def quick(tiny: Callable) -> Callable[..., list[str]]:
+    """The overrides of a job that takes half a second."""
+    return lambda method="prototypical": [*tiny(method), "trainer.max_steps=4", "trainer.val_every=2"]
+
+
+@pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory, tiny: Callable) -> Callable[[str], Path]:
     """A finished tiny run of a method; tests that write into it take a copy."""
     runs: dict[str, Path] = {}

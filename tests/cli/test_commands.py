@@ -1,6 +1,7 @@
 """eval, predict, compare, list, export, doctor, tb, completion, the Python API and the wheel."""
 
 import csv
+import errno
 import io
 import json
 import os
@@ -115,6 +116,16 @@ def test_export_writes_the_best_weights(fsl, copied, tmp_path, refused):
     assert "--output" in refused("export", run, "-o", tmp_path / "file")
     assert fsl("export", run).code == 0
     assert [row["run"] for row in json.loads(fsl("compare", tmp_path / "outputs", "--json").out)] == [str(run)]
+
+
+def test_export_to_a_full_disk_is_no_defect(refused, copied, tmp_path, monkeypatch):
+    def full(*arguments, **options):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    run = copied()
+    monkeypatch.setattr(os, "fsync", full)
+    said = refused("export", run, "-o", tmp_path / "exported")
+    assert "cannot be written" in said
 
 
 def test_export_names_the_classes_in_the_order_of_the_heads_outputs(fsl, trained, tmp_path):

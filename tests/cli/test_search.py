@@ -283,3 +283,51 @@ def test_a_missing_package_is_named_with_its_remedy(refused, monkeypatch, packag
     said = refused("train", "-m", *words, "seed=0,1")
     assert f"needs {package}" in said
     assert "pip install 'fewshot-runner[" in said
+
+
+def test_a_search_does_not_learn_from_the_figures_of_other_settings(fsl, quick, tmp_path):
+    pytest.importorskip("optuna")
+    lr = "method.optimizer.lr=tag(log,interval(1e-3,1e-2))"
+    search = ["train", "-m", "sweep=optuna", *quick(), lr, f"output_dir={tmp_path}", f"sweep.folder={tmp_path}/search"]
+    assert fsl(*search, "sweep.trials=2").code == 0
+    before = json.loads((tmp_path / "search" / "manifest.json").read_text())
+    answer = fsl(*search, "sweep.trials=3", "trainer.clip_norm=5")
+    assert answer.code == 2
+    assert "holds a search whose figures are of other settings" in answer.err
+    assert json.loads((tmp_path / "search" / "manifest.json").read_text()) == before
+    assert fsl(*search, "sweep.trials=3").code == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["episode.n_way=2,3"], "episode.n_way="),
+        (["eval.seed=0,1"], "eval.seed="),
+        (["trainer.val_episodes=4,5"], "trainer.val_episodes="),
+    ],
+)
+def test_a_search_compares_figures_of_the_same_validation_alone(fsl, quick, tmp_path, words, told):
+    pytest.importorskip("optuna")
+    search = ["train", "-m", "sweep=optuna", "sweep.trials=6", "sweep.startup_trials=6", *quick()]
+    answer = fsl(*search, *words, f"output_dir={tmp_path}")
+    assert answer.code == 3
+    assert f"failed: {told}" in answer.err
+    assert "this search compares validation figures, and began with" in answer.err
+
+
+@pytest.mark.parametrize("sweep", ["sweep=random", "sweep=optuna"])
+def test_a_misspelt_key_of_an_interval_is_refused_before_anything_is_tried(refused, quick, sweep):
+    said = refused("train", "-m", sweep, *quick(), "method.optimizer.lrr=tag(log,interval(1e-4,1e-1))")
+    assert "did you mean method.optimizer.lr?" in said
+
+
+@pytest.mark.parametrize("sweep", ["sweep=random", "sweep=optuna"])
+@pytest.mark.parametrize("ends", ["0.001,inf", "nan,0.01"])
+def test_intervals_end_somewhere(refused, quick, sweep, ends):
+    assert "give two finite numbers" in refused("train", "-m", sweep, *quick(), f"method.optimizer.lr=interval({ends})")
+
+
+def test_seeds_of_draws_are_not_negative(refused, quick):
+    assert "sweep.seed=-1: give 0 or more" in refused(
+        "train", "-m", "sweep=random", "sweep.seed=-1", *quick(), "seed=0,1"
+    )

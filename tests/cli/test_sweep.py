@@ -2,7 +2,6 @@
 
 import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -29,12 +28,6 @@ def contents(run: RunFolder) -> tuple[dict, list, list]:
     }
     metrics = [{key: value for key, value in line.items() if key != "wall"} for line in run.read_metrics()]
     return tensors, metrics, run.read_summary()["results"]
-
-
-@pytest.fixture(scope="module")
-def quick(tiny: Callable) -> Callable[..., list[str]]:
-    """The overrides of a job that takes half a second."""
-    return lambda method="prototypical": [*tiny(method), "trainer.max_steps=4", "trainer.val_every=2"]
 
 
 def test_the_manifest_and_the_table_tell_of_every_job(fsl, quick, tmp_path):
@@ -165,6 +158,24 @@ def test_defects_and_refused_settings_fail_their_job_alone(fsl, quick, tmp_path,
     assert "seed=true: give a whole number" in answer.out
     assert "failed: seed=abc: give a whole number" in answer.err.splitlines()  # the key once
     assert "[1/3] done" in answer.err
+
+
+def test_figures_of_other_episodes_have_no_best_among_them(fsl, quick, tmp_path):
+    answer = fsl("train", "-m", *quick(), "eval.seed=0,1", f"output_dir={tmp_path}")
+    assert answer.code == 0, answer.err
+    assert "best on validation" not in answer.out
+    assert [job["number"] for job in manifest_of(tmp_path)["jobs"]] == [0, 1]
+    answer = fsl("train", "-m", *quick(), "seed=0,1", f"output_dir={tmp_path}")
+    assert "best on validation" in answer.out
+
+
+def test_a_failed_job_is_not_tried_again_for_its_doubles(fsl, quick, tmp_path, started):
+    words = ["method.optimizer.lr=1e30,2e30", "method.schedule.warmup=0", "sweep=random", "sweep.trials=4"]
+    answer = fsl("train", "-m", *quick(), *words, f"output_dir={tmp_path}")
+    assert answer.code == 3, answer
+    jobs = manifest_of(tmp_path)["jobs"]
+    assert {job["state"] for job in jobs} == {"failed"}
+    assert len(started) == len({job["fingerprint"] for job in jobs}) < len(jobs)
 
 
 @pytest.mark.parametrize(

@@ -305,6 +305,14 @@ def test_figures_are_found_and_others_refused() -> None:
     assert "choose of" in answer.stderr
 
 
+def test_places_that_are_not_there_are_refused_before_anything_is_measured(tmp_path: Path) -> None:
+    for words in (("mining", "--quick", "--out", tmp_path / "nowhere" / "b.json"), ("--from", tmp_path / "b.json")):
+        answer = bench(*words)
+        assert answer.returncode == 2
+        assert "there is no such" in answer.stderr
+        assert "Traceback" not in answer.stderr
+
+
 def test_weights_are_copied_in_order() -> None:
     ours = Conv4Strided(facts(16), widths=(8, 8)).eval()
     plain = networks.with_weights_of(networks.conv4_strided((8, 8)), ours)

@@ -30,6 +30,10 @@ class Search(ABC):
         Of an adaptive one the first list is what it has proposed before.
         """
 
+    def settle(self, proposal: Proposal, fingerprint: str) -> None:
+        """Which job a proposal has become; raises `UserError` where it was another one when its figures were told."""
+        return
+
     def tell(self, proposal: Proposal, state: str, value: float | None) -> None:
         """How a proposal ended (done, pruned or failed), and its best validation figure, higher being better."""
         return

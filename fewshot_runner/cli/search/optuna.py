@@ -20,7 +20,7 @@ from fewshot_runner.errors import UserError
 from fewshot_runner.extras import imported
 from fewshot_runner.runs import DONE, PRUNED
 
-STUDY, AGAIN = "fsl", "again"
+STUDY, AGAIN, JOB = "fsl", "again", "job"  # the study, and what is noted of its trials
 
 
 class Optuna(Search):
@@ -46,7 +46,7 @@ class Optuna(Search):
 
     def proposals(self, space: Space, folder: Path) -> Iterator[list[Proposal]]:
         self.asked = {key: self._distribution(space[key]) for key in searched_keys(space, "sweep=optuna")}
-        optuna = self.optuna
+        optuna, self.folder = self.optuna, folder
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.study = self._study(folder.absolute() / "optuna.journal")
         for trial in self._former():
@@ -78,6 +78,17 @@ class Optuna(Search):
             raise UserError(
                 f"{journal}: damaged ({error}); remove it to begin the search anew, in which finished runs count again"
             ) from error
+
+    def settle(self, proposal: Proposal, fingerprint: str) -> None:
+        trial = self._former()[proposal.number]
+        known = trial.user_attrs.get(JOB)
+        if known is None and not trial.state.is_finished():
+            self.optuna.trial.Trial(self.study, trial._trial_id).set_user_attr(JOB, fingerprint)
+        elif known not in (None, fingerprint):
+            raise UserError(
+                f"sweep.folder={self.folder}: this folder holds a search whose figures are of other settings than this "
+                "command gives; give sweep.folder another name"
+            )
 
     def tell(self, proposal: Proposal, state: str, value: float | None) -> None:
         """A trial that ended early before and has come to its end now is told as another of the same settings."""

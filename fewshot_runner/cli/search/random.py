@@ -16,6 +16,8 @@ class Random(Search):
     def __init__(self, *, trials: int, seed: int) -> None:
         if trials < 1:
             raise UserError(f"sweep.trials={trials}: give 1 or more")
+        if seed < 0:
+            raise UserError(f"sweep.seed={seed}: give 0 or more")
         self.trials = trials
         self.seed = seed
 

@@ -82,6 +82,8 @@ def is_merged(override: Override) -> bool:
 def interval_of(key: str, sweep: IntervalSweep) -> Interval:
     """The interval that Hydra read; raises `UserError` where no value can be drawn from it."""
     low, high, log = sweep.start, sweep.end, "log" in sweep.tags
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise UserError(f"{key}=interval({low:g},{high:g}): give two finite numbers, as in interval(0,1)")
     if low > high:
         raise UserError(
             f"{key}=interval({low:g},{high:g}): give the lower end first, as {key}=interval({high:g},{low:g})"

@@ -27,7 +27,8 @@ def figures(bench: Bench) -> Iterator[Figure]:
             trained("-m", *settings, *more, f"seed={seeds}", f"output_dir={fresh(folder)}")
 
         def side_by_side(units: int) -> None:
-            sweep(units, "launcher=parallel", "launcher.workers=2", "hardware.threads=auto")
+            threads = f"launcher.threads={max(1, bench.threads // 2)}"
+            sweep(units, "launcher=parallel", "launcher.workers=2", threads, "hardware.threads=auto")
 
         def one_by_one(units: int) -> None:
             place = fresh(folder)

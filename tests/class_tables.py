@@ -23,6 +23,11 @@ def lookup(table: ClassTable) -> dict[int, int]:
     }
 
 
+def read(table: ClassTable) -> dict[str, list[int]]:
+    """class name -> its images"""
+    return {name: table.members[table.offsets[c] : table.offsets[c + 1]].tolist() for c, name in enumerate(table.names)}
+
+
 GREEK, LATIN, RUNES = [9, 12, 10, 9, 15], [11, 9, 9, 20, 9, 9, 10], [9, 9]
 TABLE = make_table({"Greek": GREEK, "Latin": LATIN, "Runes": RUNES})
 

@@ -187,3 +187,11 @@ def outcome(composed_by: Callable[[list[str]], dict[str, Any]], overrides: list[
         return yaml.safe_dump(composed_by(overrides), sort_keys=False)
     except UserError as error:
         return f"refused: {error}"
+
+
+@pytest.mark.parametrize("path", sorted((conf_dir() / "dataset").glob("*.yaml")), ids=lambda path: path.stem)
+def test_trap_18_what_comes_in_from_beyond_the_border_looks_like_the_pictures(path):
+    """White paper around drawings, and what is at the border of photographs."""
+    warp = (yaml.safe_load(path.read_text()).get("augment") or {}).get("warp") or {}
+    wanted = {"omniglot": {"white"}, "glyphs": {"white"}}.get(path.stem, {"edge", "mirror"})
+    assert warp.get("background") in wanted

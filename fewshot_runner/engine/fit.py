@@ -92,9 +92,11 @@ def fit(
                 raise Pruned(progress.step, stopping)
             began += time.perf_counter() - paused
 
-        if progress.step % trainer.checkpoint_every == 0 or stop.requested:
+        stopped = stop.requested  # asked once: no signal ends the run before its state is kept
+        if progress.step % trainer.checkpoint_every == 0 or stopped:
             keep_state()
-        stop.check()
+        if stopped:
+            stop.check()
 
     keep_state()
     if stopping.best is None:  # nothing was trained, so the initial state is the best

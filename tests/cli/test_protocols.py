@@ -103,6 +103,14 @@ def names_in(protocol: Retrieval, table: ClassTable) -> set[str]:
     return {*protocol.image_names[table.members]}
 
 
+def test_trap_07_verification_fits_its_threshold_on_validation(builder) -> None:
+    made = builder("eval.protocol=verification", "eval.pairs=20")
+    [protocol] = made.tests().values()
+    asked, fitted = ({*pairs.images.flatten().tolist()} for pairs in (protocol.pairs, protocol.fitting))
+    assert fitted <= {*made.dataset.table("val").members.tolist()}
+    assert asked <= {*made.dataset.table("test").members.tolist()}
+
+
 def test_a_test_of_retrieval_searches_the_images_of_training_and_of_validation(pictures) -> None:
     made = Builder(compose([*pictures(range(5)), "dataset.split=images", "eval.protocol=retrieval"]))
     images = made.dataset.split.images

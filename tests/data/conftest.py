@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fewshot_runner.data.dataset import Dataset
 from fewshot_runner.data.source import PARTS, Item, Source, Split
 from fewshot_runner.data.sources.omniglot import Omniglot
 
@@ -69,3 +70,14 @@ def table(tmp_path):
         return path
 
     return write
+
+
+@pytest.fixture
+def make(tmp_path, squares):
+    """A data set of squares at their own size, so that pixels need no resizing."""
+
+    def make(source=None, **options) -> Dataset:
+        settings = {"split": "classes", "cache": str(tmp_path), "image_size": 20, "channels": 3, **options}
+        return Dataset(source or squares(), **settings)
+
+    return make

@@ -242,3 +242,10 @@ def test_pictures_side_by_side():
     assert picture.shape == (4, 3 + 4 + 3, 3)
     assert (picture[:, :3] == 0).all()
     assert (picture[:, 3:] == 255).all()
+
+
+def test_trap_01_a_constant_method_knows_every_class_alike(world, make_method, hardware):
+    method = make_method()
+    method.embed = lambda images: torch.ones(len(images), 5)
+    content = analyse(method, {"a": world.protocol("test", episodes=10)}, hardware=hardware).content
+    assert [row["accuracy"] for row in content["classes"]] == pytest.approx([1 / 4] * 6)

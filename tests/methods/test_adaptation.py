@@ -15,6 +15,7 @@ from torch.func import functional_call
 from torch.nn import functional
 
 from fewshot_runner.data.batch import Episode
+from fewshot_runner.engine.metrics import query_accuracy
 from fewshot_runner.facts import Facts
 from fewshot_runner.methods.adaptation import (
     TaskNetwork,
@@ -318,3 +319,33 @@ def test_a_network_without_weights_is_fitted_in_the_precision_of_its_images() ->
     images = torch.rand(6, 1, 4, 4, dtype=torch.double)
     pixels = Pixels(Facts(image_shape=(1, 4, 4), n_classes=9, n_way=N))
     assert TaskNetwork.copy_of(pixels, N, images=images).head.dtype == torch.double
+
+
+class Dense(nn.Module):
+    """A network without batch norm, which would make all of a single picture zero."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(64, 250)
+        self.out_features = 250
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layer(images.flatten(1)).relu()
+
+
+@pytest.mark.parametrize("name", ["maml", "reptile"])
+def test_trap_01_what_rounding_leaves_of_equal_images_is_a_tie(name: str) -> None:
+    torch.manual_seed(0)
+    options = {"inner_lr": 0.1, "inner_steps": 1, "test_steps": 10}
+    network = Dense()
+    method: Method = Maml(network, order=1, **options)
+    if name == "reptile":
+        method = Reptile(network, inner_optimizer="sgd", inner_batch=5, **options)
+    picture = torch.rand(1, 1, 8, 8)
+    for n_way in (2, 3, 5, 20):
+        for shots in (1, 3, 5, 7):
+            labels, asked = (torch.arange(n_way).repeat_interleave(count)[None] for count in (shots, 2))
+            shown = [picture.expand(1, count, 1, 8, 8) for count in (n_way * shots, n_way * 2)]
+            logits = method.classify(Episode(shown[0], labels, shown[1], asked, n_way)).detach()
+            earned = query_accuracy(logits, asked)
+            assert torch.equal(earned, torch.full_like(earned, 1 / n_way)), (n_way, shots)

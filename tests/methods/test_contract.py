@@ -17,7 +17,9 @@ from fewshot_runner.data.batch import Batch, Episode
 from fewshot_runner.data.loader import Viewer
 from fewshot_runner.engine.evaluate import evaluate
 from fewshot_runner.engine.experiment import Experiment
+from fewshot_runner.engine.metrics import query_accuracy
 from fewshot_runner.engine.protocols.base import Protocol
+from fewshot_runner.engine.protocols.episodes import EpisodeProtocol
 from fewshot_runner.errors import UserError
 from fewshot_runner.methods.base import EmbeddingMethod, Method
 from fewshot_runner.randomness import torch_seed
@@ -187,9 +189,12 @@ def test_query_labels_are_not_looked_at(method: Method, episode: Episode) -> Non
     assert torch.equal(classify(method, hidden), classify(method, episode))
 
 
+@pytest.mark.parametrize("bn_mode", ["running", "support"])
 @pytest.mark.parametrize("training", [True, False])
-def test_trap_04_one_query_at_a_time_equals_all_at_once(method: Method, episode: Episode, training: bool) -> None:
-    method.train(training)
+def test_trap_04_one_query_at_a_time_equals_all_at_once(
+    method: Method, episode: Episode, training: bool, bn_mode: str
+) -> None:
+    method.train(training).bn_mode = bn_mode
     together = classify(method, episode)
     for q in range(episode.query.shape[1]):
         alone = replace(episode, query=episode.query[:, q, None], query_labels=episode.query_labels[:, q, None])
@@ -249,6 +254,17 @@ def test_trap_01_the_same_picture_everywhere_scores_one_in_n(experiment: Experim
     validation.viewer = OnePicture(validation.viewer, picture)
     evaluation = evaluate(experiment.method, validation, hardware=experiment.hardware)
     np.testing.assert_array_equal(evaluation.values, np.full(6, 1 / 4))
+    if shots == "equal":  # else the steps of MAML and Reptile rightly prefer the larger classes
+        assert_each_query_earns_a_quarter(experiment.method, validation)
+
+
+def assert_each_query_earns_a_quarter(method: Method, validation: EpisodeProtocol) -> None:
+    """The mean over as many queries of each class would hide that one class always wins."""
+    drawn = validation.draw(0, 3)
+    with torch.no_grad():
+        logits = method.eval().classify(drawn.map(validation.viewer))
+    earned = query_accuracy(logits.float(), drawn.query_labels)
+    assert torch.equal(earned, torch.full_like(earned, 1 / 4))
 
 
 def test_trap_01_a_network_without_weights_scores_one_in_n(experiment: Experiment) -> None:
@@ -260,6 +276,7 @@ def test_trap_01_a_network_without_weights_scores_one_in_n(experiment: Experimen
             weight.zero_()
     evaluation = evaluate(experiment.method, experiment.validation, hardware=experiment.hardware)
     assert evaluation.mean == 1 / 4
+    assert_each_query_earns_a_quarter(experiment.method, experiment.validation)
 
 
 class Uncached(Method):

@@ -92,6 +92,17 @@ class Dataset:
         self._tables: dict[tuple[str, bool], ClassTable] = {}
         self.store = self._open_store(source, progress)
         self.images = self._images(self.store, keep)
+        self._check_centred()
+
+    def _check_centred(self) -> None:
+        """Raises `UserError` where paper would be taken for the drawing, and ink come in from beyond the border."""
+        some = self.store.pixels[: 2**20]  # bytes of pictures that are flat, else as many pictures
+        light = float(np.mean(some[: 2**8] if some.ndim == 4 else some)) / 255
+        if self.standardise.centre and (light > 0.5) != self.standardise.invert:
+            raise UserError(
+                f"dataset.centre=true moves light drawings on black, and these are dark on light paper; set "
+                f"dataset.invert={str(not self.standardise.invert).lower()}, or dataset.centre=false"
+            )
 
     def _check_symmetries(self) -> None:
         if self.shorter_side is None:

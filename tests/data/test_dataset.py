@@ -147,7 +147,7 @@ def test_a_copy_of_a_training_image_in_validation_alone_is_told(make, squares):
 
 
 def test_a_viewer_of_centred_drawings_centres_what_the_table_names(make):
-    plain, moved = make(), make(centre=True)
+    plain, moved = make(invert=True), make(invert=True, centre=True)
     index = torch.from_numpy(plain.table("train").members[:4])
     assert torch.equal(moved.viewer("train", CPU)(index), centred(plain.viewer("train", CPU)(index)))
 
@@ -304,3 +304,20 @@ def test_turned_classes_need_square_images(photographs, photos):
     with pytest.raises(UserError, match=r"dataset.split=own: its classes are turned.*set dataset.shorter_side=null"):
         photographs(Rotated())
     assert photographs(Rotated(), shorter_side=None).table("val").n_classes == 4
+
+
+@pytest.mark.parametrize(("light", "invert", "told"), [(230, False, "invert=true"), (20, True, "invert=false")])
+def test_trap_18_what_is_centred_are_light_drawings_on_black(make, squares, light, invert, told):
+    """Else paper would be moved, and ink come in from beyond the border."""
+
+    class Painted(squares):
+        def image(self, index: int) -> Image.Image:
+            return Image.new("RGB", (20, 20), (light, light, light))
+
+        def identity(self):
+            return {**super().identity(), "light": light}
+
+    with pytest.raises(UserError, match=rf"dataset\.centre=true .* set dataset\.{told}"):
+        make(Painted(), centre=True, invert=invert)
+    assert make(Painted(), centre=True, invert=not invert)
+    assert make(Painted(), invert=invert)

@@ -2,6 +2,7 @@
 
 import copy
 import os
+import shlex
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -181,7 +182,7 @@ def run_hydra(
         if (launcher := hydra.runtime.choices["launcher"]) != "serial":  # by a choice such as hardware=slurm
             raise UserError(
                 f"launcher={launcher}, which a choice brings with it, is for sweeps; give -m, as in fsl train -m "
-                f"{' '.join(hydra.overrides.task)} (one job is a sweep as well)"
+                f"{shlex.join(hydra.overrides.task)} (one job is a sweep as well)"
             )
         task(config, list(hydra.overrides.task))
 
@@ -258,6 +259,7 @@ def resolved(config: DictConfig, choices: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def refuse_no_folder(output_dir: Any) -> None:
+    """Raises `UserError` where runs would lie in the current folder because a variable of the shell is not set."""
     if output_dir == "":
         raise UserError("output_dir= is empty; give a folder for the runs, as in output_dir=outputs")
 

@@ -15,11 +15,11 @@ from fewshot_runner.cli.search.base import Proposal, Search
 from fewshot_runner.cli.search.space import Space
 from fewshot_runner.data.provenance import Provenance
 from fewshot_runner.errors import UserError
-from fewshot_runner.report.config import flatten
+from fewshot_runner.report.config import flatten, is_below
 from fewshot_runner.runs import DONE, FAILED, PRUNED, RunFolder
 
 OF_USERS = "path"  # the key of data sets that are a user's own
-OF_VALIDATION = ("trainer.monitor", "trainer.val_episodes", "dataset.split", "dataset.path")  # besides its episodes
+OF_VALIDATION = ("episode", "eval", "trainer.monitor", "trainer.val_episodes", "dataset.split", "dataset.path")
 
 Planned = tuple[Proposal, Entry, Job | None]  # no job where its settings are refused
 
@@ -105,10 +105,8 @@ class Planner:
 
     def _check_comparable(self, config: Mapping[str, Any]) -> None:
         """Raises `UserError` where a search that learns from validation figures would be told of two kinds of them."""
-        settings = flatten(
-            {"dataset": config["choices"]["dataset"]} | {key: config[key] for key in ("episode", "eval")}
-        )
-        settings |= {key: value for key, value in flatten(config).items() if key in OF_VALIDATION}
+        settings = {"dataset": config["choices"]["dataset"]}
+        settings |= {key: value for key, value in flatten(config).items() if is_below(key, OF_VALIDATION)}
         self.validated = self.validated or settings
         for key, value in settings.items():
             if value != self.validated.get(key):

@@ -24,17 +24,23 @@ def refuse_seen(builder: Builder, checkpoint: dict[str, Any], saved: dict[str, A
         return  # the run's own split keeps images apart, and copies among them were told when it was trained
     seen_files, tested_files = checkpoint.get("seen_files"), builder.dataset.files_of(*measured_parts(builder))
     files_are_known = changed and seen_files is not None and tested_files is not None
-    if of_known_classes and files_are_known:
+    if not (of_known_classes and files_are_known):
+        refuse_seen_classes(builder, checkpoint, saved, of_known_classes=of_known_classes)
+    if files_are_known:  # the same pictures may have other names
         refuse_seen_files(seen_files.cpu().numpy(), tested_files.view(np.int64), data.dataset)
-        return
+
+
+def refuse_seen_classes(
+    builder: Builder, checkpoint: dict[str, Any], saved: dict[str, Any], *, of_known_classes: bool
+) -> None:
+    """Raises `UserError` where classes to be tested have the names of some that the run was trained on."""
+    data = builder.dataset.provenance
     same = data.dataset == checkpoint["dataset"] or data.images_hash == checkpoint.get("images_hash")
     if of_known_classes and (not same or data.split_hash == checkpoint["split_hash"]):
         return  # other images, as far as names tell
     tested = {*builder.dataset.split.classes["test"]} - {builder.dataset.source.unknown_label}
     seen = sorted(trained_classes(builder, checkpoint, saved) & tested)
     if not seen:
-        if files_are_known:  # the same pictures under other names
-            refuse_seen_files(seen_files.cpu().numpy(), tested_files.view(np.int64), data.dataset)
         return
     count = f"{len(seen)} of its test classes ({', '.join(seen[:3])}{' ...' if len(seen) > 3 else ''})"
     if not same:

@@ -96,12 +96,15 @@ class Dataset:
 
     def _check_centred(self) -> None:
         """Raises `UserError` where paper would be taken for the drawing, and ink come in from beyond the border."""
-        some = self.store.pixels[: 2**20]  # bytes of pictures that are flat, else as many pictures
-        light = float(np.mean(some[: 2**8] if some.ndim == 4 else some)) / 255
-        if self.standardise.centre and (light > 0.5) != self.standardise.invert:
+        if not self.standardise.centre:
+            return
+        pixels, inverted = self.store.pixels, self.standardise.invert
+        some = pixels[:256] if self.store.sizes is None else pixels[: 2**20]  # pictures; bytes where these lie flat
+        if (some.mean() > 255 / 2) != inverted:
+            now, other = (str(each).lower() for each in (inverted, not inverted))
             raise UserError(
-                f"dataset.centre=true moves light drawings on black, and these are dark on light paper; set "
-                f"dataset.invert={str(not self.standardise.invert).lower()}, or dataset.centre=false"
+                f"dataset.centre=true moves light drawings on black, and with dataset.invert={now} these are dark on "
+                f"light paper; set dataset.invert={other}, or dataset.centre=false"
             )
 
     def _check_symmetries(self) -> None:

@@ -54,8 +54,8 @@ def decode(data: bytes | Path, name: str) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # of what is refused two lines below
-            opened = Image.open(io.BytesIO(content), formats=_FORMATS)
-        with opened as image:
+            image = Image.open(io.BytesIO(content), formats=_FORMATS)
+        with image:
             _check_size(image, name)
             _check_ending(image, content)
             upright = ImageOps.exif_transpose(image)

@@ -3,11 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from fewshot_runner.report.config import shown
 from fewshot_runner.report.groups import Group
 from fewshot_runner.report.ranking import Ranking, Row
 from fewshot_runner.report.records import is_number
 from fewshot_runner.report.results import interval_text
-from fewshot_runner.report.settings import differing, short, shown
+from fewshot_runner.report.settings import differing, short
 from fewshot_runner.report.statistics import Difference
 from fewshot_runner.runs import DONE
 

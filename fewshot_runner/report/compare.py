@@ -15,12 +15,13 @@ from fewshot_runner.report.cells import (
     spread_text,
     states_text,
 )
+from fewshot_runner.report.config import shown
 from fewshot_runner.report.grid import grid
 from fewshot_runner.report.line import one_line
 from fewshot_runner.report.ranking import Ranking, Row
 from fewshot_runner.report.records import Record
 from fewshot_runner.report.results import interval_text
-from fewshot_runner.report.settings import SEED, differing, short, shown
+from fewshot_runner.report.settings import SEED, differing, short
 
 # What a narrow table tells beneath its rows, in this order; the last ones only after the settings.
 FURTHER = ("reason", "needed", "seconds", "p", "± over seeds (s.d.)", "seeds", "p (Holm)")

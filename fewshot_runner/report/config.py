@@ -41,9 +41,14 @@ def _title(key: str, choice: str | None) -> str:
 
 
 def _plain(value: Any) -> str:
-    if value in (None, "", {}, []):
+    return "-" if value in ({}, []) else as_markup(shown(value))
+
+
+def shown(value: Any) -> str:
+    """A value as one would write it on the command line."""
+    if value is None or value == "":
         return "-"
-    return as_markup(str(value).lower() if isinstance(value, bool) else str(value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def is_below(key: str, names: Sequence[str]) -> bool:

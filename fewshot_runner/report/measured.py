@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fewshot_runner.report.config import shown
 from fewshot_runner.report.results import metric_of, mode_of
-from fewshot_runner.report.settings import shown
 
 # What a result says besides which tasks it is of; "episodes" is left to the pairing.
 NOT_OF_THE_TASKS = {

@@ -10,13 +10,14 @@ from fewshot_runner.report.analysis import read_analysis
 from fewshot_runner.report.cells import columns_of, run_text
 from fewshot_runner.report.charts import COLOURS
 from fewshot_runner.report.compare import ALONE, LEGEND, divided, footnote, state_rows, without_results
+from fewshot_runner.report.config import shown
 from fewshot_runner.report.curves import curves
 from fewshot_runner.report.details import details
 from fewshot_runner.report.groups import Group, group_runs
 from fewshot_runner.report.html import paragraph, table, tag, text
 from fewshot_runner.report.ranking import Ranking, Row
 from fewshot_runner.report.records import Record
-from fewshot_runner.report.settings import differing, is_compared, short, shown
+from fewshot_runner.report.settings import differing, is_compared, short
 
 MOST_CURVES = 16  # experiments in a chart, and with details of their own
 MOST_NAMED = 4  # settings in the label of an experiment

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from fewshot_runner.report.config import WITHOUT_EFFECT, is_below
+from fewshot_runner.report.config import WITHOUT_EFFECT, is_below, shown
 
 CHOICES = "choices."
 SEED = "seed"
@@ -60,13 +60,6 @@ def _varies(values: Sequence[Any]) -> bool:
 def short(name: str) -> str:
     """ "choices.method" is called "method"."""
     return name.removeprefix(CHOICES)
-
-
-def shown(value: Any) -> str:
-    """A value as one would write it on the command line."""
-    if value is None or value == "":
-        return "-"
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def either(text: str) -> list[str]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from fewshot_runner.engine.checkpoint import Checkpoints
 from fewshot_runner.engine.experiment import Experiment
 from fewshot_runner.engine.fit import NotFinite, fit
-from fewshot_runner.engine.schedule import Cosine, Exponential, LinearFrom
+from fewshot_runner.engine.schedule import Cosine, Exponential
 from fewshot_runner.engine.stopping import EarlyStopping, Stopped, StopRequest
 from fewshot_runner.methods.base import Method
 from fewshot_runner.methods.prototypical import Prototypical
@@ -143,44 +143,6 @@ def test_trap_15_the_rate_is_the_closed_form_of_the_step(scripted, recorder) -> 
     assert rates[50] == pytest.approx(0.5 * 0.6050060671, rel=1e-9)
     assert rates == pytest.approx([0.5 * math.exp(k * math.log(0.99)) for k in range(60)])
     assert [figures["learning_rate"] for figures in recorder.train.values()] == rates
-
-
-def test_every_group_of_parameters_follows_its_own_base_rate(make_experiment, recorder, make_method) -> None:
-    method = make_method()
-    optimizer = torch.optim.SGD(
-        [
-            {"params": method.backbone.parameters(), "lr": 0.1, "initial_lr": 0.1},
-            {"params": [method.log_scale], "lr": 0.02, "initial_lr": 0.02},
-        ]
-    )
-    experiment = make_experiment(method=method, optimizer=optimizer, schedules={"lr": Cosine()}, max_steps=3)
-    fit(experiment, lambda: {"accuracy": 0.5}, recorder, recorder, StopRequest())
-    # the last step is number 2 of 3: (1 + cos 120 degrees) / 2 = 1/4
-    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.025, 0.005])
-
-
-def test_trap_15_each_schedule_begins_at_the_base_value_of_its_own_option(
-    make_experiment, recorder, make_method
-) -> None:
-    """A momentum that were scheduled from its latest value would compound."""
-    method = make_method()
-    groups = [
-        {
-            "params": method.backbone.parameters(),
-            "lr": 0.1,
-            "initial_lr": 0.1,
-            "momentum": 0.9,
-            "initial_momentum": 0.9,
-        },
-        {"params": [method.log_scale], "lr": 0.02, "initial_lr": 0.02, "momentum": 0.7, "initial_momentum": 0.7},
-    ]
-    schedules = {"lr": Exponential(factor=0.5, every=1), "momentum": LinearFrom(start=0.5, steps=10)}
-    optimizer = torch.optim.SGD(groups)
-    experiment = make_experiment(method=method, optimizer=optimizer, schedules=schedules, max_steps=6)
-    fit(experiment, lambda: {"accuracy": 0.5}, recorder, recorder, StopRequest())
-    # the last step is number 5: halfway from 0.5 to each group's own
-    assert [group["momentum"] for group in optimizer.param_groups] == pytest.approx([0.7, 0.6])
-    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.1 / 32, 0.02 / 32])
 
 
 def test_it_stops_after_patience_validations_without_a_better_one(scripted, recorder) -> None:

@@ -1,10 +1,13 @@
-"""Learning rates against closed forms."""
+"""Schedules against closed forms, by themselves and in the training loop."""
 
 import math
 
 import pytest
+import torch
 
+from fewshot_runner.engine.fit import fit
 from fewshot_runner.engine.schedule import Constant, Cosine, Exponential, Linear, LinearFrom
+from fewshot_runner.engine.stopping import StopRequest
 from fewshot_runner.errors import UserError
 
 
@@ -92,3 +95,38 @@ def test_impossible_rises_are_refused(options: dict) -> None:
 def test_impossible_lines_are_refused(options: dict) -> None:
     with pytest.raises(UserError, match="|".join(f"{key}={value}" for key, value in options.items())):
         Linear(**options)
+
+
+# In the training loop
+
+
+def test_every_group_of_parameters_follows_its_own_base_rate(make_experiment, recorder, make_method) -> None:
+    method = make_method()
+    optimizer = torch.optim.SGD(
+        [
+            {"params": method.backbone.parameters(), "lr": 0.1, "initial_lr": 0.1},
+            {"params": [method.log_scale], "lr": 0.02, "initial_lr": 0.02},
+        ]
+    )
+    experiment = make_experiment(method=method, optimizer=optimizer, schedules={"lr": Cosine()}, max_steps=3)
+    fit(experiment, lambda: {"accuracy": 0.5}, recorder, recorder, StopRequest())
+    # the last step is number 2 of 3: (1 + cos 120 degrees) / 2 = 1/4
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.025, 0.005])
+
+
+def test_trap_15_each_schedule_begins_at_the_base_value_of_its_own_option(
+    make_experiment, recorder, make_method
+) -> None:
+    """A momentum that were scheduled from its latest value would compound."""
+    method = make_method()
+    groups = [
+        {"params": parameters, "lr": lr, "initial_lr": lr, "momentum": momentum, "initial_momentum": momentum}
+        for parameters, lr, momentum in ((method.backbone.parameters(), 0.1, 0.9), ([method.log_scale], 0.02, 0.7))
+    ]
+    schedules = {"lr": Exponential(factor=0.5, every=1), "momentum": LinearFrom(start=0.5, steps=10)}
+    optimizer = torch.optim.SGD(groups)
+    experiment = make_experiment(method=method, optimizer=optimizer, schedules=schedules, max_steps=6)
+    fit(experiment, lambda: {"accuracy": 0.5}, recorder, recorder, StopRequest())
+    # the last step is number 5: halfway from 0.5 to each group's own
+    assert [group["momentum"] for group in optimizer.param_groups] == pytest.approx([0.7, 0.6])
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.1 / 32, 0.02 / 32])

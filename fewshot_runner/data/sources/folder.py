@@ -15,17 +15,14 @@ from PIL import Image
 
 from fewshot_runner.data.decode import DECODER
 from fewshot_runner.data.division import Division, part_called
-from fewshot_runner.data.files import Listing
+from fewshot_runner.data.files import Files, Listing
 from fewshot_runner.data.place import locate, open_files
 from fewshot_runner.data.source import Item, Source, Split, normal
 from fewshot_runner.data.table import nearest
 from fewshot_runner.errors import UserError
 
 _LAYOUTS = "class/image or group/class/image, either of them also below train, val and test folders"
-
-
-# Of cameras and telephones, which Pillow alone cannot read.
-_UNREAD = ("heic", "heif", "cr2", "cr3", "nef", "arw", "dng", "raf", "orf", "rw2")
+_UNREAD = ("heic", "heif", "cr2", "cr3", "nef", "arw", "dng", "raf", "orf", "rw2")  # of telephones and cameras
 
 
 def _wrapping(tree: Listing) -> str | None:
@@ -55,10 +52,8 @@ class Folder(Source):
         name: str | None = None,
         remedy: str | None = None,
     ) -> None:
-        self._place, inner = locate(path, key="dataset.path", root=root, remedy=remedy)
-        self._files = open_files(self._place, inner, key="dataset.path")
-        self._inner = inner
-        self._root = self._files.place
+        self._place, self._inner = locate(path, key="dataset.path", root=root, remedy=remedy)
+        self._root = open_files(self._place, self._inner, key="dataset.path").place
         self.name = name or Path(self._root).resolve().name.removesuffix(".zip")
         self.unknown_label = unknown_label and normal(unknown_label)
         self._division = Division(
@@ -104,17 +99,25 @@ class Folder(Source):
         return said
 
     @cached_property
-    def _tree(self) -> Listing:
+    def _found(self) -> tuple[Files, Listing]:
         """From the folder on that holds all the others, as an archive of a folder has one at its top."""
-        tree = self._files.listing()
-        while (top := _wrapping(tree)) is not None:
-            self._inner = f"{self._inner}/{top}".lstrip("/")
-            self._files = open_files(self._place, self._inner, key="dataset.path")
-            self._root = self._files.place
-            tree = self._files.listing()
+        inner: str | None = self._inner
+        while inner is not None:
+            files = open_files(self._place, inner, key="dataset.path")
+            tree = files.listing()
+            top = _wrapping(tree)
+            inner = None if top is None else f"{inner}/{top}".lstrip("/")
         if not tree.images:
             raise UserError(f"{self._root} holds no images (.jpg, .png, .webp, .tif and so on); expected {_LAYOUTS}")
-        return tree
+        return files, tree
+
+    @property
+    def _files(self) -> Files:
+        return self._found[0]
+
+    @property
+    def _tree(self) -> Listing:
+        return self._found[1]
 
     @cached_property
     def _items(self) -> tuple[Item, ...]:

@@ -23,7 +23,7 @@ from fewshot_runner.engine.protocols.base import Protocol
 from fewshot_runner.engine.protocols.episodes import EpisodeProtocol
 from fewshot_runner.engine.stopping import Stopped, StopRequest, Watch
 from fewshot_runner.engine.train import train
-from fewshot_runner.report.config import WITHOUT_EFFECT, config_tree, flatten, is_below
+from fewshot_runner.report.config import WITHOUT_EFFECT, config_tree, flatten, is_below, shown
 from fewshot_runner.report.console import output
 from fewshot_runner.report.results import published_table, result_table
 from fewshot_runner.runs import DONE, RUNNING, RunFolder
@@ -125,7 +125,7 @@ def _example(protocol: Protocol) -> str:
     """
     drawn = protocol.draw(0, 1) if isinstance(protocol, EpisodeProtocol) else None
     if drawn is None or drawn.n_images > MOST_IMAGES:
-        told = (f"{name} {value}" for name, value in protocol.describe().items() if value is not None)
+        told = (f"{name} {shown(value)}" for name, value in protocol.describe().items() if value is not None)
         return f"validation, of which no example is drawn: {', '.join(told)}"
     picture = episode_picture(drawn.map(protocol.viewer.pictures))
     with tempfile.NamedTemporaryFile(prefix="fsl-episode-", suffix=".png", delete=False) as file:

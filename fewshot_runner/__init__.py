@@ -2,8 +2,8 @@
 
     import fewshot_runner as fsl
     run = fsl.train(fsl.compose(["method=siamese", "dataset=omniglot"]))
-    method = fsl.load(run)          # ready to classify
     fsl.evaluate(run, ["episode=20way1shot"])
+    fsl.predict(run, ["my/new"], support="my/examples")
 
 The commands of `fsl` are thin over these. Importing this package imports neither torch nor Hydra.
 """
@@ -11,9 +11,9 @@ The commands of `fsl` are thin over these. Importing this package imports neithe
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fewshot_runner.cli.api import compose, evaluate, load, train
+    from fewshot_runner.cli.api import compose, evaluate, load, predict, train
 
-__all__ = ["compose", "evaluate", "load", "train"]
+__all__ = ["compose", "evaluate", "load", "predict", "train"]
 
 
 def __getattr__(name: str) -> Any:

@@ -4,14 +4,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fewshot_runner.cli import predict as prediction
 from fewshot_runner.cli import session
 from fewshot_runner.cli.compose import compose
 from fewshot_runner.cli.evaluation import evaluate_run
 from fewshot_runner.cli.trained import load_trained
+from fewshot_runner.data.decode import together
+from fewshot_runner.engine.predict import Prediction
 from fewshot_runner.methods.base import Method
 from fewshot_runner.runs import RunFolder
 
-__all__ = ["compose", "evaluate", "load", "train"]
+__all__ = ["compose", "evaluate", "load", "predict", "train"]
 
 
 def train(config: dict[str, Any]) -> Path:
@@ -27,3 +30,17 @@ def load(run: str | Path) -> Method:
 def evaluate(run: str | Path, overrides: Sequence[str] = ()) -> list[dict[str, Any]]:
     """Evaluates a run as `fsl eval` does, and returns the results that it added. Raises `UserError`."""
     return evaluate_run(RunFolder.open(run), list(overrides))
+
+
+def predict(
+    run: str | Path, images: Sequence[str | Path], *, support: str | Path | None = None, top: int = 3
+) -> list[Prediction]:
+    """The `top` likeliest classes of each picture, as `fsl predict` names them.
+
+    `images` are files, or folders of them. The classes are the sub-folders of `support`, or without it those of a
+    trained head. Raises `UserError`, which names all pictures that cannot be read.
+    """
+    predictions, refused = prediction.answers(RunFolder.open(run), [Path(image) for image in images], support, top=top)
+    if refused:
+        raise together(refused)
+    return predictions

@@ -81,7 +81,7 @@ class Builder:
                 checked(TestConfig, {**own, **test}, key=f"dataset.tests.{name}")
                 replace(self.own_test, **test)  # refuses what no test can be
         if self.own_test.protocol == "runs":
-            self._named_runs(self.own_test.runs)
+            self.own_test = replace(self.own_test, runs=self._named_runs(self.own_test.runs)[0])
 
     def _dataset_config(self) -> dict[str, Any]:
         """What `Dataset` takes: without `runs`, which one protocol reads, and the short names of the source's keys.
@@ -215,7 +215,7 @@ class Builder:
             )
         if dataset.augment is not None or dataset.crop is not None or dataset.symmetries != "none":
             raise UserError(
-                "trainer.cache_features=true: every image has its features once, so it cannot be changed; "
+                "trainer.cache_features=true: features are computed once, so images cannot be changed; "
                 "set dataset.augment=null, dataset.crop=null and dataset.symmetries=none"
             )
         self.plan.check_cached()
@@ -277,7 +277,9 @@ def check_single_images(method: Method, facts: Facts) -> None:
     backbone = getattr(method, "backbone", None)
     if backbone is not None and not takes_single_images(backbone, facts.image_shape):
         key = "sampler.batch_size" if method.images_at_once is None else "learner.inner_batch"
-        raise UserError(f"method.{key}=1: batch norm has one value of each feature then, which has no spread; give 2")
+        raise UserError(
+            f"method.{key}=1: batch norm then sees one value of each feature, which has no variance; give 2"
+        )
 
 
 def short_keys(dataset: Mapping[str, Any]) -> set[str]:

@@ -27,7 +27,7 @@ def run(arguments: list[str]) -> None:
             table.add_row("[red]no[/]", f"[bold]{name}[/]", str(error))
     output().print(table)
     if failed:
-        raise UserError("something is amiss: see the lines marked no")
+        raise UserError("some checks failed: see the lines marked no")
 
 
 def _packages() -> str:
@@ -88,7 +88,7 @@ def _data() -> str:
     if damaged:
         raise UserError("; ".join(damaged))
     omniglot = any(each.startswith("omniglot ") for each in found)
-    missing = "" if omniglot else "; fsl train dataset=omniglot downloads omniglot (10 MB)"
+    missing = "" if omniglot else "; fsl train dataset=omniglot downloads omniglot (16 MB)"
     return f"{root}: {', '.join(found)}{missing}"
 
 

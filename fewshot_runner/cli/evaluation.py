@@ -9,7 +9,7 @@ from typing import Any
 from fewshot_runner.cli.arguments import checked
 from fewshot_runner.cli.build import short_keys
 from fewshot_runner.cli.compose import absolute, overlay
-from fewshot_runner.cli.protocols import KINDS, unheeded
+from fewshot_runner.cli.protocols import KINDS, ignored
 from fewshot_runner.cli.schema import EpisodeConfig, EvalConfig, TestConfig
 from fewshot_runner.cli.seen import refuse_seen
 from fewshot_runner.cli.session import build
@@ -70,7 +70,7 @@ def evaluation_config(saved: dict[str, Any], overrides: list[str], *, config_dir
         config["dataset"] = {**config["dataset"], **kept}
     if any(key.split(".")[0] in ("episode", "eval") for key in given):
         config["dataset"] = {**config["dataset"], "tests": {}}
-    refuse_unheeded(config, overrides)
+    refuse_ignored(config, overrides)
     return config
 
 
@@ -94,7 +94,7 @@ def sources_following(dataset: dict[str, Any], given: Collection[str]) -> dict[s
     return {**dataset, "source": follow(dataset["source"]), **({"runs": runs} if runs else {})}
 
 
-def refuse_unheeded(config: dict[str, Any], overrides: list[str]) -> None:
+def refuse_ignored(config: dict[str, Any], overrides: list[str]) -> None:
     """Raises `UserError` where an override asks for what the protocol would pass over.
 
     What the run's own config says of episodes is no such wish.
@@ -102,17 +102,16 @@ def refuse_unheeded(config: dict[str, Any], overrides: list[str]) -> None:
     for section, kind in (("episode", EpisodeConfig), ("eval", EvalConfig)):
         checked(kind, config[section], key=section)
     test = TestConfig(**config["episode"], **config["eval"])
-    for setting, override in unheeded(overrides, test).items():
+    for setting, override in ignored(overrides, test).items():
         own = f"eval.protocol={test.protocol}"
-        heeding = [f"eval.protocol={name}" for name, kind in KINDS.items() if setting in kind.heeds]
-        if own in heeding:  # with a number of shots
-            heeding, own = ["episode.n_shot=1"], f"{own} with episode.n_shot=all"
+        using = [f"eval.protocol={name}" for name, kind in KINDS.items() if setting in kind.uses]
+        if own in using:  # with a number of shots
+            using, own = ["episode.n_shot=1"], f"{own} with episode.n_shot=all"
         if KINDS[test.protocol].of_known_classes:
             others = "eval.protocol=episodes"
-            heeding = [each + " (of other classes than those of training)" * (each == others) for each in heeding]
+            using = [each + " (of other classes than those of training)" * (each == others) for each in using]
         raise UserError(
-            f"{override}: {own} does not heed it, so this would change nothing; leave it out, or add "
-            f"{' or '.join(heeding)}"
+            f"{override}: {own} ignores it, so this would change nothing; leave it out, or add {' or '.join(using)}"
         )
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from fewshot_runner.cli.arguments import nearest
-from fewshot_runner.cli.protocols import KINDS, Protocols, name_of, unheeded
+from fewshot_runner.cli.protocols import KINDS, Protocols, ignored, name_of
 from fewshot_runner.cli.schema import TestConfig
 from fewshot_runner.engine.protocols.base import Protocol
 from fewshot_runner.errors import UserError
@@ -52,10 +52,10 @@ class EvaluationPlan:
                 self.keys[beside], self.tests[beside] = self.keys[name], replace(test, imbalance=IMBALANCE)
 
     def remarks(self, overrides: Sequence[str]) -> list[str]:
-        """What overrides ask for that neither validation nor a test heeds."""
-        in_vain = unheeded(overrides, self.own, [self.validation, *self.tests.values()])
+        """What overrides ask for that neither validation nor a test uses."""
+        in_vain = ignored(overrides, self.own, [self.validation, *self.tests.values()])
         return [
-            f"{override}: eval.protocol={self.own.protocol} does not heed {setting}, so it changes no figure"
+            f"{override}: eval.protocol={self.own.protocol} ignores {setting}, so it changes no figure"
             for setting, override in in_vain.items()
         ]
 
@@ -64,7 +64,7 @@ class EvaluationPlan:
         return {name: protocols.make(test, "test") for name, test in self.tests.items()}
 
     def check_data(self, protocols: Protocols) -> None:
-        """Raises `UserError` for what would fail after hours of training, or flatter."""
+        """Raises `UserError` for what would fail after hours of training, or inflate a figure."""
         protocols.check([("episode", self.validation, "val")])
         self.check_tests(protocols)
 

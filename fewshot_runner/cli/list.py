@@ -1,8 +1,13 @@
-"""fsl list: what the config folders offer, a line each. The folders are the list; nothing is kept by hand."""
+"""fsl list: what the config folders offer, a line each, and the settings of one choice.
+
+The folders are the list; nothing is kept by hand.
+"""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
+from rich.syntax import Syntax
 from rich.table import Table
 
 from fewshot_runner.cli.arguments import nearest
@@ -10,14 +15,26 @@ from fewshot_runner.cli.conf import conf_dir
 from fewshot_runner.errors import UserError
 from fewshot_runner.report.console import output
 
+OF_EVERY_RUN = "train"
+
 
 def run(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser("fsl list", description="What there is to compose a run of.")
-    parser.add_argument("group", nargs="?", help="one of them alone, as dataset, method, experiment, sweep")
+    parser = argparse.ArgumentParser("fsl list", description="What there is to compose a run of, and its settings.")
+    parser.add_argument(
+        "group",
+        nargs="?",
+        metavar="GROUP or GROUP=CHOICE",
+        help="one group alone, as dataset, method, experiment, sweep; of a choice, as method=maml, its settings with "
+        f"their defaults and comments, and of {OF_EVERY_RUN} those of every run",
+    )
     parser.add_argument("--config-dir", type=Path, help="a config folder of your own, listed as well")
     options = parser.parse_args(arguments)
     folders = [conf_dir()] + ([options.config_dir] if options.config_dir else [])
     groups = sorted({entry.name for folder in folders for entry in subfolders(folder)})
+    group, _, choice = (options.group or "").partition("=")
+    if choice or group == OF_EVERY_RUN:
+        show_settings(folders, group, choice)
+        return
     if options.group is not None and options.group not in groups:
         raise UserError(f"fsl list {options.group}: there is no such group{nearest(options.group, groups)}")
     for group in groups if options.group is None else [options.group]:
@@ -27,6 +44,22 @@ def run(arguments: list[str]) -> None:
                 table.add_row(f"[bold]{group}={path.stem}[/]", purpose(path))
         if table.row_count:
             output().print(table, "")
+    print(f"settings: fsl list GROUP=CHOICE has those of a choice, fsl list {OF_EVERY_RUN} those of every run")
+
+
+def show_settings(folders: Sequence[Path], group: str, choice: str) -> None:
+    """The file itself: its comments say what the keys mean. Where two folders have it, the one that Hydra takes."""
+    below = f"{group}/{choice}.yaml" if choice else f"{group}.yaml"
+    path = next((folder / below for folder in folders if (folder / below).is_file()), None)
+    if path is None:
+        known = [each.stem for folder in folders for each in (folder / group).glob("*.yaml")]
+        raise UserError(f"fsl list {group}={choice}: there is no such choice{nearest(choice, known)}")
+    print(f"# {path}")
+    console, text = output(), path.read_text()
+    if console.is_terminal:
+        console.print(Syntax(text, "yaml", theme="ansi_dark", background_color="default"))
+    else:
+        print(text, end="")
 
 
 def subfolders(folder: Path) -> list[Path]:

@@ -12,7 +12,7 @@ from fewshot_runner.errors import UserError
 from fewshot_runner.runs import RunFolder
 
 if TYPE_CHECKING:
-    from fewshot_runner.engine.predict import Prediction, Unknown
+    from fewshot_runner.engine.predict import Answers, Prediction, Unknown
 
 
 def run(arguments: list[str]) -> None:
@@ -20,9 +20,9 @@ def run(arguments: list[str]) -> None:
         "fsl predict",
         description="Classifies pictures with a trained run. The classes are the sub-folders of the support folder, "
         "each with one example or more; they need not have been trained on. Without a support folder, a method with "
-        "a trained head names the classes of its training. A run that was tested by retrieval goes by the most similar "
-        "example, and says where none is similar enough, if it knows a label for that. Scores are the method's "
-        "probabilities over the classes.",
+        "a trained head names the classes of its training. A run tested by retrieval picks the most similar example "
+        "and, if it has a label for unknowns, says when none is similar enough. Scores are the method's probabilities "
+        "over the classes.",
     )
     parser.add_argument("run", help="the run folder")
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="pictures, or folders of them")
@@ -32,39 +32,41 @@ def run(arguments: list[str]) -> None:
     form.add_argument("--json", action="store_true", help="print JSON")
     form.add_argument("--csv", action="store_true", help="print CSV")
     options = parser.parse_args(arguments)
-    if options.top < 1:
-        raise UserError(f"--top={options.top}: give a whole number of 1 or more")
-    folder = RunFolder.open(options.run)
+    predictions, refused = answers(RunFolder.open(options.run), options.images, options.support, top=options.top)
+    if predictions:
+        show(predictions, options)
+    if refused:  # what could be read is answered all the same
+        from fewshot_runner.data.decode import together
 
+        raise together(refused)
+
+
+def answers(run: RunFolder, images: Sequence[Path], support: str | Path | None, *, top: int) -> "Answers":
+    """Of pictures, or folders of them, among the classes of `support`, or without it among those of a trained head."""
+    if top < 1:
+        raise UserError(f"--top={top}: give a whole number of 1 or more")
     from fewshot_runner.cli.trained import load_trained  # late: a wrong folder is refused without torch
-    from fewshot_runner.data.decode import together
     from fewshot_runner.data.place import locate, open_files
     from fewshot_runner.data.sources.folder import Folder
     from fewshot_runner.engine.predict import identify, pictures_of, predict, recognise
 
-    support = None
-    if options.support is not None:
-        open_files(*locate(options.support, key="--support"), key="--support")  # refused as what was given
-        support = Folder(path=options.support)
-    pictures = pictures_of(options.images)
-    trained = load_trained(folder)
-    how: dict[str, Any] = {"pipeline": trained.pipeline, "top": options.top}
-    if support is not None and trained.config["eval"]["protocol"] == "retrieval":
-        answers = identify(trained.method, support, pictures, unknown=unknown_of(folder), **how)
-    elif support is not None:
-        answers = predict(trained.method, support, pictures, **how)
-    elif trained.classes:
-        answers = recognise(trained.method, trained.classes, pictures, **how)
-    else:
-        raise UserError(
-            f"{options.run}: this method has no head of its own; give --support DIR, a folder with a sub-folder of "
-            "examples for each class to choose from"
-        )
-    predictions, refused = answers
-    if predictions:
-        show(predictions, options)
-    if refused:  # what could be read is answered all the same
-        raise together(refused)
+    examples = None
+    if support is not None:
+        open_files(*locate(support, key="--support"), key="--support")  # refused as what was given
+        examples = Folder(path=support)
+    pictures = pictures_of(images)
+    trained = load_trained(run)
+    how: dict[str, Any] = {"pipeline": trained.pipeline, "top": top}
+    if examples is not None and trained.config["eval"]["protocol"] == "retrieval":
+        return identify(trained.method, examples, pictures, unknown=unknown_of(run), **how)
+    if examples is not None:
+        return predict(trained.method, examples, pictures, **how)
+    if trained.classes:
+        return recognise(trained.method, trained.classes, pictures, **how)
+    raise UserError(
+        f"{run.path}: this method has no head of its own; give --support DIR, a folder with a sub-folder of examples "
+        "for each class to choose from"
+    )
 
 
 def unknown_of(run: RunFolder) -> "Unknown | None":
@@ -73,7 +75,9 @@ def unknown_of(run: RunFolder) -> "Unknown | None":
 
     own = next((result for result in run.read_summary()["results"] if result["protocol"] == "retrieval"), None)
     if own is None:
-        raise UserError(f"{run.path}: it was not tested yet, which says whom it does not know; fsl resume {run.quoted}")
+        raise UserError(
+            f"{run.path}: not tested yet, so its threshold for unknowns is not set; fsl resume {run.quoted}"
+        )
     if own["unknown"] is None:
         return None
     return Unknown(own["unknown"], own["further"]["threshold"])

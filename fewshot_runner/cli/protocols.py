@@ -1,6 +1,7 @@
 """From the settings of a test to its protocol, and what a data set must have for it."""
 
 from collections.abc import Callable, Collection, Iterable, Sequence
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -63,9 +64,10 @@ class Protocols:
             )
         if test.protocol == "closed_set":
             episodes = test.episodes if test.episodes != "auto" else 100
+            of_head = self.head and test.n_shot == "all"
             return ClosedSet(
-                table("train"), table(part), viewer, n_shot=test.n_shot, episodes=episodes, seed=test.seed, part=part,
-                bn_mode=bn_mode, head=self.head,
+                None if of_head else table("train"), table(part), viewer, n_shot=test.n_shot, episodes=episodes,
+                seed=test.seed, part=part, bn_mode=bn_mode, head=self.head,
             )  # fmt: skip
         if test.protocol == "verification":
             return Verification(
@@ -102,7 +104,9 @@ class Protocols:
         )  # fmt: skip
 
     def check(self, tests: Sequence[tuple[str, TestConfig, str]]) -> None:
-        """Raises `UserError` where a test cannot be held or would flatter, by the counts and names of classes alone.
+        """Raises `UserError` where a test cannot be held or would give an inflated figure.
+
+        By the counts and names of classes alone.
 
         `tests` are the key of the config, the test that stands there, and the part it is held on.
         """
@@ -135,9 +139,9 @@ class Protocols:
             raise UserError(f"{why if test.bn_mode == 'transductive' else ''}{error}") from error
 
     def _check_disjoint(self, test: TestConfig) -> None:
-        tables = {part: self.dataset.table(part) for part in PARTS}
-        for part, other in (("train", "val"), ("train", "test"), ("val", "test")):
-            if shared := sorted(set(tables[part].names) & set(tables[other].names)):
+        names = {part: set(self.dataset.table(part).names) for part in PARTS if self.dataset.split.classes[part]}
+        for part, other in combinations(names, 2):
+            if shared := sorted(names[part] & names[other]):
                 raise UserError(
                     f"dataset.split={self.dataset.split.name}: {part} and {other} share classes ({shared[0]!r} and "
                     f"{len(shared) - 1} more); eval.protocol={test.protocol} must show classes that were never "
@@ -150,20 +154,20 @@ class Protocols:
         if self.dataset.split.name not in runs.of_splits:
             raise UserError(
                 f"eval.protocol=runs: {runs.name} belongs to dataset.split={' or '.join(runs.of_splits)}; under "
-                f"{self.dataset.split.name} some of its classes are not for testing, and its figure would flatter"
+                f"{self.dataset.split.name} some of its classes are not for testing, and its figure would be inflated"
             )
         return runs
 
 
-def heeded_by(test: TestConfig) -> set[str]:
+def used_by(test: TestConfig) -> set[str]:
     """Which settings of episodes and tests change its figures, besides `bn_mode`."""
-    settings = set(KINDS[test.protocol].heeds)
+    settings = set(KINDS[test.protocol].uses)
     if test.protocol == "closed_set" and test.n_shot == "all":  # nothing is drawn
         settings -= {"episodes", "seed"}
     return settings
 
 
-def unheeded(overrides: Iterable[str], own: TestConfig, further: Collection[TestConfig] = ()) -> dict[str, str]:
+def ignored(overrides: Iterable[str], own: TestConfig, further: Collection[TestConfig] = ()) -> dict[str, str]:
     """By setting, the overrides of episodes and tests that change the figures of neither `own`, of which they are, nor
     of those `further` tests that have taken them over.
 
@@ -178,14 +182,14 @@ def unheeded(overrides: Iterable[str], own: TestConfig, further: Collection[Test
         value = getattr(own, setting, None)
         sharing = [own, *(test for test in further if getattr(test, setting, None) == value)]
         asks = value is not None and not (setting == "n_way" and value == "all")
-        if asks and not any(setting in heeded_by(test) for test in sharing):
+        if asks and not any(setting in used_by(test) for test in sharing):
             found[setting] = override
     return found
 
 
 def name_of(test: TestConfig) -> str:
     """What a test is called where the config gives it no name."""
-    names: dict[str, Any] = {"runs": test.runs or "runs", "verification": "verification", "retrieval": "retrieval"}
+    names: dict[str, Any] = {"runs": f"{test.runs}_runs", "verification": "verification", "retrieval": "retrieval"}
     if test.protocol == "closed_set":
         name = "closed_set" if test.n_shot == "all" else f"closed_set_{test.n_shot}shot"
     else:

@@ -44,15 +44,16 @@ def refuse_seen_classes(
         return
     count = f"{len(seen)} of its test classes ({', '.join(seen[:3])}{' ...' if len(seen) > 3 else ''})"
     if not same:
+        split = "test" if checkpoint.get("classes") else "images"  # a trained head needs no images beside them
         raise UserError(
-            f"dataset {data.dataset}: {count} have the names of classes of {checkpoint['dataset']} that were used "
-            "in training this run; the figure would flatter. Leave them out of the test part, or rename them if they "
-            "are other classes; other images of known classes are tested by eval.protocol=closed_set "
-            "dataset.split=images"
+            f"dataset {data.dataset}: {count} have the names of classes of {checkpoint['dataset']} that were used in "
+            "training this run; the figure would be inflated. Leave them out of the test part, or rename them if they "
+            f"are other classes; other images of known classes are tested by eval.protocol=closed_set "
+            f"dataset.split={split}"
         )
     raise UserError(
         f"dataset.split={data.split}: {count} were used in training this run under the split "
-        f"{checkpoint['split']}; the figure would flatter. Train a run under a split that keeps them apart, or "
+        f"{checkpoint['split']}; the figure would be inflated. Train a run under a split that keeps them apart, or "
         "evaluate by the protocol and the split of this one"
     )
 
@@ -69,7 +70,7 @@ def refuse_seen_files(seen: np.ndarray, tested: np.ndarray, dataset: str) -> Non
     if count := np.isin(tested, seen).sum():
         raise UserError(
             f"dataset {dataset}: {count} of its {len(tested)} test pictures were used in training this run; the figure "
-            "would flatter. Leave them out, or evaluate under the run's own split"
+            "would be inflated. Leave them out, or evaluate under the run's own split"
         )
 
 

@@ -160,7 +160,10 @@ class Dataset:
         chosen = self.images_of(part, left_out)
         table = ClassTable.build(store.labels, store.class_names.tolist(), store.class_groups.tolist(), chosen)
         if not table.n_classes:
-            raise UserError(f"dataset.split={self.split.name}: its {part} part holds no classes of {self.name}")
+            raise UserError(
+                f"dataset.split={self.split.name}: its {part} part holds no classes of {self.name}, and some are "
+                "needed for this; choose another dataset.split"
+            )
         symmetries = self.symmetries_of(part)
         if symmetries == "none":
             return table
@@ -224,12 +227,12 @@ class Dataset:
             said.append(f"{len(names)} {verb} no test images (a class of fewer than {LEAST} gives none away): {shown}")
         if count := self.repeated():
             said.append(
-                f"{count:,} of the images for validation and test are copies of training images: figures flatter"
+                f"{count:,} of the images for validation and test are copies of training images: figures are inflated"
             )
         return said
 
     def repeated(self) -> int:
-        """How many images of val and test are, file for file, images of train: figures on those flatter."""
+        """How many images of val and test are, file for file, images of train: figures on those are inflated."""
         of_train, checksums = self.files_of("train"), self.store.checksums
         if checksums is None:
             return 0

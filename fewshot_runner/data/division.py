@@ -36,6 +36,7 @@ class Division:
     """The splits that a source of declared parts, or of none, offers.
 
     - `declared`, under the name that the source gives it: as the items say, and `remedy` where they do not;
+    - "test": all classes are for testing, whatever parts the data declare: new pictures for a run that is trained;
     - "random": whole classes, for few-shot learning, in the shares `val_fraction` and `test_fraction`;
     - "images": these shares of every class's images, for recognition of known classes; parts that the data declare
       stay as they are, and the others are taken from train, of classes with 3 images or more there (see `untested`);
@@ -71,19 +72,21 @@ class Division:
         known_classes = [item for item in items if item.class_name not in ("", self.unknown_label)]
         if name == self.declared:
             return self._declared([item for item in items if item.class_name])
+        if name == "test":
+            return Split("test", {"train": (), "val": (), "test": tuple(sorted({i.class_name for i in known_classes}))})
         if name == "random":
             return self._random(item.class_name for item in known_classes)
         if name == "images":
             return self._images(known_classes)
         if name == "retrieval":
             return self._retrieval(items)
-        known = ", ".join((self.declared, "random", "images", "retrieval"))
+        known = ", ".join((self.declared, "random", "images", "retrieval", "test"))
         raise UserError(f"{self.source}: dataset.split={name} is unknown here; choose one of: {known}")
 
     def remarks(self, name: str, items: Sequence[Item]) -> list[str]:
         """What the split called `name` passes over, in a line each."""
         if name == "random" and any(item.part for item in items):
-            return [f"the data's own train, val and test are not heeded; dataset.split={self.declared} takes them"]
+            return [f"the data's own train, val and test are ignored; dataset.split={self.declared} takes them"]
         return []
 
     def _declared(self, items: Sequence[Item]) -> Split:
@@ -116,7 +119,7 @@ class Division:
                 for part, count in zip(shares, _take(len(images), *shares.values()), strict=True):
                     chosen |= {next(ordered).name: part for _ in range(count)}
         parts = _parts(items, chosen)
-        self._check_none_empty("images", parts, f"classes give images away from {LEAST} on; add images")
+        self._check_none_empty("images", parts, f"classes need {LEAST} images to be divided; add images")
         known = {item.class_name for item in parts["train"]}
         foreign = sorted({item.class_name for part in PARTS for item in parts[part]} - known)
         if foreign:

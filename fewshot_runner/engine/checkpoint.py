@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or absent, verified when read, and never unpickled.
+"""Checkpoints that are whole or absent, verified when read, and hold tensors and plain values alone.
 
 A file is what `torch.save` writes, followed by a mark and the sha256 of all before it; `torch.load` reads it as it
 is, since zip readers pass over what trails the archive.

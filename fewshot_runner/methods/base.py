@@ -27,7 +27,7 @@ class Method(nn.Module, ABC):
 
     learns_from: tuple[type, ...] = (Episode, Batch)  # what the sampler has to draw
     bn_mode: str = "running"
-    takes_pairs: bool = False  # whether `loss` heeds those that a sampler has chosen
+    takes_pairs: bool = False  # whether `loss` uses those that a sampler has chosen
     differentiates_twice: bool = False  # whether training takes gradients of gradients
     images_at_once: int | None = None  # of a pass in training; None: all that the sampler draws
 
@@ -39,7 +39,7 @@ class Method(nn.Module, ABC):
             raise UserError(f"method.sampler draws {kinds[type(item)]}: {type(self).__name__} learns from {wanted}")
         if isinstance(item, Batch) and item.pairs is not None and not self.takes_pairs:
             raise UserError(
-                f"method.sampler chooses pairs: {type(self).__name__} heeds none; take another sampler, or PKSampler "
+                f"method.sampler chooses pairs: {type(self).__name__} uses none; take another sampler, or PKSampler "
                 "with n_pairs=null"
             )
 

@@ -1,4 +1,4 @@
-"""eval, predict, compare, list, export, doctor, tb, completion, the Python API and the wheel."""
+"""compare, export, doctor, tb, completion, the Python API and the wheel."""
 
 import csv
 import errno
@@ -21,7 +21,6 @@ from safetensors import safe_open
 
 import fewshot_runner
 from fewshot_runner.cli.compose import compose
-from fewshot_runner.cli.conf import conf_dir
 from fewshot_runner.cli.main import COMMANDS, complete
 from fewshot_runner.data.decode import fit
 from fewshot_runner.data.sources.glyphs import Glyphs
@@ -29,15 +28,6 @@ from fewshot_runner.engine.checkpoint import load, save
 from fewshot_runner.runs import RunFolder
 
 PROGRAM = [sys.executable, "-c", "from fewshot_runner.cli.main import main; main()"]
-
-
-# fsl eval
-
-
-# fsl predict
-
-
-# fsl compare, list, export, doctor
 
 
 def test_compare_shows_differing_settings_and_results(fsl, copied, tmp_path):
@@ -78,20 +68,6 @@ def test_compare_passes_over_damaged_and_foreign_folders_by_name(fsl, copied, tm
 
 def test_a_place_to_compare_that_is_absent_is_refused(refused, tmp_path):
     assert "no such folder" in refused("compare", tmp_path / "nowhere")
-
-
-def test_list_shows_every_file_of_conf_with_its_purpose(fsl, refused):
-    answer = fsl("list")
-    assert answer.code == 0
-    files = list(conf_dir().glob("*/*.yaml"))
-    assert files
-    for path in files:
-        [line] = [line for line in answer.out.splitlines() if line.split()[:1] == [f"{path.parent.name}={path.stem}"]]
-        assert len(line.split(maxsplit=1)) == 2, line
-    only = fsl("list", "method").out
-    assert "method=siamese" in only
-    assert "dataset=" not in only
-    assert "did you mean method" in refused("list", "methods")
 
 
 def test_export_writes_the_best_weights(fsl, copied, tmp_path, refused):

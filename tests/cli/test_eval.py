@@ -148,7 +148,7 @@ def test_a_shape_of_episodes_is_refused_where_none_are_drawn(copied, protocol, w
         ("episodes", ["eval.protocol=runs"]),
     ],
 )
-def test_what_a_protocol_heeds_or_the_run_itself_says_is_no_mistake(copied, protocol, words):
+def test_what_a_protocol_uses_or_the_run_itself_says_is_no_mistake(copied, protocol, words):
     saved = RunFolder(copied()).read_config()
     saved["eval"]["protocol"] = protocol
     assert evaluation_config(saved, words)
@@ -160,16 +160,16 @@ def test_chance_is_refused_where_all_images_are_asked_once(copied, setting):
     saved["eval"]["protocol"], saved["episode"]["n_shot"] = "closed_set", "all"
     with pytest.raises(UserError) as refusal:
         evaluation_config(saved, [setting])
-    assert str(refusal.value).startswith(f"{setting}: eval.protocol=closed_set with episode.n_shot=all does not heed")
+    assert str(refusal.value).startswith(f"{setting}: eval.protocol=closed_set with episode.n_shot=all ignores")
     assert str(refusal.value).endswith("add episode.n_shot=1")
     assert evaluation_config(saved, [setting, "episode.n_shot=1"])["eval"]
 
 
-@pytest.mark.parametrize(("setting", "heeding"), [("eval.runs=lake", "runs"), ("eval.pairs=40", "verification")])
-def test_a_setting_of_another_protocol_is_refused(refused, copied, setting, heeding):
+@pytest.mark.parametrize(("setting", "using"), [("eval.runs=lake", "runs"), ("eval.pairs=40", "verification")])
+def test_a_setting_of_another_protocol_is_refused(refused, copied, setting, using):
     said = refused("eval", f"run={copied()}", setting)
-    assert said.startswith(f"fsl: {setting}: eval.protocol=episodes does not heed it")
-    assert f"eval.protocol={heeding}" in said
+    assert said.startswith(f"fsl: {setting}: eval.protocol=episodes ignores it")
+    assert f"eval.protocol={using}" in said
 
 
 def test_who_asks_for_episodes_is_told_that_they_are_of_other_classes(copied):
@@ -249,8 +249,8 @@ def test_trap_09_eval_refuses_lake_for_a_run_trained_under_vinyals(refused, omni
     said = refused("eval", f"run={answer.run}", "dataset.split=lake")
     assert "dataset.split=lake" in said
     assert "vinyals" in said
-    assert "flatter" in said
-    assert "flatter" in refused("eval", f"run={answer.run}", "eval.protocol=runs")
+    assert "inflated" in said
+    assert "inflated" in refused("eval", f"run={answer.run}", "eval.protocol=runs")
 
 
 @pytest.mark.parametrize(

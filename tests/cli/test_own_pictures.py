@@ -75,6 +75,37 @@ def test_a_head_is_asked_about_other_pictures_by_the_names_of_its_classes(fsl, h
         assert counts[row] == [said.count(column) for column in names]
 
 
+def test_new_pictures_can_all_be_for_testing(fsl, headed, few_shot, tmp_path):
+    """One of a class and two of another, which no division could give anything of, for a head; and for episodes all
+    classes of a folder, where a division by classes would leave one in five."""
+    new = paint(tmp_path / "new", {"cherry": "cherry"}, numbers=range(10, 11))
+    paint(new, {"iris": "date"}, numbers=range(10, 12))
+    answer = fsl("eval", f"run={headed}", f"dataset.path={new}", "dataset.split=test")
+    assert answer.code == 0, answer.err
+    result = RunFolder(headed).read_summary()["results"][-1]
+    assert (result["split"], result["n_query"], result["n_way"]) == ("test", 3, 8)
+    row = {name: counts for name, counts in zip(sorted(COLOURS), result["confusion"], strict=True) if sum(counts)}
+    assert {name: sum(counts) for name, counts in row.items()} == {"cherry": 1, "iris": 2}
+
+    whole = paint(tmp_path / "whole", {f"new {name}": name for name in COLOURS}, numbers=range(10, 14))
+    words = ["eval", f"run={few_shot}", f"dataset.path={whole}", "dataset.split=test"]
+    answer = fsl(*words, "episode.n_way=8", "episode.n_shot=2", "eval.episodes=3")
+    assert answer.code == 0, answer.err
+    assert (RunFolder(few_shot).read_summary()["results"][-1]["n_way"]) == 8
+
+
+def test_what_needs_more_than_pictures_for_testing_is_told_so(refused, tiny, few_shot, tmp_path):
+    new = paint(tmp_path / "new", {f"new {name}": name for name in COLOURS}, numbers=range(10, 16))
+    data = [f"dataset.path={new}", "dataset.split=test"]
+    for part, words in (
+        ("val", ["train", *of_folder(tiny()), "dataset=folder", *data]),
+        ("train", ["eval", f"run={few_shot}", *data, "eval.protocol=retrieval"]),
+    ):
+        said = refused(*words)
+        assert f"dataset.split=test: its {part} part holds no classes of new, and some are needed for this" in said
+        assert "choose another dataset.split" in said
+
+
 @pytest.mark.parametrize("n_known", [7, 8])
 def test_a_class_that_the_head_does_not_know_is_refused_by_name(refused, fsl, headed, tmp_path, n_known):
     names = {name: name for name in list(COLOURS)[:n_known]}
@@ -124,7 +155,7 @@ def test_copies_that_were_told_in_training_are_no_reason_to_refuse_the_same_test
     data = ["dataset=folder", f"dataset.path={pictures}", "dataset.augment=null"]
     trained = fsl("train", *words, *closed, *data, f"output_dir={tmp_path}")
     assert trained.code == 0, trained.err
-    assert "are copies of training images: figures flatter" in trained.err
+    assert "are copies of training images: figures are inflated" in trained.err
     again = fsl("eval", f"run={trained.run}")
     assert again.code == 0, again.err
 
@@ -140,7 +171,7 @@ def test_a_copy_that_is_divided_otherwise_would_test_a_head_on_images_of_trainin
     shutil.copytree(trained_on, tmp_path / "renamed")
     words = ["eval", f"run={headed}", "dataset=folder", f"dataset.path={tmp_path}/renamed", "dataset.split=images"]
     said = refused(*words, "dataset.test_fraction=0.6")
-    assert "flatter" in said
+    assert "inflated" in said
     answer = fsl(*words)
     assert answer.code == 0, answer.err
     own, same = RunFolder(headed).read_summary()["results"]
@@ -174,7 +205,7 @@ def test_trap_09_classes_are_known_again_whatever_the_data_are_called(refused, f
     now = Folder(path=tmp_path / "renamed", val_fraction=0.25, test_fraction=0.5).split("random").classes
     seen = sorted({*own["train"], *own["val"]} & {*now["test"]})
     assert f"{len(seen)} of its test classes ({seen[0]}" in said
-    assert all(word in said for word in ("renamed", "pictures", "flatter", "rename them", "closed_set"))
+    assert all(word in said for word in ("renamed", "pictures", "inflated", "rename them", "closed_set"))
     (tmp_path / "pictures").rename(tmp_path / "moved")
     assert "test pictures were used in training" in refused(*more)
     shutil.rmtree(tmp_path / "renamed")
@@ -196,7 +227,7 @@ def test_trap_09_the_same_pictures_are_known_under_any_name(refused, few_shot, t
     for name in COLOURS:
         shutil.copytree(tmp_path / "pictures" / name, tmp_path / "others" / f"other_{name}")
     said = refused("eval", f"run={few_shot}", "dataset=folder", "dataset.path=others", "dataset.test_fraction=0.5")
-    assert "test pictures were used in training this run; the figure would flatter" in said
+    assert "test pictures were used in training this run; the figure would be inflated" in said
 
 
 def test_a_run_tested_by_retrieval_goes_by_the_most_similar_example(fsl, tiny, tmp_path):

@@ -189,3 +189,17 @@ def test_a_head_still_knows_its_classes_where_the_best_checkpoint_is_damaged(fsl
     assert "best.pt" in after.err
     names = [{answer["class"] for answer in entry["ranking"]} for entry in json.loads(after.out)]
     assert names == [{answer["class"] for answer in entry["ranking"]} for entry in json.loads(before.out)]
+
+
+def test_the_python_api_predicts_as_the_program_does(fsl, trained, pictures):
+    run, examples = trained(), pictures / "support"
+    words = ["--support", examples, "--json", "--top", 2]
+    predictions = fewshot_runner.predict(run, [pictures / "queries"], support=examples, top=2)
+    said = json.loads(fsl("predict", run, pictures / "queries", *words).out)
+    assert [json.loads(json.dumps(prediction.as_dict())) for prediction in predictions] == said
+    assert [len(prediction.ranking) for prediction in predictions] == [2, 2, 2]
+    with pytest.raises(ValueError, match="give --support DIR"):
+        fewshot_runner.predict(run, [pictures / "queries"])
+    (pictures / "queries" / "broken.png").write_bytes(b"no picture")
+    with pytest.raises(ValueError, match=r"broken\.png"):
+        fewshot_runner.predict(run, [str(pictures / "queries")], support=str(examples))

@@ -5,6 +5,7 @@ import torch
 
 from fewshot_runner.cli.build import Builder
 from fewshot_runner.cli.compose import compose
+from fewshot_runner.cli.evaluation_plan import EvaluationPlan
 from fewshot_runner.data.classes import ClassTable
 from fewshot_runner.engine.features import FeatureViewer
 from fewshot_runner.engine.protocols.retrieval import Retrieval
@@ -69,7 +70,7 @@ def test_trap_06_classes_without_spare_images_are_refused_before_training(refuse
         (["episode.n_shot=all"], ["n_shot=all", "closed_set"]),
         (["trainer.cache_features=true"], ["trainer.cache_features=true", "frozen"]),
         (["dataset.augment=3"], ["dataset.augment=3", "dataset.augment.warp"]),
-        (["+method.layers.heed.lr=1"], ["method.layers.heed"]),
+        (["+method.layers.hed.lr=1"], ["method.layers.hed"]),
         (["+method.momentum._target_=fewshot_runner.engine.schedule.Constant"], ["method.momentum", "AdamW"]),
     ],
 )
@@ -94,7 +95,7 @@ def test_a_test_of_the_data_set_may_not_hide_the_runs_own(builder) -> None:
         (("eval.runs=null", "eval.bn_mode=running", "seed=3", "episode.within_group=true"), {}, []),
     ],
 )
-def test_a_setting_that_no_test_heeds_is_told_before_training(builder, overrides, further, in_vain) -> None:
+def test_a_setting_that_no_test_uses_is_told_before_training(builder, overrides, further, in_vain) -> None:
     remarks = builder(*overrides, tests=further).experiment(overrides).remarks
     assert [remark.partition(": ")[0] for remark in remarks] == in_vain
 
@@ -238,3 +239,18 @@ def test_a_class_that_the_split_by_images_cannot_test_is_named(fsl, pictures, tm
                  f"output_dir={tmp_path}/outputs")  # fmt: skip
     assert answer.code == 0, answer.err
     assert "1 class has no test images (a class of fewer than 3 gives none away): class03\n" in answer.err
+
+
+@pytest.mark.parametrize(
+    ("runs", "name"), [("null", "lake_runs"), ("lake", "lake_runs"), ("tutorial", "tutorial_runs")]
+)
+def test_fixed_runs_are_called_so_whoever_asks_for_them(runs, name) -> None:
+    config = compose(["dataset=omniglot", "eval.protocol=runs", f"eval.runs={runs}"])
+    further = config["dataset"]["tests"]
+    tutorial = compose(["experiment=siamese_tutorial"])["dataset"]["tests"]
+    own = Builder(config).own_test
+    for asked in (further, tutorial):
+        asked = {key: test for key, test in asked.items() if test is not None and test.get("protocol") == "runs"}
+        plan = EvaluationPlan(own, val_episodes=1, further=asked, split="lake")
+        assert list(plan.tests) == list({name: None, **asked})
+        assert plan.tests[name] == own

@@ -57,7 +57,7 @@ def test_a_space_has_lists_ranges_and_intervals():
         ["name='a b, c'", "name=d"],
     ],
 )
-def test_a_job_heeds_repeated_settings_as_one_command_does(words):
+def test_a_job_takes_repeated_settings_as_one_command_does(words):
     [[proposal]] = Grid().proposals(space_of(parsed(words)), Path())
     assert Composer()(proposal.overrides) == compose(words)
 

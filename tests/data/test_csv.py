@@ -158,7 +158,7 @@ def test_splits_that_are_refused(table):
         source.split("column")
     with pytest.raises(UserError, match="2 classes cannot be divided"):
         source.split("random")
-    known = "column, random, images, retrieval"
+    known = "column, random, images, retrieval, test"
     with pytest.raises(UserError, match=rf"dataset\.split=folders is unknown here; choose one of: {known}"):
         source.split("folders")
     source = Csv(path=table("image,label,s\na.png,cat,train\nb.png,dog,test\n"), split_column="s")

@@ -143,7 +143,7 @@ def test_a_copy_of_a_training_image_in_validation_alone_is_told(make, squares):
     assert (dataset.images_of("train")[0], dataset.images_of("val")[0]) == (0, 24)
     assert dataset.repeated() == 1
     [said] = dataset.remarks(searched=False)
-    assert said == "1 of the images for validation and test are copies of training images: figures flatter"
+    assert said == "1 of the images for validation and test are copies of training images: figures are inflated"
 
 
 def test_a_viewer_of_centred_drawings_centres_what_the_table_names(make):

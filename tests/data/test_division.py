@@ -89,11 +89,19 @@ def test_images_keeps_the_parts_that_the_data_declare():
     assert set(split.images["test"]) == {*names_of(train, "cat")[:2], *names_of(train, "dog")[:1]}
 
 
+@pytest.mark.parametrize("part", ["", "train", "val"])
+def test_test_is_all_of_it_whatever_the_data_declare(part):
+    whole = [*items({"cat": 1, "new": 2}, part), *items({"dog": 3}, "test"), Item("x.jpg", "", "", "test")]
+    split = division(unknown_label="new").split("test", whole)
+    assert (split.name, split.images) == ("test", None)
+    assert split.classes == {"train": (), "val": (), "test": ("cat", "dog")}
+
+
 def test_images_is_refused_where_a_class_is_not_trained_on():
     whole = [*items({"cat": 5}, "train"), *items({"gnu": 5, "yak": 2}, "test")]
     with pytest.raises(UserError, match=r"of 2 there are no training images \(gnu, yak\); set .*=tables or random"):
         division().split("images", whole)
-    with pytest.raises(UserError, match=r"split=images finds no images for val and test; .* from 3 on"):
+    with pytest.raises(UserError, match=r"split=images finds no images for val and test; classes need 3 images"):
         division().split("images", items({"cat": 2, "dog": 2}))
 
 
@@ -196,5 +204,7 @@ def test_numbers_of_images_that_are_refused(value):
 
 
 def test_known_splits_are_listed():
-    with pytest.raises(UserError, match="=lake is unknown here; choose one of: ravi, random, images, retrieval"):
+    with pytest.raises(
+        UserError, match=r"=lake is unknown here; choose one of: ravi, random, images, retrieval, test$"
+    ):
         division(declared="ravi").split("lake", items(SIZES))

@@ -359,6 +359,6 @@ def test_a_division_that_is_passed_over_and_formats_that_are_not_read_are_told(t
     (tmp_path / "train" / "train0" / "notes.txt").write_text("")
     source = Folder(path=tmp_path)
     division, formats = source.remarks("random")
-    assert division == "the data's own train, val and test are not heeded; dataset.split=folders takes them"
+    assert division == "the data's own train, val and test are ignored; dataset.split=folders takes them"
     assert formats == "pictures in formats that are not read are left out (2 .heic): save them as JPEG"
     assert source.remarks("folders") == [formats]

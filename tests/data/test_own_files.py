@@ -57,7 +57,7 @@ def test_copies_of_training_images_in_other_parts_are_counted(make, tmp_path):
     shutil.copy(pictures / "train/class1/0.png", pictures / "val/class2/1.png")
     assert count() == 2
     [said] = make(Folder(path=pictures), split="folders").remarks(searched=False)
-    assert said == "2 of the images for validation and test are copies of training images: figures flatter"
+    assert said == "2 of the images for validation and test are copies of training images: figures are inflated"
 
 
 @pytest.mark.parametrize(("small", "said"), [(0, None), (1, "1 class has no"), (7, "7 classes have no")])

@@ -75,7 +75,7 @@ def power_of(mean: float, over_tasks: Spread, over_seeds: Spread, n_tasks: float
 
 @pytest.mark.parametrize("deviation", [0.0386, 0.05, 0.02])
 def test_where_neither_more_tasks_nor_more_seeds_are_enough_both_are_told(deviation):
-    """Two methods, three seeds each, 200 episodes, 0.78 points apart: as a reviewer found them."""
+    """Two methods, three seeds each, 200 episodes, 0.78 points apart."""
     mean, n_tasks, n_seeds = -0.0078, 200, 3
     over_tasks = Spread(0.08**2 / n_tasks, n_tasks - 1, n_tasks, 0.08**2)
     over_seeds = Spread(2 * deviation**2 / n_seeds, 2 * (n_seeds - 1), n_seeds, 2 * deviation**2)

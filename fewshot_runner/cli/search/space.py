@@ -41,7 +41,7 @@ Space = dict[str, Choice | Interval]
 
 
 def space_of(overrides: Sequence[Override]) -> Space:
-    """Key by key what is to be chosen, in the order that Hydra heeds; an override of one value is a choice of one.
+    """Key by key what is to be chosen, in the order that Hydra has them; an override of one value is a choice of one.
 
     Of a key that is given more than once the last counts. Where that is a branch of keys, which Hydra merges into what
     is there, the former ones stand for themselves before it, as deletions do.

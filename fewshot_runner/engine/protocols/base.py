@@ -68,7 +68,7 @@ class Protocol(ABC):
     table: ClassTable | None = None
     bn_mode: str = "running"
     figures: tuple[str, ...] = ("accuracy",)  # the names that `measure` gives values for
-    heeds: tuple[str, ...] = ()  # which settings of an episode and of a test change its figures, besides `bn_mode`
+    uses: tuple[str, ...] = ()  # which settings of an episode and of a test change its figures, besides `bn_mode`
     of_known_classes: bool = False  # whether its parts share classes and differ in images
 
     @staticmethod  # noqa: B027 - most protocols take any method

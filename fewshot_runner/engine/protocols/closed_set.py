@@ -32,16 +32,16 @@ class ClosedSet(EpisodeProtocol):
     tells how far chance in the support moves it. What other test images would change is not in it, and it shrinks with
     the number of episodes however few images `queries` has; with `n_shot` "all" it is over the images.
 
-    `head` names the outputs of a trained head in their order, where it was trained on other data than `train`. It
-    answers among all of them, and `queries` may show some of them alone.
+    With `train` None, `head` names the outputs of a trained head in their order: it was trained already, maybe on other
+    data. It answers among all of them, and `queries` may show some of them alone.
     """
 
-    heeds = ("n_shot", "episodes", "seed")
+    uses = ("n_shot", "episodes", "seed")
     of_known_classes = True
 
     def __init__(
         self,
-        train: ClassTable,
+        train: ClassTable | None,
         queries: ClassTable,
         viewer: AnyViewer,
         *,
@@ -52,7 +52,8 @@ class ClosedSet(EpisodeProtocol):
         bn_mode: str = "running",
         head: Sequence[str] = (),
     ) -> None:
-        of_head = bool(head) and n_shot == "all"
+        assert train is not None or (head and n_shot == "all")
+        of_head = train is None
         self.names = tuple(head if of_head else train.names)
         number = {name: label for label, name in enumerate(self.names)}
         strangers = [name for name in queries.names if name not in number]

@@ -44,7 +44,7 @@ class EpisodeProtocol(Protocol):
 class Episodes(EpisodeProtocol):
     """N-way K-shot episodes over the classes of one part of a split, across or within groups."""
 
-    heeds = ("n_way", "n_shot", "n_query", "within_group", "episodes", "seed", "imbalance")
+    uses = ("n_way", "n_shot", "n_query", "within_group", "episodes", "seed", "imbalance")
 
     def __init__(
         self,
@@ -97,7 +97,7 @@ class Episodes(EpisodeProtocol):
 class Runs(EpisodeProtocol):
     """Trials that the authors of a data set fixed, such as Lake's 20 runs of 20-way one-shot classification."""
 
-    heeds = ("runs",)
+    uses = ("runs",)
 
     def __init__(self, runs: list[Run], viewer: AnyViewer, *, name: str, bn_mode: str = "running") -> None:
         self.viewer = viewer

@@ -23,11 +23,11 @@ class Verification(Protocol):
     share images, of which the interval knows nothing.
 
     The threshold is fitted on pairs of `fitted_on`, the classes of validation, so a test pair has no say in it;
-    validation itself is measured on these pairs, and flatters a little.
+    validation itself is measured on these pairs, and is a little too high.
     """
 
     figures = ("accuracy", "auc")
-    heeds = ("pairs", "seed")
+    uses = ("pairs", "seed")
 
     def __init__(
         self,

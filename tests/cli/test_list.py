@@ -1,0 +1,31 @@
+"""fsl list: all choices with their purpose, and the settings of one."""
+
+from fewshot_runner.cli.conf import conf_dir
+
+
+def test_list_shows_every_file_of_conf_with_its_purpose(fsl, refused):
+    answer = fsl("list")
+    assert answer.code == 0
+    files = list(conf_dir().glob("*/*.yaml"))
+    assert files
+    for path in files:
+        [line] = [line for line in answer.out.splitlines() if line.split()[:1] == [f"{path.parent.name}={path.stem}"]]
+        assert len(line.split(maxsplit=1)) == 2, line
+    only = fsl("list", "method").out
+    assert "method=siamese" in only
+    assert "dataset=" not in only
+    assert "did you mean method" in refused("list", "methods")
+
+
+def test_list_shows_the_settings_of_a_choice(fsl, refused, tmp_path):
+    answer = fsl("list", "method=maml")
+    assert answer.out.splitlines()[1:] == (conf_dir() / "method/maml.yaml").read_text().splitlines()
+    assert (conf_dir() / "train.yaml").read_text() in fsl("list", "train").out
+    (tmp_path / "method").mkdir()
+    for name in ("own", "maml"):
+        (tmp_path / f"method/{name}.yaml").write_text("# mine\n")
+    own = f"--config-dir={tmp_path}"
+    assert fsl("list", "method=own", own).out == f"# {tmp_path}/method/own.yaml\n# mine\n"
+    assert fsl("list", "method=maml", own).out == answer.out, "Hydra takes its own first"
+    assert "did you mean maml" in refused("list", "method=mamal")
+    assert "there is no such choice" in refused("list", "methods=maml")

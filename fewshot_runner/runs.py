@@ -86,11 +86,14 @@ class RunFolder:
         return run
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """Keeps other processes from working in the same folder; raises `Busy` where one does."""
+    def held(self, *, patience: float = 0.5) -> Iterator[None]:
+        """Keeps other processes from working in the same folder; raises `Busy` where one does.
+
+        Who merely looks (`is_abandoned`) has it for some milliseconds, for which `patience` waits, in seconds.
+        """
         from filelock import FileLock, Timeout  # late: most of a thousand runs are done
 
-        lock = FileLock(self.lock, timeout=0)
+        lock = FileLock(self.lock, timeout=patience)
         try:
             lock.acquire()
         except Timeout as error:
@@ -103,7 +106,7 @@ class RunFolder:
     def is_abandoned(self) -> bool:
         """Whether a run of this machine is said to be running, and its process is gone: killed, or by a power cut."""
         try:
-            with self.held() if self.lock.exists() else nullcontext():  # nobody writes the status meanwhile
+            with self.held(patience=0) if self.lock.exists() else nullcontext():  # nobody writes the status meanwhile
                 status = self.read_status()
                 return status.get("state") == RUNNING and status.get("host") == platform.node()
         except (Busy, OSError):  # the latter in a folder of somebody else's, where nothing can be told
@@ -139,9 +142,13 @@ class RunFolder:
     def read_status(self) -> dict[str, Any]:
         return self._read_json(self.status)
 
+    def read_environment(self) -> dict[str, Any]:
+        """What the run was started with; empty where nothing says so."""
+        return self._read_json(self.environment) if os.path.lexists(self.environment) else {}
+
     def read_data(self) -> dict[str, Any]:
         """What the run was started on, as the entries of a `Provenance`; empty in a run of an earlier version."""
-        return self._read_json(self.environment).get("data", {}) if os.path.lexists(self.environment) else {}
+        return self.read_environment().get("data", {})
 
     def read_summary(self) -> dict[str, Any]:
         """The results so far; an empty list of them while the run has none."""

@@ -186,6 +186,7 @@ class Builder:
             provenance=dataset.provenance,
             classes=dataset.table("train").names if isinstance(method, Classifier) else (),
             remarks=[*self._remarks(method), *self.plan.remarks(overrides)],
+            seen_classes=dataset.classes_of("train", "val"),
             seen_files=dataset.files_of("train", "val"),
         )
 

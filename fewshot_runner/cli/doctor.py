@@ -31,9 +31,10 @@ def run(arguments: list[str]) -> None:
 
 
 def _packages() -> str:
+    from fewshot_runner.engine.device import choose_device
     from fewshot_runner.engine.environment import describe_environment
 
-    environment = describe_environment(seed=0)
+    environment = describe_environment(seed=0, device=choose_device("auto"))
     versions = environment["versions"]
     missing = [name for name, version in versions.items() if version is None and name != "fewshot-runner"]
     if missing:

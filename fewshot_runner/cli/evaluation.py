@@ -38,7 +38,7 @@ def evaluate_run(run: RunFolder, overrides: list[str], *, config_dir: Path | Non
     narrator = Narrator()
     with run.held(), StopRequest() as stop:
         builder = build(config, narrator, stop)
-        refuse_seen(builder, trained.checkpoint, {**saved, "hardware": config["hardware"]})
+        refuse_seen(builder, trained.checkpoint)
         data = builder.dataset.provenance.entries() | shown_otherwise(config, saved) | computed_otherwise(config, saved)
         builder.plan.check_method(trained.method)
         builder.plan.check_tests(builder.protocols(head=trained.classes))
@@ -48,7 +48,7 @@ def evaluate_run(run: RunFolder, overrides: list[str], *, config_dir: Path | Non
             with narrator.doing(f"test {name}"):
                 evaluation = evaluate(trained.method, protocol, hardware=builder.hardware, between=stop.check)
             results.append(keep_result(evaluation, name, run, data=data, step=step, earlier=earlier))
-        run.write_summary({**summary, "results": merge(earlier, results)})
+            run.write_summary({**summary, "results": merge(earlier, results)})  # kept whatever becomes of the next
     return results
 
 

@@ -17,7 +17,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from fewshot_runner.cli.full_disk import no_room
+from fewshot_runner.cli.shortage import shortage
+from fewshot_runner.cli.targets import code_of
 from fewshot_runner.data.provenance import Provenance
 from fewshot_runner.engine.stopping import Pruned, Watch, merit
 from fewshot_runner.errors import RunFailed, UserError
@@ -79,9 +80,10 @@ def fingerprint(config: Mapping[str, Any]) -> str:
 def find_run(job: Job, passed_over: Collection[Path] = ()) -> tuple[RunFolder | None, str | None]:
     """The run below `output_dir` that has this job's settings, whoever started it, and its state.
 
-    A finished one is taken first, then the one that has come furthest; none on other data, and none `passed_over`.
+    A finished one is taken first, then the one that has come furthest; none on other data or of other code of the
+    user's, and none `passed_over`.
     """
-    choices = job.config["choices"]
+    choices, code = job.config["choices"], code_of(job.config["trusted_packages"])
     found = []
     for config in Path(job.config["output_dir"]).glob(f"{choices['dataset']}-{choices['method']}/*/config.yaml"):
         with contextlib.suppress(UserError, OSError, KeyError):  # damaged or just removed: no run to go on with
@@ -92,6 +94,8 @@ def find_run(job: Job, passed_over: Collection[Path] = ()) -> tuple[RunFolder | 
                 if run.path in passed_over or not are_results(results) or (state == DONE and not results):
                     continue
                 if job.data is not None and job.data.changes(run.read_data() or (results[0] if results else {})):
+                    continue
+                if run.read_environment().get("code") != code:
                     continue
                 rank = (state == DONE, step if is_number(step) else 0, config.parent.name)
                 found.append((rank, run, state))
@@ -132,7 +136,7 @@ def perform(job: Job, *, quiet: bool) -> Outcome:
             return Outcome(DONE, path)
         return Outcome(STOPPED if code > 128 else FAILED, path, str(error) or "interrupted", code)
     except Exception as error:
-        if (reason := no_room(error)) is not None:
+        if (reason := shortage(error)) is not None:
             return Outcome(FAILED, path_of(job), reason)
         return Outcome(FAILED, path_of(job), f"{type(error).__name__}: {error}", trace=traceback.format_exc())
 

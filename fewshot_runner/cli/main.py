@@ -11,8 +11,8 @@ import traceback
 from pathlib import Path
 from types import ModuleType
 
-from fewshot_runner.cli.full_disk import no_room
 from fewshot_runner.cli.garbage import no_search_for_garbage
+from fewshot_runner.cli.shortage import shortage
 
 COMMANDS = {
     "train": "train a method, test its best checkpoint, leave a run folder (-m sweeps)",
@@ -91,7 +91,7 @@ def run(command: str, arguments: list[str]) -> int:
     except RunFailed as error:
         return _complain(with_notes(str(error), error), error.exit_code)
     except Exception as error:
-        if (reason := no_room(error)) is not None:
+        if (reason := shortage(error)) is not None:
             return _complain(reason)
         traceback.print_exc()
         place = outside(error)

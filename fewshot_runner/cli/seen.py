@@ -1,45 +1,44 @@
 """What a run was trained or selected on is no test of it."""
 
-import sys
 from typing import Any
 
 import numpy as np
 
 from fewshot_runner.cli.build import Builder
 from fewshot_runner.cli.protocols import KINDS
-from fewshot_runner.data.source import Split
 from fewshot_runner.errors import UserError
 
 
-def refuse_seen(builder: Builder, checkpoint: dict[str, Any], saved: dict[str, Any]) -> None:
+def refuse_seen(builder: Builder, checkpoint: dict[str, Any]) -> None:
     """Raises `UserError` where the test would show classes, or of known classes images, that the run was trained or
     selected on.
 
     The name of a data set proves nothing: of pictures of one's own, it is that of a folder.
     """
     data = builder.dataset.provenance
+    if not data.changes(checkpoint):
+        return  # the run's own split keeps its parts apart, and its results say what is copied among them
     of_known_classes = all(KINDS[test.protocol].of_known_classes for test in builder.plan.tests.values())
-    changed = bool(data.changes(checkpoint))
-    if of_known_classes and not changed:
-        return  # the run's own split keeps images apart, and copies among them were told when it was trained
     seen_files, tested_files = checkpoint.get("seen_files"), builder.dataset.files_of(*measured_parts(builder))
-    files_are_known = changed and seen_files is not None and tested_files is not None
+    files_are_known = seen_files is not None and tested_files is not None
     if not (of_known_classes and files_are_known):
-        refuse_seen_classes(builder, checkpoint, saved, of_known_classes=of_known_classes)
+        refuse_seen_classes(builder, checkpoint, of_known_classes=of_known_classes)
     if files_are_known:  # the same pictures may have other names
         refuse_seen_files(seen_files.cpu().numpy(), tested_files.view(np.int64), data.dataset)
 
 
-def refuse_seen_classes(
-    builder: Builder, checkpoint: dict[str, Any], saved: dict[str, Any], *, of_known_classes: bool
-) -> None:
+def refuse_seen_classes(builder: Builder, checkpoint: dict[str, Any], *, of_known_classes: bool) -> None:
     """Raises `UserError` where classes to be tested have the names of some that the run was trained on."""
     data = builder.dataset.provenance
     same = data.dataset == checkpoint["dataset"] or data.images_hash == checkpoint.get("images_hash")
     if of_known_classes and (not same or data.split_hash == checkpoint["split_hash"]):
         return  # other images, as far as names tell
-    tested = {*builder.dataset.split.classes["test"]} - {builder.dataset.source.unknown_label}
-    seen = sorted(trained_classes(builder, checkpoint, saved) & tested)
+    if "seen_classes" not in checkpoint:
+        raise UserError(
+            "this run was trained by an earlier version, which did not write down its classes, so nobody knows whether "
+            "the test shows any of them; train it again, or evaluate it under its own split"
+        )
+    seen = sorted({*checkpoint["seen_classes"]} & {*builder.dataset.classes_of("test")})
     if not seen:
         return
     count = f"{len(seen)} of its test classes ({', '.join(seen[:3])}{' ...' if len(seen) > 3 else ''})"
@@ -72,34 +71,3 @@ def refuse_seen_files(seen: np.ndarray, tested: np.ndarray, dataset: str) -> Non
             f"dataset {dataset}: {count} of its {len(tested)} test pictures were used in training this run; the figure "
             "would be inflated. Leave them out, or evaluate under the run's own split"
         )
-
-
-def trained_classes(builder: Builder, checkpoint: dict[str, Any], saved: dict[str, Any]) -> set[str]:
-    """The names of the classes that the run was trained or selected on, as far as they can still be told."""
-    known = set(checkpoint.get("classes", ()))  # of a trained head
-    dataset = saved["dataset"]
-    if "download" in dataset["source"]:  # names are not worth that
-        saved = {**saved, "dataset": {**dataset, "source": {**dataset["source"], "download": False}}}
-    try:
-        split = Builder(saved).source().split(dataset["split"])
-    except UserError:  # the data of the training are no longer where they were, but may be those of the test
-        split = same_data(builder, checkpoint, dataset["split"])
-        if split is None:
-            checked = "checked by the names that its head knows alone" if known else "not checked"
-            print(
-                f"fsl: {checkpoint['dataset']}, the data of the training, is not where it was; whether classes of it "
-                f"are among the test classes of {builder.dataset.name} is {checked}",
-                file=sys.stderr,
-            )
-            return known
-    return known | {*split.classes["train"], *split.classes["val"]}
-
-
-def same_data(builder: Builder, checkpoint: dict[str, Any], split: str) -> Split | None:
-    """The run's own `split` of the data of the test, if they look like those that it was trained on."""
-    try:
-        found = builder.dataset.source.split(split)
-    except UserError:
-        return None
-    called_so = builder.dataset.name == checkpoint["dataset"]
-    return found if called_so or found.hash == checkpoint["split_hash"] else None

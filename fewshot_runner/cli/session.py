@@ -13,8 +13,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from fewshot_runner import atomic
 from fewshot_runner.cli.build import Builder
 from fewshot_runner.cli.compose import to_yaml
+from fewshot_runner.cli.targets import code_of
 from fewshot_runner.engine.checkpoint import Checkpoints, DamagedCheckpoint
-from fewshot_runner.engine.environment import describe_environment
+from fewshot_runner.engine.environment import changed_since, describe_environment
 from fewshot_runner.engine.experiment import Experiment
 from fewshot_runner.engine.fit import NotFinite
 from fewshot_runner.engine.log import Narrator
@@ -51,8 +52,9 @@ def start(
         choices = config["choices"]
         run = RunFolder.claim(Path(config["output_dir"]), f"{choices['dataset']}-{choices['method']}")
         with run.held(), _noting(run):
-            environment = describe_environment(seed=builder.config.seed)
-            atomic.write_json(run.environment, environment | {"data": experiment.provenance.entries()})
+            environment = describe_environment(seed=builder.config.seed, device=builder.hardware.device)
+            of_user = {"data": experiment.provenance.entries(), "code": code_of(config["trusted_packages"])}
+            atomic.write_json(run.environment, environment | of_user)
             atomic.write_text(run.overrides, to_yaml(overrides))
             run.write_status(RUNNING, step=0, seconds=0.0)
             atomic.write_text(run.config, to_yaml(config))  # last: with it the folder is a run that can be resumed
@@ -70,7 +72,20 @@ def resume(run: RunFolder, *, watch: Watch | None = None, brief: bool = False) -
             report(run, knows_classes=_knows_classes(run))
             return
         run.remove_half_written()
-        _train(run, config, build(config, narrator, stop).experiment(), narrator, stop, watch)
+        builder = build(config, narrator, stop)
+        experiment = builder.experiment()
+        now = describe_environment(seed=builder.config.seed, device=builder.hardware.device)
+        _note_changes(run, now, narrator)
+        _train(run, config, experiment, narrator, stop, watch)
+
+
+def _note_changes(run: RunFolder, now: dict[str, Any], narrator: Narrator) -> None:
+    """Says and writes down where a run goes on otherwise than it was under way before."""
+    began = run.read_environment()
+    sessions = [began, *began.get("resumed", [])]
+    if changed := changed_since(sessions[-1], now):
+        narrator.say(f"the last bits may differ from here on: {'; '.join(changed)}")
+        atomic.write_json(run.environment, {**began, "resumed": [*sessions[1:], now]})
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """A data set as a run uses it: a source, its store at the run's resolution, and a named split of its classes."""
 
 import hashlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -171,7 +171,8 @@ class Dataset:
 
     @cached_property
     def provenance(self) -> Provenance:
-        return Provenance(self.name, self.split.name, self.split.hash, self.images_hash, self.files_hash)
+        copies = self.copies("test", of=("train", "val")) or None
+        return Provenance(self.name, self.split.name, self.split.hash, self.images_hash, self.files_hash, copies)
 
     @cached_property
     def images_hash(self) -> str:
@@ -225,18 +226,25 @@ class Dataset:
             shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
             verb = "class has" if len(names) == 1 else "classes have"
             said.append(f"{len(names)} {verb} no test images (a class of fewer than {LEAST} gives none away): {shown}")
-        if count := self.repeated():
+        if count := self.copies("val", of=("train",)):
+            said.append(f"{count:,} of the images for validation are copies of training images: figures are inflated")
+        if count := self.provenance.copies:
             said.append(
-                f"{count:,} of the images for validation and test are copies of training images: figures are inflated"
+                f"{count:,} of the images for testing are copies of images for training or validation: figures are "
+                "inflated"
             )
         return said
 
-    def repeated(self) -> int:
-        """How many images of val and test are, file for file, images of train: figures on those are inflated."""
-        of_train, checksums = self.files_of("train"), self.store.checksums
-        if checksums is None:
+    def copies(self, part: str, *, of: Sequence[str]) -> int:
+        """How many images of a part are, file for file, images of others: figures on those are inflated."""
+        if self.store.checksums is None:
             return 0
-        return int(sum(np.isin(checksums[self.images_of(part)], of_train).sum() for part in ("val", "test")))
+        return int(np.isin(self.store.checksums[self.images_of(part)], self.files_of(*of)).sum())
+
+    def classes_of(self, *parts: str) -> list[str]:
+        """The names of the classes of these parts, without the one that means "none of the known"."""
+        names = {name for part in parts for name in self.split.classes[part]}
+        return sorted(names - {"", self.source.unknown_label})
 
     def images_of(self, part: str, left_out: Collection[str | None] = ()) -> np.ndarray:
         """The indices of a part's images, labelled or not; of those in the store, without symmetries."""

@@ -10,7 +10,8 @@ class Provenance:
     """Class names alone would hide that pictures were added, and names of pictures that they were mended.
 
     So there are three hashes, of sixteen hexadecimal digits each: of the split, of the images' names and classes, and
-    of what a user's own files hold; None where these are not a user's, and so do not change.
+    of what a user's own files hold; None where these are not a user's, and so do not change. `copies` is how many test
+    images are copies of others, of train or val; None where there are none.
     """
 
     dataset: str
@@ -18,8 +19,9 @@ class Provenance:
     split_hash: str
     images_hash: str
     files_hash: str | None = None
+    copies: int | None = None
 
-    def entries(self) -> dict[str, str]:
+    def entries(self) -> dict[str, Any]:
         """What is written down; nothing of what is not known."""
         return {key: value for key, value in asdict(self).items() if value is not None}
 

@@ -10,6 +10,7 @@ import os
 import shutil
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -152,11 +153,19 @@ def _load(path: Path, layout: Square | Ragged) -> Store | None:
 
 
 def _intact(path: Path, recorded: dict[str, Any]) -> bool:
-    """Whether a file is as it was written: unchanged stamp, or else the recorded digest (a copied cache, say)."""
+    """Whether a file is as it was written: unchanged stamp, or else the recorded digest (a copied cache, say).
+
+    Where the digest is right, the file gets its recorded time, so that it is read whole once.
+    """
     stamp = _stamp(path)
     if stamp["size"] != recorded["size"]:
         return False
-    return stamp["mtime_ns"] == recorded["mtime_ns"] or _sha256(path) == recorded["sha256"]
+    if stamp["mtime_ns"] != recorded["mtime_ns"]:
+        if _sha256(path) != recorded["sha256"]:
+            return False
+        with suppress(OSError):  # of another user's cache
+            os.utime(path, ns=(recorded["mtime_ns"], recorded["mtime_ns"]))
+    return True
 
 
 def _stamp(path: Path) -> dict[str, int]:

@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,18 +15,26 @@ import torch
 PACKAGES = ("fewshot-runner", "torch", "torchvision", "numpy", "pillow", "hydra-core", "omegaconf", "tensorboard")
 
 
-def describe_environment(*, seed: int) -> dict[str, Any]:
+def describe_environment(*, seed: int, device: torch.device) -> dict[str, Any]:
     return {
         "python": sys.version.split()[0],
         "versions": {package: _version(package) for package in PACKAGES},
         "platform": platform.platform(),
         "processor": processor_name(),
         "threads": torch.get_num_threads(),
-        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "cuda": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         "git_commit": _git_commit(Path(__file__).parents[2]),
         "command": sys.argv,
         "seed": seed,
     }
+
+
+def changed_since(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Where two environments differ in what changes the last bits of a result."""
+    versions = {**before.get("versions", {}), **now["versions"]}
+    pairs = [(name, before.get("versions", {}).get(name), now["versions"].get(name)) for name in versions]
+    pairs += [(key, before.get(key), now[key]) for key in ("python", "processor", "threads", "cuda", "git_commit")]
+    return [f"{name} was {former}, is {present}" for name, former, present in pairs if former != present]
 
 
 @cache  # none of these changes while a process lasts, and a sweep asks in every job

@@ -80,8 +80,8 @@ class Experiment:
 
     `schedules` gives each step's values of the optimiser's options by name ("lr"). `provenance` is kept in every
     checkpoint and result. `classes` names what a trained head answers with, in its order; `remarks` say what in the
-    data keeps a test from telling all, and what was asked for in vain. `seen_files` are the checksums of what is
-    trained and selected on.
+    data keeps a test from telling all, and what was asked for in vain. `seen_classes` and `seen_files` (checksums) are
+    what is trained and selected on.
     """
 
     method: Method
@@ -98,6 +98,7 @@ class Experiment:
     provenance: Provenance
     classes: Sequence[str] = ()
     remarks: Sequence[str] = ()
+    seen_classes: Sequence[str] = ()
     seen_files: np.ndarray | None = None
     progress: Progress = field(default_factory=Progress)
 
@@ -128,6 +129,7 @@ class Experiment:
             "step": self.progress.step,
             "facts": asdict(self.facts),
             "classes": list(self.classes),
+            "seen_classes": list(self.seen_classes),
             "seen_files": None if self.seen_files is None else torch.from_numpy(self.seen_files.view(np.int64)),
             **self.provenance.entries(),
         }

@@ -14,6 +14,8 @@ from fewshot_runner.runs import RunFolder
 
 Result = dict[str, Any]
 
+MOST_CLASSES = 200  # whose confusion matrix stands in the summary; of more it is a file beside the tasks
+
 # What a result says besides the tasks and the data that it is of, and the figure that its metric names.
 NOT_OF_THE_TASKS = ("name", "step", "metric", "ci95", "unit", "tasks_count", "tasks", "further", "confusion")
 
@@ -55,8 +57,13 @@ def keep_result(
         own = data == (run.read_data() or data)  # answers about other data do not take its place
         place = run.submission if own else run.submission.with_stem(f"{run.submission.stem}-{tasks.stem}")
         atomic.write_text(place, submission(evaluation.answers))
-    if evaluation.confusion is not None:
-        result["confusion"] = evaluation.confusion.tolist()
+    if (confusion := evaluation.confusion) is not None:
+        if len(confusion) <= MOST_CLASSES:
+            result["confusion"] = confusion.tolist()
+        else:
+            counts = tasks.with_stem(f"{tasks.stem}-confusion")
+            atomic.write_array(counts, confusion)
+            result["confusion"] = f"{run.tasks.name}/{counts.name}"
     return result
 
 

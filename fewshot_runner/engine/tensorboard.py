@@ -26,6 +26,7 @@ from fewshot_runner.engine.evaluate import answering
 from fewshot_runner.engine.pictures import MOST_IMAGES, confusion_picture, episode_picture, unit_range
 from fewshot_runner.engine.protocols.base import Evaluation, Protocol
 from fewshot_runner.engine.protocols.episodes import EpisodeProtocol
+from fewshot_runner.engine.results import MOST_CLASSES
 from fewshot_runner.methods.base import EmbeddingMethod, Method
 from fewshot_runner.runs import RunFolder
 
@@ -81,7 +82,7 @@ class TensorBoard:
 
     def confusion(self, name: str, evaluation: Evaluation, classes: Sequence[str], *, step: int) -> None:
         """How often images of one class were taken for another, where the protocol counts that."""
-        if evaluation.confusion is not None:
+        if evaluation.confusion is not None and len(evaluation.confusion) <= MOST_CLASSES:
             picture = confusion_picture(evaluation.confusion, classes)
             self.tests.add_image(f"confusion/{name}", picture, step, dataformats="HWC")
 

@@ -66,7 +66,7 @@ def _train(
 ) -> None:
     method, hardware, progress = experiment.method, experiment.hardware, experiment.progress
     checkpoints = Checkpoints(run.checkpoints)
-    state, damaged = checkpoints.load_step(hardware.device)
+    state, damaged = checkpoints.load_step()  # to where each part of it belongs it goes by itself
     for line in damaged:
         narrator.say(f"passed over: {line}")
     if state is not None:
@@ -89,17 +89,18 @@ def _train(
         experiment.check_provenance(best)
         method.load_state_dict(best["method"])
         tests = experiment.tests()
-        results, data = [], experiment.provenance.entries()
+        results, data, asked = [], experiment.provenance.entries(), asked_before(run, best["step"])
         board.begin_tests()
         for name, protocol in tests.items():
             log.testing(name)
             evaluation = evaluate(method, protocol, hardware=hardware, between=stop.check)
             results.append(keep_result(evaluation, name, run, data=data, step=best["step"]))
+            kept = beside(results, asked)
+            write_summary(experiment, run, clock, best_step=best["step"], results=kept)  # whatever comes of the next
             board.confusion(name, evaluation, experiment.classes, step=best["step"])
         board.examples(method, tests.values(), hardware, step=best["step"])
         board.finish(results, step=best["step"])
-    results = beside(results, asked_before(run, best["step"]))
-    write_summary(experiment, run, clock, best_step=best["step"], results=results)
+    write_summary(experiment, run, clock, best_step=best["step"], results=beside(results, asked))
 
 
 def asked_before(run: RunFolder, best_step: int) -> list[dict[str, Any]]:

@@ -139,8 +139,9 @@ def _tested(difference: Difference) -> Difference:
         return difference
     total = sum_of(spreads)
     error = total.variance**0.5
-    if error == 0:
-        return replace(difference, ci95=0.0, p=1.0 if difference.mean == 0 else 0.0)
+    if error == 0:  # the same on each: as likely as that many tosses of a coin which all fall alike
+        p = 1.0 if difference.mean == 0 else 2.0 ** (1 - total.count)
+        return replace(difference, ci95=0.0, p=p)
     p = 2 * float(stdtr(total.freedom, -abs(difference.mean) / error))
     return replace(difference, ci95=_width(total), p=p)
 

@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
@@ -29,7 +30,7 @@ class Record:
 
     @classmethod
     def begin(cls, bench: Bench) -> "Record":
-        described = describe_environment(seed=0)
+        described = describe_environment(seed=0, device=torch.device("cpu"))
         del described["seed"]
         described["versions"] |= {package: installed(package) for package in RIVALS}
         own = {"threads": bench.threads, "quick": bench.quick, "cores": os.cpu_count(), "load": os.getloadavg()[0]}

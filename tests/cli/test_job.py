@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from filelock import FileLock
@@ -13,7 +14,7 @@ from filelock import FileLock
 from fewshot_runner.cli import job as jobs
 from fewshot_runner.cli import session
 from fewshot_runner.cli.compose import compose
-from fewshot_runner.cli.job import Job, fingerprint, perform
+from fewshot_runner.cli.job import Job, find_run, fingerprint, perform
 from fewshot_runner.engine.stopping import Stopped
 from fewshot_runner.errors import RunFailed, UserError
 from fewshot_runner.runs import RUNNING, RunFolder
@@ -45,7 +46,7 @@ def test_who_comes_second_to_a_run_waits_for_it(tiny, trained, tmp_path, monkeyp
         other.release()
 
     monkeypatch.setattr(session, "resume", resume_second)
-    monkeypatch.setattr(jobs.time, "sleep", sleep)
+    monkeypatch.setattr(jobs, "time", SimpleNamespace(sleep=sleep))  # others sleep as well
     outcome = perform(job, quiet=True)
     assert (outcome.state, outcome.run) == ("done", run.path), outcome
     assert events == ["resume", "sleep", "resume"]
@@ -126,6 +127,27 @@ def test_who_waits_for_another_sweep_says_so(tiny, tmp_path, monkeypatch):
 
 class Diverged(RunFailed):
     exit_code = 4
+
+
+@pytest.mark.parametrize("layout", ["package", "module"])
+def test_a_run_of_other_code_of_the_users_is_not_this_jobs(tiny, fsl, tmp_path, monkeypatch, layout):
+    """The settings are the same, and the figures are those of a network that is no more."""
+    file = tmp_path / (f"own_{layout}/network.py" if layout == "package" else f"own_{layout}.py")
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("from fewshot_runner.models.conv4 import Conv4\n\n\nclass Network(Conv4):\n    pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    target = f"own_{layout}.network.Network" if layout == "package" else f"own_{layout}.Network"
+    words = [*tiny(), f"model._target_={target}", f"trusted_packages=[own_{layout}]", f"output_dir={tmp_path}/runs"]
+    answer = fsl("train", *words, "trainer.max_steps=0")
+    assert answer.code == 0, answer.err
+    config = compose([*words, "trainer.max_steps=0"])
+    job = Job(0, (), config, fingerprint(config))
+    assert find_run(job)[1] == "done"
+    before = file.read_text()
+    file.write_text(before + "\n# mended\n")
+    assert find_run(job) == (None, None)
+    file.write_text(before)
+    assert find_run(job)[1] == "done"
 
 
 @pytest.mark.parametrize(

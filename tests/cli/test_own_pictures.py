@@ -13,6 +13,7 @@ from fewshot_runner.cli.compose import compose
 from fewshot_runner.cli.job import fingerprint
 from fewshot_runner.cli.trained import load_trained
 from fewshot_runner.data.sources.folder import Folder
+from fewshot_runner.engine.checkpoint import load, save
 from fewshot_runner.runs import RunFolder
 
 COLOURS = {
@@ -155,9 +156,17 @@ def test_copies_that_were_told_in_training_are_no_reason_to_refuse_the_same_test
     data = ["dataset=folder", f"dataset.path={pictures}", "dataset.augment=null"]
     trained = fsl("train", *words, *closed, *data, f"output_dir={tmp_path}")
     assert trained.code == 0, trained.err
-    assert "are copies of training images: figures are inflated" in trained.err
+    assert "of the images for testing are copies of images for training or validation" in trained.err
     again = fsl("eval", f"run={trained.run}")
     assert again.code == 0, again.err
+    [result] = RunFolder(trained.run).read_summary()["results"]
+    tested = Folder(path=pictures).split("images").images["test"]
+    twins = {name: name.replace("copy of ", "") for name in tested}
+    expected = sum(list(twins.values()).count(twin) == 1 for twin in twins.values())  # else both are in the test
+    assert 0 < expected < len(tested)
+    assert result["copies"] == expected
+    for answer in (trained, again):
+        assert f"{expected} test images seen in training or validation" in answer.out
 
 
 def test_a_trained_run_is_asked_for_episodes_that_its_test_part_can_give(refused, trained):
@@ -207,13 +216,34 @@ def test_trap_09_classes_are_known_again_whatever_the_data_are_called(refused, f
     assert f"{len(seen)} of its test classes ({seen[0]}" in said
     assert all(word in said for word in ("renamed", "pictures", "inflated", "rename them", "closed_set"))
     (tmp_path / "pictures").rename(tmp_path / "moved")
-    assert "test pictures were used in training" in refused(*more)
+    assert "have the names of classes" in refused(*more)  # the run knows them, wherever its pictures are now
     shutil.rmtree(tmp_path / "renamed")
     paint(tmp_path / "renamed", {name: name for name in COLOURS}, numbers=range(10, 16))
-    unchecked = fsl(*more)
-    assert unchecked.code == 0
-    assert "pictures" in unchecked.err
-    assert "is not checked" in unchecked.err
+    assert "have the names of classes" in refused(*more)
+
+
+def test_trap_09_what_a_run_has_seen_does_not_depend_on_what_its_folder_holds_today(refused, few_shot, tmp_path):
+    """Classes that came later would divide it otherwise."""
+    seen = load(few_shot / "checkpoints/best.pt")["seen_classes"]
+    own = Folder(path=tmp_path / "pictures", val_fraction=0.25, test_fraction=0.25).split("random").classes
+    assert seen == sorted([*own["train"], *own["val"]])
+    for number in range(20):
+        paint(tmp_path / "pictures", {f"late{number}": "fig"}, numbers=range(1))
+        (tmp_path / f"pictures/late{number}/0.png").rename(tmp_path / f"pictures/late{number}/{number}.png")
+    paint(tmp_path / "others", {seen[0]: "iris"}, numbers=range(10, 16))
+    said = refused("eval", f"run={few_shot}", "dataset=folder", "dataset.path=others", "dataset.split=test")
+    assert f"1 of its test classes ({seen[0]})" in said
+
+
+def test_a_run_that_does_not_say_what_it_has_seen_is_tested_on_its_own_split_alone(refused, fsl, few_shot, tmp_path):
+    for file in (few_shot / "checkpoints").glob("*.pt"):
+        state = load(file)
+        del state["seen_classes"]
+        save(file, state)
+    paint(tmp_path / "others", {f"other {name}": name for name in COLOURS}, numbers=range(10, 16))
+    said = refused("eval", f"run={few_shot}", "dataset=folder", "dataset.path=others", "dataset.split=test")
+    assert "did not write down its classes" in said
+    assert fsl("eval", f"run={few_shot}").code == 0
 
 
 def test_other_classes_go_on_once_they_are_renamed(fsl, few_shot, tmp_path):

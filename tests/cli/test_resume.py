@@ -5,6 +5,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -294,6 +297,42 @@ def test_what_is_refused_leaves_the_status_as_it_was(fsl, stopped):
 def test_two_at_once_in_one_folder_are_refused(refused, stopped):
     with FileLock(stopped / ".lock"):
         assert "another process" in refused("resume", stopped)
+
+
+def test_who_merely_looks_at_a_run_keeps_nobody_from_it(stopped):
+    looking = threading.Event()
+
+    def look() -> None:
+        with RunFolder(stopped).held(patience=0):
+            looking.set()
+            time.sleep(0.05)
+
+    with ThreadPoolExecutor(1) as threads:
+        looked = threads.submit(look)
+        assert looking.wait(PATIENCE)
+        with RunFolder(stopped).held():
+            assert looked.done() or looked.result() is None
+
+
+def test_what_a_run_goes_on_with_is_said_and_written_down_where_it_differs(fsl, stopped, trained, copied):
+    environment = json.loads((stopped / "env.json").read_text())
+    before = {**environment, "versions": {**environment["versions"], "torch": "1.0"}, "threads": 7}
+    (stopped / "env.json").write_text(json.dumps(before))
+    answer = fsl("resume", stopped)
+    assert answer.code == 0, answer.err
+    said = f"torch was 1.0, is {environment['versions']['torch']}; threads was 7, is 1"
+    assert f"the last bits may differ from here on: {said}" in answer.err
+    after = json.loads((stopped / "env.json").read_text())
+    [session_now] = after.pop("resumed")
+    assert after == before
+    assert (session_now["threads"], session_now["versions"]) == (1, environment["versions"])
+
+
+def test_of_a_run_that_goes_on_as_it_began_nothing_is_said(fsl, stopped):
+    before = (stopped / "env.json").read_bytes()
+    answer = fsl("resume", stopped)
+    assert (answer.code, "last bits" in answer.err) == (0, False)
+    assert (stopped / "env.json").read_bytes() == before
 
 
 def test_changed_data_are_refused(fsl, stopped):

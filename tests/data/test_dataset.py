@@ -141,9 +141,11 @@ def test_a_copy_of_a_training_image_in_validation_alone_is_told(make, squares):
 
     dataset = make(Copied())
     assert (dataset.images_of("train")[0], dataset.images_of("val")[0]) == (0, 24)
-    assert dataset.repeated() == 1
+    assert dataset.copies("val", of=("train",)) == 1
+    assert dataset.copies("test", of=("train", "val")) == 0
     [said] = dataset.remarks(searched=False)
-    assert said == "1 of the images for validation and test are copies of training images: figures are inflated"
+    assert said == "1 of the images for validation are copies of training images: figures are inflated"
+    assert "copies" not in dataset.provenance.entries()
 
 
 def test_a_viewer_of_centred_drawings_centres_what_the_table_names(make):

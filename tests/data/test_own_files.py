@@ -47,17 +47,23 @@ def test_copies_of_training_images_in_other_parts_are_counted(make, tmp_path):
         Image.fromarray(np.full((20, 20, 3), 20 * number, dtype=np.uint8)).save(place)
 
     def count() -> int:
-        return make(Folder(path=pictures), split="folders").repeated()
+        return make(Folder(path=pictures), split="folders").provenance.copies or 0
 
     assert count() == 0
     assert make(Folder(path=pictures), split="folders").remarks(searched=False) == []
     shutil.copy(pictures / "test/class3/0.png", pictures / "test/class4/1.png")  # no leak, if no use
     assert count() == 0
     shutil.copy(pictures / "train/class0/0.png", pictures / "test/class4/another name.png")
+    assert count() == 1
+    shutil.copy(pictures / "val/class2/0.png", pictures / "test/class4/chosen by.png")  # weights are chosen on val
+    assert count() == 2
     shutil.copy(pictures / "train/class1/0.png", pictures / "val/class2/1.png")
     assert count() == 2
-    [said] = make(Folder(path=pictures), split="folders").remarks(searched=False)
-    assert said == "2 of the images for validation and test are copies of training images: figures are inflated"
+    said = make(Folder(path=pictures), split="folders").remarks(searched=False)
+    assert said == [
+        "1 of the images for validation are copies of training images: figures are inflated",
+        "2 of the images for testing are copies of images for training or validation: figures are inflated",
+    ]
 
 
 @pytest.mark.parametrize(("small", "said"), [(0, None), (1, "1 class has no"), (7, "7 classes have no")])

@@ -276,13 +276,16 @@ def test_damage_under_an_unchanged_stamp_does_not_crash(tmp_path, squares):
     assert store.class_names.tolist() == sorted(squares().classes)
 
 
-def test_a_copied_cache_is_taken_as_it_is(tmp_path, squares):
+def test_a_copied_cache_is_taken_as_it_is_and_read_whole_once(tmp_path, squares, monkeypatch):
     store = open_store(squares(), image_size=8, channels=1, cache=tmp_path / "one")
     shutil.copytree(store.path, tmp_path / "two" / store.path.name, copy_function=shutil.copyfile)  # new times
     source = squares()
     copy = open_store(source, image_size=8, channels=1, cache=tmp_path / "two")
     assert not source.decoded
     assert np.array_equal(copy.pixels, store.pixels)
+    monkeypatch.setattr("fewshot_runner.data.store._sha256", lambda path: pytest.fail(f"{path} is read once more"))
+    open_store(source, image_size=8, channels=1, cache=tmp_path / "two")
+    assert not source.decoded
 
 
 @pytest.mark.parametrize("failure", [UserError("7.png: damaged"), KeyboardInterrupt(), MemoryError()], ids=repr)

@@ -3,6 +3,8 @@
 import os
 import subprocess
 
+import torch
+
 from fewshot_runner.engine import environment
 
 
@@ -16,4 +18,4 @@ def test_the_commit_of_somebody_elses_checkout_is_not_ours(monkeypatch, tmp_path
     package = tmp_path / ".venv" / "site-packages" / "fewshot_runner" / "engine"
     package.mkdir(parents=True)
     monkeypatch.setattr(environment, "__file__", str(package / "environment.py"))
-    assert environment.describe_environment(seed=0)["git_commit"] is None
+    assert environment.describe_environment(seed=0, device=torch.device("cpu"))["git_commit"] is None

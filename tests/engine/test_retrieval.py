@@ -183,6 +183,11 @@ def test_equal_similarities_stand_before_the_right_answer() -> None:
     assert right_ranks(np.zeros((1, 9)), np.array([4]), None).tolist() == [9]  # a constant network finds nothing
 
 
+def test_what_is_no_number_is_not_found() -> None:
+    similarities = np.array([[np.nan, np.nan, np.nan], [0.5, np.nan, 0.1], [0.5, 0.2, np.nan]])
+    assert right_ranks(similarities, np.array([0, 0, 2]), None).tolist() == [3, 2, 3]
+
+
 def test_the_unknown_label_stands_where_its_similarity_puts_it() -> None:
     similarities = np.array([[0.9, 0.1, 0.5, 0.7, 0.3, 0.2]])
     names = list("abcdef")

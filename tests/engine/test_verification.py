@@ -79,6 +79,15 @@ def test_figures_by_hand(world, hardware: Hardware) -> None:
                                    "mode": "inductive", "bn_mode": "running"}  # fmt: skip
 
 
+def test_what_is_no_number_is_right_of_no_pair(world, hardware: Hardware) -> None:
+    class Lost(Shade):
+        def embed(self, images):
+            return super().embed(images) * torch.nan
+
+    evaluation = evaluate(Lost(), verification(world), hardware=hardware)
+    assert evaluation.values.tolist() == [0.0] * 200
+
+
 SIMILARITIES = st.lists(st.tuples(st.sampled_from([-1.0, 0.0, 0.25, 0.5, 3.0]), st.booleans()), min_size=1, max_size=12)
 
 

@@ -134,7 +134,8 @@ def test_no_figure_is_cut_off_where_the_terminal_is_narrow(make, width: int) -> 
         ({"bn_mode": "transductive", "mode": "transductive", "imbalance": 2.0}, "transductive, imbalanced"),
         ({"imbalance": None}, "inductive"),
         ({"part": "test"}, "inductive"),
-        ({"part": "val"}, "inductive, on validation"),
+        ({"part": "val"}, "inductive, on validation, which chose the weights"),
+        ({"copies": 3}, "inductive, 3 test images seen in training or validation"),
         ({"shown": "centre=true mean=[0.5]"}, "inductive, shown centre=true mean=[0.5]"),
     ],
 )

@@ -38,6 +38,14 @@ def test_runs_that_are_the_same_do_not_differ():
     assert shifted.mean == pytest.approx(-0.25)
 
 
+@pytest.mark.parametrize(("n_tasks", "p"), [(2, 0.5), (3, 0.25), (20, 2.0**-19)])
+def test_the_same_difference_on_a_few_tasks_is_a_few_tosses_of_a_coin(n_tasks, p):
+    """By counting: of 2^T ways in which T coins fall, two have all alike."""
+    difference = paired_difference(np.full((1, n_tasks), 0.5), np.full((1, n_tasks), 0.25))
+    assert difference.p == p == 2 / 2**n_tasks
+    assert difference.told_apart == (p < 0.05)
+
+
 def test_one_task_says_nothing_of_others():
     difference = paired_difference(np.array([[0.5]]), np.array([[0.7]]))
     assert difference.mean == pytest.approx(-0.2)

@@ -154,13 +154,13 @@ def beside_unknown(similarities: np.ndarray, threshold: float | None) -> np.ndar
 
 
 def right_ranks(similarities: np.ndarray, labels: np.ndarray, threshold: float | None) -> np.ndarray:
-    """(P,) rank, from 1, of each probe's right answer; equal similarities count as ranked above it.
+    """(P,) rank, from 1, of each probe's right answer; equal similarities and those that are no number rank above it.
 
     `similarities` (P, I); `labels` (P,), -1 for the unknown label, which stands at similarity `threshold`.
     """
     similarities = beside_unknown(similarities, threshold)
     right = np.take_along_axis(similarities, labels[:, None], axis=1)  # -1 is the last column
-    return (similarities >= right).sum(axis=1)
+    return (~(similarities < right)).sum(axis=1)
 
 
 def best_unknown(similarities: np.ndarray, labels: np.ndarray) -> float:

@@ -58,7 +58,7 @@ class Verification(Protocol):
         threshold = best_threshold(similarities, self.fitting.same)
         if self.pairs is not self.fitting:
             similarities = self._compare(method, self.pairs, between)
-        right = (similarities > threshold) == self.pairs.same
+        right = ((similarities > threshold) == self.pairs.same) & ~np.isnan(similarities)
         further = {"auc": area_under_curve(similarities, self.pairs.same), "threshold": threshold}
         return Evaluation({"accuracy": right.astype(float)}, self.describe(), unit="pairs", further=further)
 

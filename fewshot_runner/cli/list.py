@@ -57,7 +57,7 @@ def show_settings(folders: Sequence[Path], group: str, choice: str) -> None:
     print(f"# {path}")
     console, text = output(), path.read_text()
     if console.is_terminal:
-        console.print(Syntax(text, "yaml", theme="ansi_dark", background_color="default"))
+        console.print(Syntax(text, "yaml", theme="ansi_dark", background_color="default", word_wrap=True))
     else:
         print(text, end="")
 

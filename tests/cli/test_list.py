@@ -1,5 +1,7 @@
 """fsl list: all choices with their purpose, and the settings of one."""
 
+import re
+
 from fewshot_runner.cli.conf import conf_dir
 
 
@@ -29,3 +31,12 @@ def test_list_shows_the_settings_of_a_choice(fsl, refused, tmp_path):
     assert fsl("list", "method=maml", own).out == answer.out, "Hydra takes its own first"
     assert "did you mean maml" in refused("list", "method=mamal")
     assert "there is no such choice" in refused("list", "methods=maml")
+
+
+def test_on_a_narrow_terminal_no_word_of_a_comment_is_cut_off(fsl, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "60")
+    shown = fsl("list", "method=maml").out
+    assert "\x1b[" in shown
+    words = re.sub(r"\x1b\[[\d;]*m", "", shown).split()[2:]
+    assert words == (conf_dir() / "method/maml.yaml").read_text().split()

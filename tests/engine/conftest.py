@@ -31,7 +31,7 @@ from fewshot_runner.runs import RunFolder
 SIZE, PER_CLASS, PER_GROUP = 8, 8, 3
 PARTS = {"train": range(12), "val": range(12, 18), "test": range(18, 24)}
 SETTINGS = {"seed": 0, "rate": 0.01}  # as TensorBoard shows them
-FACTS = Facts(image_shape=(1, SIZE, SIZE), n_classes=12, n_way=4)
+FACTS = Facts(image_shape=(1, SIZE, SIZE), n_classes=12)
 
 
 class World:

@@ -50,14 +50,11 @@ class Protocols:
         self.head = head
 
     def make(self, test: TestConfig, part: str) -> Protocol:
-        # the training images that answer beside a part's own may be turned ones, which their own viewer shows
-        of_known_classes = KINDS[test.protocol].of_known_classes
-        viewer = self.viewer("train" if of_known_classes else part)
-        table, bn_mode = self.dataset.table, test.bn_mode
+        viewer, table, bn_mode = self.viewer(part), self.dataset.table, test.bn_mode
         if test.protocol == "runs":
             runs = self._runs(test)
             return Runs(runs.runs(), self.dataset.fixed_runs(runs, self.device), name=runs.name, bn_mode=bn_mode)
-        if of_known_classes and self.dataset.symmetries != "none":
+        if KINDS[test.protocol].of_known_classes and self.dataset.symmetries != "none":
             raise UserError(
                 f"dataset.symmetries={self.dataset.symmetries}: eval.protocol={test.protocol} would take every class's "
                 "turned pictures for those of other classes; set dataset.symmetries=none"

@@ -217,7 +217,7 @@ class Builder:
         self.plan.check_cached()
         parts = [torch.from_numpy(images) for part in PARTS if len(images := dataset.images_of(part))]
         # without symmetries, any part's images are seen alike
-        viewer = FeatureViewer(self._images("test"), backbone, parts, self.hardware)
+        viewer = FeatureViewer(self._images("val"), backbone, parts, self.hardware)
         return lambda part: viewer
 
     def _optimizer(self, method: Method, schedules: Mapping[str, Any]) -> Optimizer | None:

@@ -8,11 +8,12 @@ import numpy as np
 import torch
 
 from fewshot_runner.cli.schema import TestConfig
+from fewshot_runner.data.classes import ClassTable
 from fewshot_runner.data.dataset import Dataset
 from fewshot_runner.data.episode_limits import check_episode, check_imbalance
 from fewshot_runner.data.source import PARTS, FixedRuns
 from fewshot_runner.engine.features import AnyViewer, View
-from fewshot_runner.engine.protocols.base import Protocol
+from fewshot_runner.engine.protocols.base import Protocol, check_running
 from fewshot_runner.engine.protocols.closed_set import ClosedSet
 from fewshot_runner.engine.protocols.episodes import Episodes, Runs
 from fewshot_runner.engine.protocols.retrieval import Retrieval, Search
@@ -54,17 +55,11 @@ class Protocols:
         if test.protocol == "runs":
             runs = self._runs(test)
             return Runs(runs.runs(), self.dataset.fixed_runs(runs, self.device), name=runs.name, bn_mode=bn_mode)
-        if KINDS[test.protocol].of_known_classes and self.dataset.symmetries != "none":
-            raise UserError(
-                f"dataset.symmetries={self.dataset.symmetries}: eval.protocol={test.protocol} would take every class's "
-                "turned pictures for those of other classes; set dataset.symmetries=none"
-            )
         if test.protocol == "closed_set":
             episodes = test.episodes if test.episodes != "auto" else 100
-            of_head = self.head and test.n_shot == "all"
             return ClosedSet(
-                None if of_head else table("train"), table(part), viewer, n_shot=test.n_shot, episodes=episodes,
-                seed=test.seed, part=part, bn_mode=bn_mode, head=self.head,
+                self._known(test), table(part), viewer, n_shot=test.n_shot, episodes=episodes, seed=test.seed,
+                part=part, bn_mode=bn_mode, head=self.head,
             )  # fmt: skip
         if test.protocol == "verification":
             return Verification(
@@ -85,41 +80,71 @@ class Protocols:
 
         Where nobody has labelled the test images, the figures are those of validation, and the answers the test's.
         """
-        table, unknown = self.dataset.table, self.dataset.source.unknown_label
-        of_val = Search.build(table("train"), table("val", unknown=True), unknown=unknown)
-        search = asked = of_val
-        if part == "test":
-            known = table("train").merged(table("val"))
-            unlabelled = self.dataset.unlabelled()
-            if len(unlabelled):
-                asked, part = Search(known, unlabelled, np.full(len(unlabelled), -1)), "val"
-            else:
-                search = asked = Search.build(known, table("test", unknown=True), unknown=unknown)
+        unlabelled, unknown = self.dataset.unlabelled(), self.dataset.source.unknown_label
+        searches = [Search.build(*searched, unknown=unknown) for searched in self._searched(part)]
+        of_val, search = searches[0], searches[-1]
+        asked = search
+        if part == "test" and len(unlabelled):
+            asked, part = Search(self._all_known(), unlabelled, np.full(len(unlabelled), -1)), "val"
         return Retrieval(
             search, viewer, fitted_on=of_val, asked=asked, image_names=self.dataset.store.image_names,
             unknown=unknown, part=part, bn_mode=bn_mode,
         )  # fmt: skip
 
+    def _searched(self, part: str) -> list[tuple[ClassTable, ClassTable]]:
+        """The gallery and the labelled probes of validation, and then those of test where these are asked for."""
+        table = self.dataset.table
+        searched = [(table("train"), table("val", unknown=True))]
+        if part == "test" and not len(self.dataset.unlabelled()):
+            searched.append((self._all_known(), table("test", unknown=True)))
+        return searched
+
+    def _all_known(self) -> ClassTable:
+        """What a test of retrieval searches: the images of training and of validation."""
+        return self.dataset.table("train").merged(self.dataset.table("val"))
+
+    def _known(self, test: TestConfig) -> ClassTable | None:
+        """The training images that a closed set is classified by; None where a head trained elsewhere answers."""
+        return None if self.head and test.n_shot == "all" else self.dataset.table("train")
+
     def check(self, tests: Sequence[tuple[str, TestConfig, str]]) -> None:
         """Raises `UserError` where a test cannot be held or would give an inflated figure.
 
-        By the counts and names of classes alone.
+        By the counts and names of classes alone: no task is drawn, and no image viewed.
 
         `tests` are the key of the config, the test that stands there, and the part it is held on.
         """
+        table = self.dataset.table
         for key, test, part in tests:
-            if not KINDS[test.protocol].of_known_classes:
+            if KINDS[test.protocol].of_known_classes:
+                self._check_not_turned(test)
+            else:
                 self._check_disjoint(test)
             if test.protocol == "runs":
                 self._runs(test)
             elif test.protocol == "episodes":
                 check_episode(
-                    self.dataset.table(part), n_way=test.n_way, n_shot=test.n_shot, n_query=test.n_query,
+                    table(part), n_way=test.n_way, n_shot=test.n_shot, n_query=test.n_query,
                     within_group=test.within_group, key=f"{key}.", part=f"the {part} part of {self.dataset.name}",
                 )  # fmt: skip
                 self._check_imbalance(key, test, part)
-            else:
-                self.make(test, part)
+            elif test.protocol == "closed_set":
+                ClosedSet.check_classes(
+                    self._known(test), table(part), n_shot=test.n_shot, part=part, bn_mode=test.bn_mode, head=self.head
+                )
+            elif test.protocol == "verification":
+                Verification.check_classes(table(part), fitted_on=table("val"), bn_mode=test.bn_mode)
+            elif test.protocol == "retrieval":
+                check_running(test.bn_mode, protocol="retrieval")
+                for gallery, probes in self._searched(part):
+                    Search.check_classes(gallery, probes, unknown=self.dataset.source.unknown_label)
+
+    def _check_not_turned(self, test: TestConfig) -> None:
+        if self.dataset.symmetries != "none":
+            raise UserError(
+                f"dataset.symmetries={self.dataset.symmetries}: eval.protocol={test.protocol} would take every class's "
+                "turned pictures for those of other classes; set dataset.symmetries=none"
+            )
 
     def _check_imbalance(self, key: str, test: TestConfig, part: str) -> None:
         if test.imbalance is None:

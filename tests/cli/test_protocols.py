@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from divided_glyphs import asked_by
 
 from fewshot_runner.cli.build import Builder
 from fewshot_runner.cli.compose import compose
@@ -75,6 +76,24 @@ def test_trap_06_classes_without_spare_images_are_refused_before_training(refuse
     ],
 )
 def test_what_would_fail_or_flatter_is_refused_before_training(refused, tiny, overrides, words) -> None:
+    said = " ".join(refused("train", *tiny(), *overrides, lines=10).split())
+    assert [word for word in words if word not in said] == []
+
+
+@pytest.mark.parametrize(
+    ("own", "further", "words"),
+    [
+        ("episodes", "protocol:closed_set", ["is a class of the test part", "dataset.split=images"]),
+        ("episodes", "protocol:retrieval", ["not in the gallery"]),
+        ("episodes", "protocol:verification,bn_mode:support", ["eval.bn_mode=support", "verification"]),
+        ("closed_set", "n_shot:5", ["n_shot=5", "only 4 training images"]),
+        ("closed_set", "n_shot:all,bn_mode:support", ["eval.bn_mode=support", "number of shots"]),
+        ("closed_set", "protocol:retrieval,bn_mode:support", ["eval.bn_mode=support", "retrieval"]),
+    ],
+)
+def test_what_a_test_alone_would_fail_at_is_refused_before_training(refused, tiny, own, further, words) -> None:
+    """Validation, which is another protocol than the test or has other options, can be held."""
+    overrides = ["dataset.symmetries=none", *asked_by(own), f"dataset.tests={{further:{{{further}}}}}"]
     said = " ".join(refused("train", *tiny(), *overrides, lines=10).split())
     assert [word for word in words if word not in said] == []
 

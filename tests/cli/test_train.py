@@ -9,10 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from divided_glyphs import asked_by
 from PIL import Image
+from sight_of_tests import watch
 
 from fewshot_runner.cli import session
 from fewshot_runner.cli.evaluation import evaluate_run
+from fewshot_runner.cli.protocols import KINDS
 from fewshot_runner.engine.checkpoint import load
 from fewshot_runner.runs import RunFolder
 
@@ -86,21 +89,23 @@ def test_trap_08_the_results_are_those_of_the_best_checkpoint_on_disk(copied, me
     assert again == before
 
 
-def test_trap_07_the_test_split_is_not_drawn_from_before_training_has_ended(fsl, tiny, tmp_path, monkeypatch):
+FEATURES = ("model=pixels", "trainer.cache_features=true", "dataset.augment=null", "dataset.symmetries=none")
+
+
+@pytest.mark.parametrize("features", [(), FEATURES], ids=["images", "features"])
+@pytest.mark.parametrize("protocol", KINDS)
+def test_trap_07_nothing_of_the_test_is_seen_before_training_has_ended(
+    fsl, tiny, tmp_path, monkeypatch, protocol, features
+):
     import fewshot_runner.engine.train as training
-    from fewshot_runner.cli.protocols import Protocols
 
-    events = []
-    protocol, fit = Protocols.make, training.fit
-
-    def watched(self, test, part):
-        events.append(part)
-        return protocol(self, test, part)
-
-    monkeypatch.setattr(Protocols, "make", watched)
-    monkeypatch.setattr(training, "fit", lambda *arguments: (fit(*arguments), events.append("trained")))
-    assert fsl("train", *tiny(), f"output_dir={tmp_path}").code == 0
-    assert events == ["val", "trained", "test"]
+    seen, fit = watch(monkeypatch), training.fit
+    monkeypatch.setattr(training, "fit", lambda *arguments: (fit(*arguments), seen.append("trained")))
+    words = [word for word in tiny("siamese") if not (features and word.startswith("model"))]
+    answer = fsl("train", *words, *features, *asked_by(protocol), f"output_dir={tmp_path}")
+    assert answer.code == 0, answer.err
+    assert seen[0] == "trained"
+    assert {*seen[1:]} == {"viewer", "protocol", "image"} - ({"viewer"} if features and protocol != "runs" else set())
 
 
 def test_it_ends_with_the_table_the_next_commands_and_the_run(fsl, tiny, elsewhere):

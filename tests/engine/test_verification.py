@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from class_tables import make_table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import mannwhitneyu
@@ -148,6 +149,15 @@ def test_what_cannot_compare_two_images_is_refused(world) -> None:
     Verification.check(Shade())
     with pytest.raises(UserError, match=r"eval\.bn_mode=support"):
         verification(world, bn_mode="support")
+
+
+@pytest.mark.parametrize("part", ["table", "fitted_on"])
+@pytest.mark.parametrize(("sizes", "message"), [([1, 1], "a class of 2 images or more"), ([3], "at least 2 classes")])
+def test_classes_that_make_no_pairs_are_refused_by_their_counts(part, sizes, message) -> None:
+    tables = {"table": make_table({"": [2, 2]}), "fitted_on": make_table({"": [2, 2]})}
+    Verification.check_classes(**tables)
+    with pytest.raises(UserError, match=message):
+        Verification.check_classes(**{**tables, part: make_table({"": sizes})})
 
 
 def test_validation_compares_its_pairs_once(world, hardware: Hardware) -> None:

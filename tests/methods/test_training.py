@@ -5,10 +5,12 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from divided_glyphs import asked_by
+from sight_of_tests import watch
 
 from fewshot_runner.cli.build import Builder
 from fewshot_runner.cli.conf import conf_dir
-from fewshot_runner.data.dataset import Dataset
+from fewshot_runner.cli.protocols import KINDS
 from fewshot_runner.engine.evaluate import evaluate
 from fewshot_runner.engine.experiment import Experiment
 from fewshot_runner.engine.fit import fit
@@ -97,22 +99,23 @@ def test_trap_16_a_resumed_run_ends_with_the_same_bits(build: Build, name: str) 
     )  # something was learned in between
 
 
+@pytest.mark.parametrize("protocol", KINDS)
 def test_trap_07_test_images_are_viewed_only_by_the_tests(
-    build: Build, name: str, monkeypatch: pytest.MonkeyPatch
+    build: Build, name: str, protocol: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    parts: list[str] = []
-    viewer = Dataset.viewer
-
-    def watched(self: Dataset, part: str, device: torch.device) -> object:
-        parts.append(part)
-        return viewer(self, part, device)
-
-    monkeypatch.setattr(Dataset, "viewer", watched)
-    experiment = build(name, *SHORT).experiment()
+    builder = build(name, *SHORT, *asked_by(protocol))
+    try:
+        KINDS[protocol].check(builder.method(builder.facts()))
+    except UserError as error:
+        pytest.skip(str(error))
+    seen = watch(monkeypatch)
+    experiment = builder.experiment()
     run(experiment)
-    assert sorted(parts) == ["train", "val"]
-    assert experiment.tests()
-    assert "test" in parts[2:]
+    assert seen == []
+    [test] = experiment.tests().values()
+    assert {*seen} == {"viewer", "protocol"}
+    evaluate(experiment.method, test, hardware=experiment.hardware)
+    assert {*seen} == {"viewer", "protocol", "image"}
 
 
 def test_a_momentum_is_checked_where_there_is_one(build: Build) -> None:

@@ -36,8 +36,7 @@ class PairSampler(Sampler):
                 f"{KEY}negatives_in_group={negatives_in_group}: give a share between 0 and 1, or null for any two "
                 "classes"
             )
-        if classes.n_classes < 2:
-            raise UserError("pairs of different classes need at least 2 classes, and there is only 1; add classes")
+        check_pairs(classes)
         self.n_pairs = n_pairs
         self.paired_classes = classes_of_pairs(classes)
         group_of = classes.class_groups
@@ -77,6 +76,13 @@ class PairSampler(Sampler):
         other_group = (random.random(count) * (table.n_classes - size)).astype(np.int64)
         other_group += np.where(other_group >= start, size, 0)
         return first, np.where(np.arange(count) < inside, other_in_group, other_group)
+
+
+def check_pairs(classes: ClassTable) -> None:
+    """Raises `UserError` where no pair shows one class, or none shows two; the counts alone decide it."""
+    if classes.n_classes < 2:
+        raise UserError("pairs of different classes need at least 2 classes, and there is only 1; add classes")
+    classes_of_pairs(classes)
 
 
 def classes_of_pairs(classes: ClassTable) -> np.ndarray:

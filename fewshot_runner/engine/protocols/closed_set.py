@@ -52,16 +52,43 @@ class ClosedSet(EpisodeProtocol):
         bn_mode: str = "running",
         head: Sequence[str] = (),
     ) -> None:
+        self.check_classes(train, queries, n_shot=n_shot, part=part, bn_mode=bn_mode, head=head)
+        self.names = tuple(head if train is None else train.names)
+        number = {name: label for label, name in enumerate(self.names)}
+        self.train = train
+        self.table = queries
+        self.viewer = viewer
+        self.n_shot = n_shot
+        self.figures = ("accuracy", "loss") if n_shot == "all" else ("accuracy",)
+        self.episodes = 1 if n_shot == "all" else episodes
+        self.seed = seed
+        self.part = part
+        self.bn_mode = bn_mode
+        numbers = np.array([number[name] for name in queries.names])
+        self.query = torch.from_numpy(queries.members)  # (Q,)
+        self.query_labels = torch.from_numpy(numbers[queries.image_labels])  # (Q,)
+
+    @staticmethod
+    def check_classes(
+        train: ClassTable | None,
+        queries: ClassTable,
+        *,
+        n_shot: int | Literal["all"],
+        part: str,
+        bn_mode: str = "running",
+        head: Sequence[str] = (),
+    ) -> None:
+        """Raises `UserError` where these classes cannot be asked about, by their names and counts alone."""
         assert train is not None or (head and n_shot == "all")
         of_head = train is None
-        self.names = tuple(head if of_head else train.names)
-        number = {name: label for label, name in enumerate(self.names)}
-        strangers = [name for name in queries.names if name not in number]
+        names = tuple(head if of_head else train.names)
+        known = set(names)
+        strangers = [name for name in queries.names if name not in known]
         if strangers and of_head:
             shown = ", ".join(map(repr, strangers[:5])) + f" and {len(strangers) - 5} more" * (len(strangers) > 5)
             raise UserError(
                 f"eval.protocol=closed_set: the trained head does not know {shown} of the {part} part; it answers with "
-                f"the {len(self.names)} classes of its training ({self.names[0]!r} ...). Leave the images of other "
+                f"the {len(names)} classes of its training ({names[0]!r} ...). Leave the images of other "
                 "classes out, name the classes as in training, or give a number of shots, such as episode.n_shot=1, "
                 "to fit a head on images of these"
             )
@@ -84,18 +111,6 @@ class ClosedSet(EpisodeProtocol):
                 f"eval.bn_mode={bn_mode}: eval.protocol=closed_set with n_shot=all knows running statistics alone; "
                 "give a number of shots, or eval.bn_mode=running"
             )
-        self.train = train
-        self.table = queries
-        self.viewer = viewer
-        self.n_shot = n_shot
-        self.figures = ("accuracy", "loss") if n_shot == "all" else ("accuracy",)
-        self.episodes = 1 if n_shot == "all" else episodes
-        self.seed = seed
-        self.part = part
-        self.bn_mode = bn_mode
-        numbers = np.array([number[name] for name in queries.names])
-        self.query = torch.from_numpy(queries.members)  # (Q,)
-        self.query_labels = torch.from_numpy(numbers[queries.image_labels])  # (Q,)
 
     def __len__(self) -> int:
         return self.episodes

@@ -40,15 +40,21 @@ class Search:
 
     @classmethod
     def build(cls, gallery: ClassTable, probes: ClassTable, *, unknown: str | None) -> "Search":
-        """Raises `UserError` where a probe's label is neither in the gallery nor `unknown`."""
+        """Raises `UserError` as `check_classes` does."""
+        cls.check_classes(gallery, probes, unknown=unknown)
         number = {name: label for label, name in enumerate(gallery.names)} | {unknown: -1}
-        if strangers := [name for name in probes.names if name not in number]:
+        numbers = np.array([number[name] for name in probes.names])
+        return cls(gallery, probes.members, numbers[probes.image_labels])
+
+    @staticmethod
+    def check_classes(gallery: ClassTable, probes: ClassTable, *, unknown: str | None) -> None:
+        """Raises `UserError` where a probe's label is neither in the gallery nor `unknown`, by names alone."""
+        known = {*gallery.names, unknown}
+        if strangers := [name for name in probes.names if name not in known]:
             raise UserError(
                 f"eval.protocol=retrieval: {strangers[0]!r} is to be found and not in the gallery; choose "
                 "dataset.split=retrieval, or name the label that means none of the known with dataset.unknown_label"
             )
-        numbers = np.array([number[name] for name in probes.names])
-        return cls(gallery, probes.members, numbers[probes.image_labels])
 
 
 class Retrieval(Protocol):

@@ -10,6 +10,7 @@ import torch
 
 from fewshot_runner.data.classes import ClassTable
 from fewshot_runner.data.pairs import Pairs
+from fewshot_runner.data.samplers.pairs import check_pairs
 from fewshot_runner.engine.answers import Between, compare_pairs
 from fewshot_runner.engine.features import AnyViewer
 from fewshot_runner.engine.protocols.base import Evaluation, Protocol, check_compares, check_running
@@ -40,7 +41,7 @@ class Verification(Protocol):
         part: str,
         bn_mode: str = "running",
     ) -> None:
-        check_running(bn_mode, protocol="verification")
+        self.check_classes(table, fitted_on=fitted_on, bn_mode=bn_mode)
         self.viewer = viewer
         self.table = table
         self.part = part
@@ -48,6 +49,13 @@ class Verification(Protocol):
         self.pairs = self.fitting = Pairs.draw(fitted_on, n_pairs=pairs, seed=seed, stream="verification val")
         if part != "val":
             self.pairs = Pairs.draw(table, n_pairs=pairs, seed=seed, stream=f"verification {part}")
+
+    @staticmethod
+    def check_classes(table: ClassTable, *, fitted_on: ClassTable, bn_mode: str = "running") -> None:
+        """Raises `UserError` where these classes make no pairs, by their counts alone."""
+        check_running(bn_mode, protocol="verification")
+        check_pairs(fitted_on)
+        check_pairs(table)
 
     @staticmethod
     def check(method: Method) -> None:

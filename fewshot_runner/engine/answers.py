@@ -20,7 +20,8 @@ from fewshot_runner.methods.base import EmbeddingMethod, Method
 IMAGES_AT_ONCE = 64  # more are no faster: their maps leave the cache
 PAIRS_AT_ONCE = 1024
 TASK_IMAGES_AT_ONCE = 1024  # of tasks that are each fitted: enough to give every core some
-COMPARISONS_AT_ONCE = 1 << 17  # query-support pairs that are scored in one call
+COMPARISONS_AT_ONCE = 1 << 17  # query-support pairs that are scored in one call, if an episode has no more of them
+MOST_COMPARISONS = 1 << 24  # of one episode in one call: 64 MB a tensor; fewer would make prototypes anew too often
 
 Between = Callable[[], None]  # called now and then; may raise to end an evaluation early
 
@@ -58,8 +59,22 @@ def answer(
     chunk = max(1, COMPARISONS_AT_ONCE // (n_support * n_query))
     for start in range(0, n_episodes, chunk):
         embedded = positions[start : start + chunk].to(features.device).map(features.__getitem__)
-        yield embedded, method.score(embedded.support, embedded.support_labels, embedded.query, embedded.n_way)
+        yield embedded, _score(method, embedded, between)
+
+
+def _score(method: EmbeddingMethod, episodes: Episode, between: Between) -> Tensor:
+    """Features to logits (E, Q, N); some queries at a time where there are many and none of them sees another.
+
+    A method that does not compare pairs learns from the support in each call, and scores all queries in one.
+    """
+    n_episodes, n_query = episodes.query.shape[:2]
+    n_support = episodes.support.shape[1]
+    at_once = max(1, MOST_COMPARISONS // (n_episodes * n_support)) if method.compares_pairs else n_query
+    logits = []
+    for some in episodes.query.split(at_once, dim=1):
+        logits.append(method.score(episodes.support, episodes.support_labels, some, episodes.n_way))
         between()
+    return torch.cat(logits, dim=1)
 
 
 def embed_all(method: EmbeddingMethod, viewer: AnyViewer, index: Tensor, between: Between = go_on) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fewshot_runner.data.classes import ClassTable
+from fewshot_runner.engine import answers as module
 from fewshot_runner.engine.device import Hardware
 from fewshot_runner.engine.evaluate import evaluate
 from fewshot_runner.engine.protocols.closed_set import ClosedSet
@@ -75,7 +76,11 @@ def test_trap_01_a_constant_method_scores_one_in_n(world, hardware: Hardware, me
     np.testing.assert_allclose(evaluation.values, 1 / 12, rtol=1e-12)
 
 
-def test_all_training_images_are_the_support_of_a_method_without_a_head(world, hardware: Hardware) -> None:
+@pytest.mark.parametrize("most", [module.MOST_COMPARISONS, 7 * 60])  # of the latter, seven queries at a time
+def test_all_training_images_are_the_support_of_a_method_without_a_head(
+    world, hardware: Hardware, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    monkeypatch.setattr(module, "MOST_COMPARISONS", most)
     evaluation = evaluate(Nearest(), closed_set(world), hardware=hardware)
     pixels = world.pixels.flatten(1).double()
     support = [i for i in range(96) if i % 8 < 5]

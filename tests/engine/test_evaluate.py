@@ -4,6 +4,7 @@ import random
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from fewshot_runner.engine.protocols.base import Evaluation
 from fewshot_runner.engine.protocols.episodes import Runs
 from fewshot_runner.intervals import t_interval
 from fewshot_runner.methods.base import EmbeddingMethod, Method
+from fewshot_runner.methods.finetune import Finetune
 from fewshot_runner.methods.prototypical import Prototypical
 from fewshot_runner.methods.siamese import Siamese
 from fewshot_runner.models.conv4 import Conv4
@@ -172,6 +174,50 @@ def test_chunks_are_answered_as_episode_by_episode(
     assert [(len(logits), logits.dtype) for logits in chunks] == [(3, dtype)] * 8 + [(1, dtype)]
     assert alone[0].std() > 0.01
     torch.testing.assert_close(torch.cat(chunks), torch.cat(alone), rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize(("most", "sizes"), [(1, [1] * 12), (5 * 8 + 7, [5, 5, 2]), (12 * 8, [12])])
+@pytest.mark.parametrize("make", EMBEDDING.values(), ids=EMBEDDING)
+def test_the_queries_of_a_large_episode_are_scored_some_at_a_time(
+    world, monkeypatch: pytest.MonkeyPatch, make: Callable[[nn.Module], EmbeddingMethod], most: int, sizes: list[int]
+) -> None:
+    """Eight images of support and twelve queries, of which each is answered as if it were alone."""
+    monkeypatch.setattr(module, "COMPARISONS_AT_ONCE", 1)
+    monkeypatch.setattr(module, "MOST_COMPARISONS", most)
+    method = make(Conv4(FACTS, widths=(8, 8))).eval()
+    protocol, score, called = world.protocol("test", episodes=3, n_shot=2), method.score, []
+
+    def watched(support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Tensor:
+        called.append(query.shape[1])
+        return score(support, support_labels, query, n_way)
+
+    monkeypatch.setattr(method, "score", watched)
+    breaks: list[int] = []
+    with torch.no_grad():
+        for episode, logits in answer(method, protocol.draw, 3, world.viewer, lambda: breaks.append(len(called))):
+            for q in range(12):
+                alone = score(episode.support, episode.support_labels, episode.query[:, q : q + 1], episode.n_way)
+                torch.testing.assert_close(logits[:, q], alone[:, 0], rtol=1e-6, atol=1e-6)
+            assert logits.shape == (1, 12, 4)
+    assert called == sizes * 3
+    assert [count for count in breaks if count] == list(range(1, len(called) + 1))  # an evaluation can end after each
+
+
+def test_a_method_that_learns_from_the_support_does_so_once(world, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_COMPARISONS", 1)
+    method = Finetune(FACTS, Conv4(FACTS, widths=(8, 8)), hidden=0).eval()
+    score, called = method.score, []
+
+    def watched(*features: Any) -> Tensor:
+        called.append(features)
+        return score(*features)
+
+    monkeypatch.setattr(method, "score", watched)
+    protocol = world.protocol("test", episodes=1)
+    with torch.no_grad():
+        [(_, logits)] = answer(method, protocol.draw, 1, world.viewer, go_on)
+    assert logits.shape == (1, 12, 4)
+    assert len(called) == 1
 
 
 def test_an_image_is_embedded_once(world, hardware: Hardware) -> None:

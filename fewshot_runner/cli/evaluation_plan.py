@@ -16,8 +16,8 @@ IMBALANCE, IMBALANCED = 2.0, "_imbalanced"  # of the tests beside transductive o
 
 class EvaluationPlan:
     """`own` is the run's own test; `validation` the same on `val_episodes` tasks, or for fixed runs, which only test
-    knows, episodes of their shape; `tests` are by name the own one, the `further` ones that mean anything under
-    `split`, and beside each transductive one another.
+    knows, episodes as the config describes them; `tests` are by name the own one, the `further` ones that mean anything
+    under `split`, and beside each transductive one another.
 
     A method that sees the queries as a whole may count on as many of each class (Veilleux et al. 2021,
     https://arxiv.org/abs/2204.11181), so that such figures stand beside those of imbalanced queries.
@@ -52,12 +52,20 @@ class EvaluationPlan:
                 self.keys[beside], self.tests[beside] = self.keys[name], replace(test, imbalance=IMBALANCE)
 
     def remarks(self, overrides: Sequence[str]) -> list[str]:
-        """What overrides ask for that neither validation nor a test uses."""
+        """What overrides ask for that neither validation nor a test uses, and where validation is another task."""
         in_vain = ignored(overrides, self.own, [self.validation, *self.tests.values()])
-        return [
+        said = [
             f"{override}: eval.protocol={self.own.protocol} ignores {setting}, so it changes no figure"
             for setting, override in in_vain.items()
         ]
+        drawn = self.validation
+        if drawn.protocol != self.own.protocol:
+            said.append(
+                f"eval.protocol={self.own.protocol}: validation draws episodes, their shape not taken from the runs: "
+                f"episode.n_way={drawn.n_way}, episode.n_shot={drawn.n_shot}, episode.n_query={drawn.n_query}, "
+                f"episode.within_group={str(drawn.within_group).lower()}; set these to be like the runs"
+            )
+        return said
 
     def make(self, protocols: Protocols) -> dict[str, Protocol]:
         """The test protocols by name. Call it after training: nothing may see them before."""

@@ -119,6 +119,17 @@ def test_a_setting_that_no_test_uses_is_told_before_training(builder, overrides,
     assert [remark.partition(": ")[0] for remark in remarks] == in_vain
 
 
+def test_the_shape_of_validation_is_told_where_the_test_is_of_fixed_runs(builder) -> None:
+    overrides = [*asked_by("runs"), "episode.n_way=4", "episode.n_query=2", "episode.within_group=true"]
+    experiment = builder(*overrides).experiment(overrides)
+    [remark] = experiment.remarks
+    drawn = experiment.validation.describe()
+    assert (drawn["protocol"], drawn["n_way"], drawn["n_query"], drawn["within_group"]) == ("episodes", 4, 2, True)
+    for said in ("episode.n_way=4", "episode.n_shot=1", "episode.n_query=2", "episode.within_group=true"):
+        assert said in remark
+    assert not builder(*asked_by("episodes")).experiment().remarks
+
+
 def names_in(protocol: Retrieval, table: ClassTable) -> set[str]:
     return {*protocol.image_names[table.members]}
 

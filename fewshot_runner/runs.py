@@ -6,7 +6,7 @@ import platform
 import secrets
 import shlex
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,9 @@ LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 SECTIONS = ("choices", "dataset", "model", "method", "episode", "hardware", "trainer", "eval")  # of every run's config
 # What reading a damaged file raises: closed, no text, no date (2026-13-45), no YAML, nested too deeply, no timestamp.
 UNREADABLE = (OSError, ValueError, yaml.YAMLError, RecursionError, AttributeError)
+CONFIG, STATUS, SUMMARY = "config.yaml", "status.json", "summary.json"
+BEST, STEP, STEPS = "best.pt", "step-{:08d}.pt", "step-*.pt"  # checkpoints: one, one of a step, all of steps
+EXPORT, WEIGHTS = "export", "model.safetensors"  # a folder inside a run; in it, beside a copy of the config
 RUNNING, DONE, STOPPED, PRUNED, FAILED = "running", "done", "stopped", "pruned", "failed"
 
 
@@ -38,15 +41,17 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    config = _inside("config.yaml")
+    config = _inside(CONFIG)
     overrides = _inside("overrides.yaml")
-    status = _inside("status.json")
+    status = _inside(STATUS)
     metrics = _inside("metrics.jsonl")
-    summary = _inside("summary.json")
+    summary = _inside(SUMMARY)
     environment = _inside("env.json")
     checkpoints = _inside("checkpoints")
     tasks = _inside("tasks")
     analysis = _inside("analysis")
+    analysis_content = _inside("analysis/analysis.json")
+    export = _inside(EXPORT)
     submission = _inside("submission.csv")
     tensorboard = _inside("tb")
     log = _inside("train.log")
@@ -80,10 +85,15 @@ class RunFolder:
         except OSError as error:  # a name that is too long, or behind a door that is closed
             raise UserError(f"{path}: cannot be read ({error.strerror})") from error
         if missing:
-            inner = sorted(entry.parent for entry in run.path.glob("*/*/config.yaml"))[-1:]
+            inner = sorted(found.path for found in cls.below(run.path))[-1:]
             hint = f"; did you mean {inner[0]}?" if inner else ""
             raise UserError(f"{path}: not a run folder ({' and '.join(missing)} not found){hint}")
         return run
+
+    @classmethod
+    def below(cls, output_dir: Path, experiment: str = "*") -> Iterator["RunFolder"]:
+        """The folders with a config where `claim` makes them, in no order."""
+        return (cls(config.parent) for config in output_dir.glob(f"{experiment}/*/{CONFIG}"))
 
     @contextmanager
     def held(self, *, patience: float = 0.5) -> Iterator[None]:
@@ -116,6 +126,14 @@ class RunFolder:
         """Removes what a kill in the middle of a save has left. Call it while nobody else is at work on the run."""
         for half_written in self.path.rglob(".*.tmp"):
             half_written.unlink(missing_ok=True)
+
+    def tasks_of(self, test: str) -> Path:
+        """The file of every task's figure in a test."""
+        return self.tasks / f"{test}.npy"
+
+    def submission_of(self, test: str) -> Path:
+        """The file of a test's answers, where `submission` holds those of another."""
+        return self.submission.with_stem(f"{self.submission.stem}-{test}")
 
     @property
     def quoted(self) -> str:
@@ -198,6 +216,11 @@ class RunFolder:
 
     def _metric_lines(self) -> list[str]:
         return self.metrics.read_text(errors="replace").split("\n")[:-1] if os.path.lexists(self.metrics) else []
+
+
+def experiment_of(choices: Mapping[str, str]) -> str:
+    """The folder that runs of these choices of groups share."""
+    return f"{choices['dataset']}-{choices['method']}"
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """The run folder: claimed by one, opened with care, and readable after a kill."""
 
+import ast
 import itertools
 import json
 import platform
@@ -8,9 +9,12 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
+import fewshot_runner
+from fewshot_runner import runs
 from fewshot_runner.errors import UserError
 from fewshot_runner.runs import DONE, FAILED, RUNNING, SECTIONS, RunFolder
 
@@ -173,3 +177,25 @@ def test_a_damaged_line_of_metrics_is_named(run):
     run.metrics.write_bytes(b'{"step": 1}\n\0\0\xff\0\n{"step": 2}\n')
     with pytest.raises(UserError, match=r"metrics.jsonl: .*the run folder is damaged"):
         run.read_metrics()
+
+
+def test_no_other_module_names_a_file_of_a_run_folder(run):
+    inside = [getattr(run, name) for name, kind in vars(RunFolder).items() if isinstance(kind, property)]
+    files = {path.name for path in inside if isinstance(path, Path) and path.suffix}
+    files |= {runs.BEST, runs.STEP, runs.STEPS, runs.WEIGHTS}
+    assert {"config.yaml", "analysis.json", "best.pt", "step-{:08d}.pt"} <= files
+    package = Path(fewshot_runner.__file__).parent
+    others = [path for path in package.rglob("*.py") if path.name != "runs.py"]
+    assert len(others) > 100
+    for path in others:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                assert Path(node.value).name not in files, f"{path}:{node.lineno}"
+
+
+def test_runs_are_found_where_they_are_claimed(run, tmp_path):
+    other, _without_config = RunFolder.claim(tmp_path, "squares-maml"), RunFolder.claim(tmp_path, "squares-maml")
+    for claimed in (run, other):
+        claimed.config.write_text("seed: 0\n")
+    assert {found.path for found in RunFolder.below(tmp_path)} == {run.path, other.path}
+    assert [found.path for found in RunFolder.below(tmp_path, "squares-maml")] == [other.path]

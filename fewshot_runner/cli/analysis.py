@@ -11,7 +11,7 @@ from fewshot_runner.cli.trained import load_trained
 from fewshot_runner.engine.analysis import analyse
 from fewshot_runner.engine.log import Narrator
 from fewshot_runner.engine.stopping import StopRequest
-from fewshot_runner.report.analysis import FILE, VERSION
+from fewshot_runner.report.analysis import VERSION
 from fewshot_runner.runs import RunFolder
 
 
@@ -36,4 +36,4 @@ def analyse_run(run: RunFolder) -> None:
             atomic.write_bytes(folder / name, buffer.getvalue())
         step = trained.checkpoint["step"]
         content = {"version": VERSION, "step": step, **builder.dataset.provenance.entries(), **analysis.content}
-        atomic.write_json(folder / FILE, content)  # last: with it the analysis is whole
+        atomic.write_json(run.analysis_content, content)  # last: with it the analysis is whole

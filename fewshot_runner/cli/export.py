@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from fewshot_runner.errors import UserError
-from fewshot_runner.runs import RunFolder
+from fewshot_runner.runs import WEIGHTS, RunFolder
 
 
 def run(arguments: list[str]) -> None:
@@ -21,7 +21,7 @@ def run(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     folder = RunFolder.open(options.run)
     folder.read_config()  # refused where it is damaged: weights without their config are of no use
-    output = options.output or folder.path / "export"
+    output = options.output or folder.export
 
     from safetensors.torch import save  # late: a wrong folder is refused without torch
 
@@ -35,8 +35,8 @@ def run(arguments: list[str]) -> None:
     made = not output.exists()
     try:
         output.mkdir(parents=True, exist_ok=True)
-        atomic.write_bytes(output / "model.safetensors", save(weights, metadata=about))
-        shutil.copyfile(folder.config, output / "config.yaml")
+        atomic.write_bytes(output / WEIGHTS, save(weights, metadata=about))
+        shutil.copyfile(folder.config, output / folder.config.name)
     except OSError as error:
         if made:
             shutil.rmtree(output, ignore_errors=True)

@@ -24,7 +24,7 @@ from fewshot_runner.engine.stopping import Pruned, Watch, merit
 from fewshot_runner.errors import RunFailed, UserError
 from fewshot_runner.report.config import WITHOUT_EFFECT, flatten, is_below
 from fewshot_runner.report.records import are_results, is_number
-from fewshot_runner.runs import DONE, FAILED, PRUNED, STOPPED, Busy, RunFolder
+from fewshot_runner.runs import DONE, FAILED, PRUNED, STOPPED, Busy, RunFolder, experiment_of
 
 # What changes no result, or its last bits alone: two configs that differ here are the same job. Where data lie is told
 # by dataset.source, and by these keys in runs of earlier versions as a relative path.
@@ -83,12 +83,10 @@ def find_run(job: Job, passed_over: Collection[Path] = ()) -> tuple[RunFolder | 
     A finished one is taken first, then the one that has come furthest; none on other data or of other code of the
     user's, and none `passed_over`.
     """
-    choices, code = job.config["choices"], code_of(job.config["trusted_packages"])
-    found = []
-    for config in Path(job.config["output_dir"]).glob(f"{choices['dataset']}-{choices['method']}/*/config.yaml"):
+    found, code = [], code_of(job.config["trusted_packages"])
+    for run in RunFolder.below(Path(job.config["output_dir"]), experiment_of(job.config["choices"])):
         with contextlib.suppress(UserError, OSError, KeyError):  # damaged or just removed: no run to go on with
-            if _fingerprint_of(config, config.stat().st_mtime_ns) == job.fingerprint:
-                run = RunFolder(config.parent)
+            if _fingerprint_of(run.path, run.config.stat().st_mtime_ns) == job.fingerprint:
                 status, results = run.read_status(), run.read_summary()["results"]
                 state, step = status.get("state"), status.get("step")
                 if run.path in passed_over or not are_results(results) or (state == DONE and not results):
@@ -97,14 +95,14 @@ def find_run(job: Job, passed_over: Collection[Path] = ()) -> tuple[RunFolder | 
                     continue
                 if run.read_environment().get("code") != code:
                     continue
-                rank = (state == DONE, step if is_number(step) else 0, config.parent.name)
+                rank = (state == DONE, step if is_number(step) else 0, run.path.name)
                 found.append((rank, run, state))
     return max(found, key=lambda entry: entry[0])[1:] if found else (None, None)
 
 
 @cache
-def _fingerprint_of(config: Path, modified: int) -> str:
-    return fingerprint(RunFolder(config.parent).read_config())
+def _fingerprint_of(run: Path, modified: int) -> str:
+    return fingerprint(RunFolder(run).read_config())
 
 
 def falls_behind(run: RunFolder, watch: Watch) -> bool:

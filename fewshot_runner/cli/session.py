@@ -27,7 +27,7 @@ from fewshot_runner.engine.train import train
 from fewshot_runner.report.config import WITHOUT_EFFECT, config_tree, flatten, is_below, shown
 from fewshot_runner.report.console import output
 from fewshot_runner.report.results import published_table, result_table
-from fewshot_runner.runs import DONE, RUNNING, RunFolder
+from fewshot_runner.runs import DONE, RUNNING, RunFolder, experiment_of
 
 # Where files lie and what things are called changes no result, and makes no hyperparameter.
 PLACES = (
@@ -49,8 +49,7 @@ def start(
         builder = build(config, narrator, stop)
         experiment = builder.experiment(overrides)
         stop.check()
-        choices = config["choices"]
-        run = RunFolder.claim(Path(config["output_dir"]), f"{choices['dataset']}-{choices['method']}")
+        run = RunFolder.claim(Path(config["output_dir"]), experiment_of(config["choices"]))
         with run.held(), _noting(run):
             environment = describe_environment(seed=builder.config.seed, device=builder.hardware.device)
             of_user = {"data": experiment.provenance.entries(), "code": code_of(config["trusted_packages"])}

@@ -14,6 +14,7 @@ import torch
 
 from fewshot_runner import atomic
 from fewshot_runner.errors import UserError
+from fewshot_runner.runs import BEST, STEP, STEPS
 
 MARK = b"fsl-sha256:"
 TRAILER = len(MARK) + 32
@@ -48,17 +49,17 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
 
 
 class Checkpoints:
-    """The folder of a run's checkpoints: `best.pt` and the last two states of training, `step-XXXXXXXX.pt`."""
+    """The folder of a run's checkpoints: the best state and the last two of training."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.best = folder / "best.pt"
+        self.best = folder / BEST
 
     def save_best(self, state: dict[str, Any]) -> None:
         save(self.best, state)
 
     def save_step(self, step: int, state: dict[str, Any]) -> None:
-        save(self.folder / f"step-{step:08d}.pt", state)
+        save(self.folder / STEP.format(step), state)
         for older in self._steps()[KEPT:]:
             older.unlink()
 
@@ -87,4 +88,4 @@ class Checkpoints:
 
     def _steps(self) -> list[Path]:
         """Newest first."""
-        return sorted(self.folder.glob("step-*.pt"), reverse=True)
+        return sorted(self.folder.glob(STEPS), reverse=True)

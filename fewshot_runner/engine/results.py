@@ -37,7 +37,7 @@ def keep_result(
     described = {**data, **evaluation.protocol}
     kind = _kind(described)
     name = next((result["name"] for result in earlier if _kind_of(result) == kind), name)
-    tasks = run.tasks / f"{data['dataset']}-{data['split']}-{name}-{kind}.npy"  # one a kind of task, as results are
+    tasks = run.tasks_of(f"{data['dataset']}-{data['split']}-{name}-{kind}")  # one a kind of task, as results are
     atomic.write_array(tasks, evaluation.values.astype(np.float32))
     means = evaluation.means()
     result = {
@@ -49,13 +49,13 @@ def keep_result(
         "ci95": evaluation.ci95,
         "unit": evaluation.unit,
         "tasks_count": len(evaluation.values),
-        "tasks": f"{run.tasks.name}/{tasks.name}",
+        "tasks": tasks.relative_to(run.path).as_posix(),
     }
     if means:
         result["further"] = means
     if evaluation.answers:
         own = data == (run.read_data() or data)  # answers about other data do not take its place
-        place = run.submission if own else run.submission.with_stem(f"{run.submission.stem}-{tasks.stem}")
+        place = run.submission if own else run.submission_of(tasks.stem)
         atomic.write_text(place, submission(evaluation.answers))
     if (confusion := evaluation.confusion) is not None:
         if len(confusion) <= MOST_CLASSES:

@@ -8,7 +8,6 @@ from fewshot_runner.errors import UserError
 from fewshot_runner.report.records import Record
 from fewshot_runner.runs import UNREADABLE
 
-FILE = "analysis.json"
 VERSION = 2
 
 
@@ -17,7 +16,7 @@ def read_analysis(record: Record) -> dict[str, Any] | None:
 
     Raises `UserError` where it is damaged.
     """
-    path = record.run.analysis / FILE
+    path = record.run.analysis_content
     try:
         content = json.loads(path.read_text())
     except FileNotFoundError:
@@ -31,8 +30,7 @@ def read_analysis(record: Record) -> dict[str, Any] | None:
 
 
 def damaged(record: Record, why: str) -> UserError:
-    path = record.run.analysis / FILE
-    return UserError(f"{path}: cannot be read ({why}); delete it, and fsl report makes another")
+    return UserError(f"{record.run.analysis_content}: cannot be read ({why}); delete it, and fsl report makes another")
 
 
 def read_picture(record: Record, name: Any) -> bytes | None:

@@ -12,10 +12,9 @@ from fewshot_runner.errors import UserError
 from fewshot_runner.report.line import one_line
 from fewshot_runner.report.results import figure_of
 from fewshot_runner.report.sections import parse_settings
-from fewshot_runner.runs import DONE, RUNNING, UNREADABLE, RunFolder
+from fewshot_runner.runs import CONFIG, DONE, EXPORT, RUNNING, STATUS, SUMMARY, UNREADABLE, RunFolder
 
-READ = ("config.yaml", "status.json", "summary.json")  # of a run folder, by everybody who compares runs
-EXPORT = "export"  # a folder inside a run that holds a copy of its config
+READ = (CONFIG, STATUS, SUMMARY)  # of a run folder, by everybody who compares runs
 KILLED = "killed"  # the state of a run that says it is running, and whose process is gone
 
 
@@ -93,11 +92,11 @@ def find_folders(paths: Sequence[Path], skipped: list[str]) -> list[Path]:
                 continue
             if endless:
                 skipped.append(one_line(f"{folder}{os.sep}{endless[0]}: is no file"))
-            elif {"config.yaml", "status.json"} & inside.keys():
+            elif {CONFIG, STATUS} & inside.keys():
                 found.setdefault(real, Path(folder))
             else:
                 waiting += [(f"{folder}{os.sep}{name}", f"{real}{os.sep}{name}") for name in folders]
-    return [folder for folder in found.values() if folder.name != EXPORT]
+    return [folder for folder in found.values() if folder.name != EXPORT]  # which has a config as well
 
 
 def read_record(run: RunFolder) -> Record:

@@ -1,13 +1,15 @@
 """Runs that differ in nothing but the seed belong together: they are one experiment, repeated."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from fewshot_runner.errors import UserError
 from fewshot_runner.report.records import Record
 from fewshot_runner.report.settings import CHOICES, SEED, compared
 
 DATA = f"{CHOICES}dataset"  # where data lie is not compared, so that this alone may tell which they are
+HASHES = ("split_hash", "images_hash", "files_hash")  # of a `Provenance`
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ def group_runs(records: Iterable[Record]) -> list[Group]:
         settings = compared(record.settings)
         key = frozenset((name, repr(value)) for name, value in settings.items() if makes_an_experiment(name))
         experiments.setdefault(key, []).append(record)
-    return [_group(runs) for alike in experiments.values() for runs in _by_images(alike)]
+    return [_group(runs) for alike in experiments.values() for runs in _by_data(alike)]
 
 
 def with_row_of(record: Record, groups: Sequence[Group]) -> list[Group]:
@@ -63,19 +65,33 @@ def makes_an_experiment(name: str) -> bool:
     return name != SEED and (name == DATA or not name.startswith(CHOICES))
 
 
-def _by_images(records: Sequence[Record]) -> list[list[Record]]:
-    """Runs of the same settings on other images are no repeats: `records` by the images of their results.
+def _by_data(records: Sequence[Record]) -> list[list[Record]]:
+    """Runs of the same settings on other images, or on these divided otherwise, are no repeats: `records` by the data
+    of their results, or else those that they began on.
 
-    Those without results belong to the newest images.
+    Those that say neither belong to the newest data.
     """
-    by_images: dict[tuple[str | None, ...], list[Record]] = {}
+    by_data: dict[str | None, list[Record]] = {}
     for record in records:
-        if record.results:
-            images = tuple(record.results[0].get(key) for key in ("images_hash", "files_hash"))
-            by_images.setdefault(images, []).append(record)
-    newest = list(by_images.values())[-1] if by_images else by_images.setdefault((), [])
-    newest.extend(record for record in records if not record.results)
-    return list(by_images.values())
+        by_data.setdefault(_data_of(record), []).append(record)
+    unsaid = by_data.pop(None, [])
+    newest = list(by_data.values())[-1] if by_data else by_data.setdefault(None, [])
+    newest.extend(unsaid)
+    return list(by_data.values())
+
+
+def _data_of(record: Record) -> str | None:
+    """The hashes that tell its data from others."""
+    if record.results:
+        data = record.results[0]
+    else:
+        try:
+            data = record.run.read_data()
+        except UserError:  # damaged
+            return None
+        if not isinstance(data, Mapping) or "images_hash" not in data:
+            return None
+    return repr([data.get(key) for key in HASHES])
 
 
 def _group(records: Sequence[Record]) -> Group:

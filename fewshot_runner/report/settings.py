@@ -11,9 +11,9 @@ SEED = "seed"
 # Where things lie, what is told when, what others have published, what a network was tested on, how many threads it
 # had, which a parallel sweep decides, and whether its last bits come out again make no other experiment of it.
 NOT_COMPARED = (
-    *WITHOUT_EFFECT, "dataset.root", "dataset.source.root", "dataset.tests", "dataset.runs", "eval.episodes",
-    "eval.pairs", "eval.runs", "trainer.log_every", "trainer.checkpoint_every", "hardware.threads",
-    "hardware.deterministic",
+    *WITHOUT_EFFECT, "dataset.root", "dataset.path", "dataset.images", "dataset.source.root", "dataset.source.path",
+    "dataset.source.images", "dataset.tests", "dataset.runs", "eval.episodes", "eval.pairs", "eval.runs",
+    "trainer.log_every", "trainer.checkpoint_every", "hardware.threads", "hardware.deterministic",
 )  # fmt: skip
 
 

@@ -1,5 +1,7 @@
 """Which runs stand in one ranking, which are one experiment, and what is compared with what."""
 
+import json
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -203,6 +205,43 @@ def test_runs_on_other_images_are_another_experiment(make, config, result, recor
     assert new.records[1].run.path == waiting.path
     assert [ranking.rows[0].mean for ranking in rank(records())] == pytest.approx([FAIR.mean() + 0.01, GOOD.mean()])
     assert "images new" in rank(records())[1].details
+
+
+def with_pictures_in(config: dict, place: str) -> dict:
+    return {**config, "dataset": {"path": place, "images": place, "source": {"path": place, "images": place}}}
+
+
+def test_own_pictures_that_were_moved_make_no_other_experiment(make, config, result, records):
+    for seed, place in enumerate(("/home/flowers", "/data/flowers")):
+        make(with_pictures_in(config(seed=seed), place), results=[result(FAIR, images_hash="flowers")])
+    [group] = group_runs(records())
+    assert group.seeds == [0, 1]
+    [ranking] = rank(records())
+    assert len(ranking.rows[0].results) == 2
+
+
+def test_trap_09_own_pictures_in_other_folders_are_others_whether_they_have_results_or_not(
+    make, config, result, records
+):
+    make(with_pictures_in(config(), "/a"), results=[result(FAIR, split_hash="1", images_hash="a")])
+    make(with_pictures_in(config(), "/b"), results=[result(FAIR, split_hash="1", images_hash="b")])
+    divided = make(with_pictures_in(config(), "/b.csv"), results=[result(FAIR, split_hash="2", images_hash="b")])
+    began = make(with_pictures_in(config(), "/c"), state="failed")
+    began.environment.write_text(json.dumps({"data": {"split_hash": "1", "images_hash": "c"}}))
+    resumed = make(with_pictures_in(config(seed=1), "/a"), state="failed")
+    resumed.environment.write_text(json.dumps({"data": {"split_hash": "1", "images_hash": "a"}}))
+    groups = [[record.run.path for record in group.records] for group in group_runs(records())]
+    assert [len(group) for group in groups] == [2, 1, 1, 1]
+    assert groups[0][1] == resumed.path
+    assert groups[2:] == [[divided.path], [began.path]]
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"data": 3}', '{"data": []}', '{"data": {"images_hash": [1]}}'])
+def test_a_run_whose_note_of_its_data_is_damaged_still_stands_in_a_group(make, config, result, records, content):
+    make(config(seed=0), results=[result(FAIR)])
+    make(config(seed=1), state="failed").environment.write_text(content)
+    groups = group_runs(records())
+    assert sorted(seed for group in groups for seed in group.seeds) == [0, 1]
 
 
 def test_a_baseline_may_be_one_of_several_seeds(make, config, result, records):

@@ -12,8 +12,7 @@ from fewshot_runner.cli.arguments import nearest
 from fewshot_runner.cli.conf import conf_dir
 from fewshot_runner.errors import UserError
 from fewshot_runner.report.config import flatten
-
-OF_SWEEPS = ("sweep", "launcher")
+from fewshot_runner.settings import OF_SWEEPS
 
 
 def as_user_error(error: Exception, keys: Callable[[], Sequence[str]]) -> UserError:

@@ -22,16 +22,11 @@ from fewshot_runner.cli.targets import code_of
 from fewshot_runner.data.provenance import Provenance
 from fewshot_runner.engine.stopping import Pruned, Watch, merit
 from fewshot_runner.errors import RunFailed, UserError
-from fewshot_runner.report.config import WITHOUT_EFFECT, flatten, is_below
+from fewshot_runner.report.config import flatten, is_below
 from fewshot_runner.report.records import are_results, is_number
 from fewshot_runner.runs import DONE, FAILED, PRUNED, STOPPED, Busy, RunFolder, experiment_of
+from fewshot_runner.settings import SAME_JOB
 
-# What changes no result, or its last bits alone: two configs that differ here are the same job. Where data lie is told
-# by dataset.source, and by these keys in runs of earlier versions as a relative path.
-IMMATERIAL = (
-    *WITHOUT_EFFECT, "choices", "name", "hardware.threads", "hardware.deterministic", "dataset.root", "dataset.path",
-    "dataset.images",
-)  # fmt: skip
 SECONDS_BETWEEN_LOOKS = 0.5  # at a run that another process is at work on
 
 
@@ -73,7 +68,7 @@ class Outcome:
 
 def fingerprint(config: Mapping[str, Any]) -> str:
     """A hash of all settings that a run's results follow from; the seed and the data are among them."""
-    material = {key: value for key, value in flatten(config).items() if not is_below(key, IMMATERIAL)}
+    material = {key: value for key, value in flatten(config).items() if not is_below(key, SAME_JOB)}
     return hashlib.sha256(json.dumps(material, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 

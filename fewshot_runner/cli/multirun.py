@@ -24,12 +24,10 @@ from fewshot_runner.cli.search.space import Space, space_of, swept_keys
 from fewshot_runner.cli.sweep import Sweep, config_option
 from fewshot_runner.cli.targets import make
 from fewshot_runner.errors import UserError
+from fewshot_runner.report.config import is_below
+from fewshot_runner.settings import OF_SWEEPS, SAME_SWEEP
 
-# Of the sweep itself, not of its jobs; what is the same for all of them, as jobs are looked up in one place; and what
-# does not make it another sweep.
-ITS_OWN = ("sweep", "launcher")
-OF_THE_WHOLE = (*ITS_OWN, "output_dir")
-SAME_SWEEP = ("output_dir", "name", "hardware.threads")
+OF_THE_WHOLE = (*OF_SWEEPS, "output_dir")  # the same for all jobs, which are looked up in one place
 SAME_SEARCH = ("folder", "trials", "params")
 
 
@@ -40,13 +38,13 @@ def run(overrides: Sequence[str], *, config_dir: Path | None, dry_run: bool) -> 
         read = parsed(overrides, config_dir=config_dir)
         refuse_sweeping_the_whole(read)
         config = config_of_all(read, config_dir=config_dir)
-        described, placed = (OmegaConf.to_container(config[group], resolve=True) for group in ITS_OWN)
+        described, placed = (OmegaConf.to_container(config[group], resolve=True) for group in OF_SWEEPS)
         refuse_no_folder(config.output_dir)
         output_dir = Path(config.output_dir)
         params = [f"{key}={value}" for key, value in (described.pop("params", None) or {}).items()]
         of_yaml = parsed(params, config_dir=config_dir)
         refuse_sweeping_the_whole(of_yaml)
-        of_jobs = [override for override in read if group_of(override.key_or_group) not in ITS_OWN]
+        of_jobs = [override for override in read if group_of(override.key_or_group) not in OF_SWEEPS]
         space = space_of([*of_yaml, *of_jobs])
     folder = described.pop("folder", None)
     folder = Path(folder) if folder else output_dir / "sweeps" / sweep_name(space, described)
@@ -113,7 +111,9 @@ def group_of(key: str) -> str:
 def sweep_name(space: Space, described: dict[str, Any]) -> str:
     """The swept keys for people, and a hash of all that makes it this sweep."""
     content = {
-        "space": sorted((key, repr(values)) for key, values in space.items() if key.lstrip("+") not in SAME_SWEEP),
+        "space": sorted(
+            (key, repr(values)) for key, values in space.items() if not is_below(key.lstrip("+"), SAME_SWEEP)
+        ),
         "search": {key: value for key, value in described.items() if key not in SAME_SEARCH},
     }
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]

@@ -24,16 +24,11 @@ from fewshot_runner.engine.protocols.base import Protocol
 from fewshot_runner.engine.protocols.episodes import EpisodeProtocol
 from fewshot_runner.engine.stopping import Stopped, StopRequest, Watch
 from fewshot_runner.engine.train import train
-from fewshot_runner.report.config import WITHOUT_EFFECT, config_tree, flatten, is_below, shown
+from fewshot_runner.report.config import config_tree, flatten, is_below, shown
 from fewshot_runner.report.console import output
 from fewshot_runner.report.results import published_table, result_table
 from fewshot_runner.runs import DONE, RUNNING, RunFolder, experiment_of
-
-# Where files lie and what things are called changes no result, and makes no hyperparameter.
-PLACES = (
-    *WITHOUT_EFFECT, "choices", "name", "dataset.root", "dataset.tests", "dataset.runs", "dataset.source",
-    "dataset.path", "dataset.images",
-)  # fmt: skip
+from fewshot_runner.settings import NO_HYPERPARAMETER
 
 
 def start(
@@ -112,7 +107,7 @@ def _train(
     settings = config["choices"] | {
         key: value
         for key, value in flatten(config).items()
-        if not is_below(key, PLACES) and not key.endswith("_target_")
+        if not is_below(key, NO_HYPERPARAMETER) and not key.endswith("_target_")
     }
     with narrator.keeping(run.log):
         narrator.say(config_tree(config), is_detail=True)

@@ -5,9 +5,9 @@ from typing import Any
 from fewshot_runner.cli.compose import run_hydra
 from fewshot_runner.cli.conf import without_config_dir
 from fewshot_runner.errors import UserError
+from fewshot_runner.settings import OF_SWEEPS
 
 MANY = ("-m", "--multirun")
-OF_SWEEPS = ("sweep=", "sweep.", "launcher=", "launcher.")
 
 
 def run(arguments: list[str]) -> None:
@@ -20,7 +20,8 @@ def run(arguments: list[str]) -> None:
 
         multirun.run(overrides, config_dir=config_dir, dry_run=dry_run)
         return
-    if not asks_hydra and (stray := [word for word in overrides if word.startswith(OF_SWEEPS)]):
+    of_sweeps = tuple(f"{group}{sign}" for group in OF_SWEEPS for sign in "=.")
+    if not asks_hydra and (stray := [word for word in overrides if word.startswith(of_sweeps)]):
         raise UserError(f"{stray[0]}: is for sweeps; give -m for one, as in fsl train -m {stray[0]} seed=0,1,2")
 
     def task(config: dict[str, Any], overrides: list[str]) -> None:

@@ -8,8 +8,6 @@ from fewshot_runner.report.line import as_markup
 if TYPE_CHECKING:
     from rich.tree import Tree
 
-WITHOUT_EFFECT = ("output_dir", "published", "trusted_packages", "dataset.cache")  # on anything that a run computes
-
 
 def config_tree(config: Mapping[str, Any]) -> "Tree":
     """Groups as branches, headed by the choices that composed them."""

@@ -4,22 +4,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from fewshot_runner.report.config import WITHOUT_EFFECT, is_below, shown
+from fewshot_runner.report.config import is_below, shown
+from fewshot_runner.settings import SAME_EXPERIMENT
 
 CHOICES = "choices."
 SEED = "seed"
-# Where things lie, what is told when, what others have published, what a network was tested on, how many threads it
-# had, which a parallel sweep decides, and whether its last bits come out again make no other experiment of it.
-NOT_COMPARED = (
-    *WITHOUT_EFFECT, "dataset.root", "dataset.path", "dataset.images", "dataset.source.root", "dataset.source.path",
-    "dataset.source.images", "dataset.tests", "dataset.runs", "eval.episodes", "eval.pairs", "eval.runs",
-    "trainer.log_every", "trainer.checkpoint_every", "hardware.threads", "hardware.deterministic",
-)  # fmt: skip
 
 
 @cache
 def is_compared(name: str) -> bool:
-    return not is_below(name, NOT_COMPARED)
+    return not is_below(name, SAME_EXPERIMENT)
 
 
 def compared(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -217,6 +217,14 @@ def test_shuffled_values_keep_their_order_whenever_they_are_given(word):
     assert len({sweep_name(space, {}) for space in spaces}) == 1
 
 
+def test_a_sweep_is_the_same_however_it_is_called_and_logged_and_another_on_other_data():
+    name = sweep_name(space_of(parsed(["seed=0,1"])), {})
+    for word in ("name=x", "hardware.threads=1", "trainer.log_every=9", "++trainer.checkpoint_every=9"):
+        assert sweep_name(space_of(parsed(["seed=0,1", word])), {}) == name, word
+    for word in ("dataset.path=/new", "dataset.root=/new", "trainer.max_steps=9", "eval.episodes=9"):
+        assert sweep_name(space_of(parsed(["seed=0,1", word])), {}) != name, word
+
+
 def test_sweeps_of_earlier_versions_are_found_by_their_names():
     """As they were before values could be shuffled."""
     assert sweep_name(space_of(parsed(["seed=0,1,2"])), {"_target_": "t"}) == "seed-b4bffc81"

@@ -120,6 +120,8 @@ def test_the_fingerprint_is_of_what_changes_results(tiny, trained):
         "hardware.threads=2",
         "hardware.deterministic=false",
         "dataset.cache=/nowhere",
+        "trainer.log_every=3",
+        "trainer.checkpoint_every=7",
     ]
     same = compose([*tiny(), *others])
     assert fingerprint(config) == fingerprint(same)

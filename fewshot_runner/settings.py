@@ -1,0 +1,19 @@
+"""Which settings do not count, and for what: each key stands here once, with others of its kind."""
+
+OF_SWEEPS = ("sweep", "launcher")  # groups that say how runs come about, and stand in no run's config
+
+WITHOUT_EFFECT = ("output_dir", "published", "trusted_packages", "dataset.cache")  # on anything that a run computes
+LABELS = ("choices", "name")  # what was chosen is told by the settings that it has brought
+PACE = ("trainer.log_every", "trainer.checkpoint_every")  # when something is written down
+LAST_BITS = ("hardware.threads", "hardware.deterministic")  # of results; a parallel sweep decides the threads
+PLACES = ("dataset.root", "dataset.path", "dataset.images")  # of the data; which they are is told by hashes
+PLACES_OF_SOURCE = ("dataset.source.root", "dataset.source.path", "dataset.source.images")
+TESTS = ("dataset.tests", "dataset.runs")  # that a run may be put to
+SIZES = ("eval.episodes", "eval.pairs", "eval.runs")  # of its tests
+
+# Two configs that differ in these alone are of the same sweep, job or experiment. What data a command is about is told
+# by PLACES alone, so that they make another sweep; in a run's config by its source as well, which makes another job.
+SAME_SWEEP = (*WITHOUT_EFFECT, *LABELS, *PACE, *LAST_BITS)
+SAME_JOB = (*SAME_SWEEP, *PLACES)
+SAME_EXPERIMENT = (*WITHOUT_EFFECT, *PACE, *LAST_BITS, *PLACES, *PLACES_OF_SOURCE, *TESTS, *SIZES)
+NO_HYPERPARAMETER = (*WITHOUT_EFFECT, *LABELS, *PLACES, *TESTS, "dataset.source")

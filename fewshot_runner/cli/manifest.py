@@ -8,11 +8,10 @@ from typing import Any
 from fewshot_runner import atomic
 from fewshot_runner.cli.job import Outcome
 from fewshot_runner.errors import UserError
-from fewshot_runner.report.measured import test_of
 from fewshot_runner.report.records import is_number
-from fewshot_runner.report.results import metric_of
 from fewshot_runner.runs import DONE, PRUNED, RUNNING, RunFolder
 
+OF_THE_RUN = ("tasks", "further", "confusion")  # what its summary alone tells of a result
 PENDING = "pending"
 FORMAT = 1
 
@@ -67,13 +66,10 @@ def entry_of(number: int, overrides: Sequence[str], fingerprint: str | None) -> 
 def results_of(run: RunFolder) -> Entry:
     """What the manifest tells of a run that has ended: its own test's result, best validation figure, what it took."""
     summary = run.read_summary()
-    wanted = ("name", "dataset", "split", "mode", "ci95")
     figures = {"validation": summary.get("best_validation"), "seconds": summary.get("seconds")}
     content: Entry = {"monitor": run.read_config()["trainer"]["monitor"]}
     content |= {key: value if is_number(value) else None for key, value in figures.items()}  # None: damaged
     if summary["results"]:
-        result = summary["results"][0]
-        metric = metric_of(result)
-        told = {key: result.get(key) for key in wanted} | {"metric": metric, metric: result[metric]}
-        content["result"] = told | {"test": test_of(result).key}
+        told = {key: value for key, value in summary["results"][0].items() if key not in OF_THE_RUN}
+        content["result"] = {"ci95": None} | told
     return content

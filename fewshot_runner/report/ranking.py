@@ -80,10 +80,7 @@ class Ranking:
     def details(self) -> str:
         """What all figures of the ranking have in common, in one line."""
         [test] = self.tests
-        count = f"{self.n_tasks:,} " if self.n_tasks else ""
-        drawn = "" if test.tasks_are_fixed else f" of seed {test.fields['episode_seed']}"
-        fixed = "fixed " if test.tasks_are_fixed else ""
-        return ", ".join([f"{count}{fixed}{test.unit}{drawn}", *test.details])
+        return test.measured_over(self.n_tasks)
 
     @property
     def title(self) -> str:

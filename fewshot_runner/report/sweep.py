@@ -1,5 +1,6 @@
 """The table of a sweep, from its manifest: the best result first, failures last and by name."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,11 +9,15 @@ from rich.text import Text
 
 from fewshot_runner.report.console import output
 from fewshot_runner.report.grid import grid
-from fewshot_runner.report.results import figure_of, metric_of, with_interval
+from fewshot_runner.report.line import one_line
+from fewshot_runner.report.measured import names_apart, test_of
+from fewshot_runner.report.results import figure_of, with_interval
 from fewshot_runner.runs import DONE, FAILED
 
 STATE = "state"  # of a job that is not done, and why
-FURTHER = (STATE, "run", "seconds", "validation", "test")  # what a narrow table tells beneath its rows, in this order
+OF_TESTS = ("test", "measured over")  # told once, above the table, where all results have it in common
+# What a narrow table tells beneath its rows, in this order.
+FURTHER = (STATE, "measured over", "run", "seconds", "validation", "test")
 
 
 def sweep_table(
@@ -25,15 +30,14 @@ def sweep_table(
     width = output().width if width is None else width
     keys = [key.lstrip("+") for key in swept]
     jobs = ranked(jobs)
-    every = [{"job": str(job["number"]), **settings_of(job, keys), **cells(job)} for job in jobs]
-    head = Text.assemble((title, "bold"))
+    tests = {test_key(job): test_of(job["result"]) for job in jobs if job.get("result")}
+    names = names_apart(list(tests.values()))
+    every = [{"job": str(job["number"]), **settings_of(job, keys), **cells(job, names)} for job in jobs]
     if not every:
-        return head
-    left_out = {name for name in every[0] if name not in keys and not any(row[name] for row in every)}
-    if len(tests := {row["test"] for row in every if row["test"]}) == 1:
-        [test] = tests
-        head.append("  " if cell_len(f"{title}  {test}") <= width else "\n").append(test, style="dim")
-        left_out.add("test")
+        return Text(title, style="bold")
+    common = {name: said.pop() for name in OF_TESTS if len(said := {row[name] for row in every if row[name]}) == 1}
+    left_out = {name for name in every[0] if name not in keys and not any(row[name] for row in every)} | common.keys()
+    head = heading(title, one_line(", ".join(common.values())), width=width)
     rows = [{name: value for name, value in row.items() if name not in left_out} for row in every]
     table = grid(
         rows,
@@ -46,12 +50,22 @@ def sweep_table(
     return head.append("\n").append(table)
 
 
-def cells(job: Mapping[str, Any]) -> dict[str, str]:
-    """What stands behind the settings of a job."""
+def heading(title: str, details: str, *, width: int) -> Text:
+    """In one line where the table is wide enough."""
+    fits = cell_len(f"{title}  {details}") <= width
+    head = Text.assemble((title, "bold"))
+    return head.append(f"  {details}" if fits else f"\n{textwrap.fill(details, width)}", "dim") if details else head
+
+
+def cells(job: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, str]:
+    """What stands behind the settings of a job; `names` are those of the tests, by their keys."""
     result, done = job.get("result"), job["state"] == DONE
+    test = test_of(result) if result else None
+    metric = "" if test is None or test.metric == "accuracy" else f" {test.metric}"
     reason = f": {job['reason'].splitlines()[0]}" if job.get("reason") else ""
     return {
-        "test": test_title(job) if result else "",
+        "test": names[test.key] + metric if test else "",
+        "measured over": test.measured_over(result.get("tasks_count", result.get("episodes"))) if test else "",
         "result": with_interval(result) if result else "",
         "validation": "" if job.get("validation") is None else f"{job['validation']:.4f}",
         "seconds": "" if job.get("seconds") is None else f"{job['seconds']:.0f}",
@@ -71,15 +85,7 @@ def ranked(jobs: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 def test_key(job: Mapping[str, Any]) -> str:
     """The test that a job's result is of: others are drawn otherwise, and figures of different tests do not compare."""
-    return job["result"].get("test") or test_title(job)
-
-
-def test_title(job: Mapping[str, Any]) -> str:
-    """What was asked of a job, in short."""
-    result = job["result"]
-    mode = "" if result.get("mode") in (None, "inductive") else f" {result['mode']}"
-    metric = "" if metric_of(result) == "accuracy" else f" {metric_of(result)}"
-    return f"{result['name']} {result['dataset']} {result['split']}{mode}{metric}"
+    return test_of(job["result"]).key
 
 
 def settings_of(job: Mapping[str, Any], keys: Sequence[str]) -> dict[str, str]:

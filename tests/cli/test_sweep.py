@@ -43,6 +43,7 @@ def test_the_manifest_and_the_table_tell_of_every_job(fsl, quick, tmp_path):
         [result] = run.read_summary()["results"]
         assert job["result"]["accuracy"] == result["accuracy"]
         assert job["validation"] == run.read_summary()["best_validation"]
+    assert "50 episodes of seed 0, episodes, inductive, " in " ".join(answer.out.split())
     shown = [float(line.split(" ± ")[0].split()[-1]) for line in answer.out.splitlines() if " ± " in line]
     assert shown == sorted((round(100 * job["result"]["accuracy"], 2) for job in manifest["jobs"]), reverse=True)
     best = max(manifest["jobs"], key=lambda job: job["validation"])

@@ -15,10 +15,11 @@ RATES = ["0.1", "0.0031622776601683794", "0.01", "1e-05"]
 SWEPT = ["method", "method.optimizer.lr"]
 
 
-def job_of(number: int, *, n_way: int = 5, **fields) -> dict:
+def job_of(number: int, *, n_way: int = 5, of_result: dict | None = None, **fields) -> dict:
     result = {
         "name": f"{n_way}way1shot", "dataset": "omniglot", "split": "lake", "mode": "inductive", "metric": "accuracy",
-        "accuracy": 0.9 - number / 100, "ci95": 0.0123,
+        "accuracy": 0.9 - number / 100, "ci95": 0.0123, "protocol": "episodes", "n_way": n_way, "episodes": 600,
+        "episode_seed": 4, "bn_mode": "running", "unit": "episodes", "tasks_count": 600, **(of_result or {}),
     }  # fmt: skip
     return {
         "number": number, "overrides": [f"method={NAMES[number]}", f"+method.optimizer.lr={RATES[number]}"],
@@ -91,12 +92,37 @@ def test_a_long_reason_alone_is_told_beneath_its_row():
 
 def test_one_test_stands_in_the_title_and_several_have_a_column():
     lines = lines_of([job_of(0), job_of(1)], 180)
-    assert lines[0] == "method-lr-67772a01  5way1shot omniglot lake"
+    measured = "600 episodes of seed 4, episodes, inductive"
+    assert lines[0] == f"method-lr-67772a01  omniglot lake 5way1shot, {measured}"
     assert "test" not in lines[1].split()
     lines = lines_of([job_of(0, n_way=20), job_of(1)], 180)
-    assert lines[0] == "method-lr-67772a01"
+    assert lines[0] == f"method-lr-67772a01  {measured}"
     assert "test" in lines[1].split()
-    assert [line.split()[3] for line in lines[3:5]] == ["20way1shot", "5way1shot"]
+    assert [line.split()[5] for line in lines[3:5]] == ["20way1shot", "5way1shot"]
+
+
+def test_trap_04_figures_of_other_modes_of_batch_norm_are_ranked_apart_and_say_so():
+    lines = lines_of([job_of(0), job_of(1, of_result={"bn_mode": "support"}), job_of(2)], 400)
+    assert lines[0] == "method-lr-67772a01"
+    assert [line.split()[0] for line in lines[3:]] == ["0", "2", "1"]
+    told = [line[line.index("omniglot lake") :].partition(" %")[0] for line in lines[3:]]
+    assert told[0] == told[1].replace("88.00", "90.00")
+    assert "bn_mode=running" in told[0]
+    assert "600 episodes of seed 4, episodes, inductive  " in told[0]
+    assert "bn_mode=support" in told[2]
+    assert "600 episodes of seed 4, episodes, inductive, bn support" in told[2]
+
+
+def test_trap_12_every_figure_stands_with_the_number_and_the_seed_of_its_tasks():
+    larger = {"tasks_count": 10_000, "episodes": 10_000}
+    lines = lines_of([job_of(0), job_of(1, of_result=larger)], 400)
+    assert lines[0] == "method-lr-67772a01  omniglot lake 5way1shot"
+    assert "600 episodes of seed 4" in lines[3]
+    assert "10,000 episodes of seed 4" in lines[4]
+    fixed = {"protocol": "runs", "tasks_count": 20, "unit": "runs", "episodes": None, "episode_seed": None}
+    assert "20 fixed runs, runs, inductive" in lines_of([job_of(0, of_result=fixed)], 220)[0]
+    probes = {"metric": "map_at_5", "map_at_5": 0.5, "unit": "probes", "tasks_count": 200, "protocol": "retrieval"}
+    assert "5way1shot map_at_5, 200 probes of seed 4, retrieval" in lines_of([job_of(0, of_result=probes)], 220)[0]
 
 
 def test_what_waits_says_so_and_columns_without_anything_are_left_out():

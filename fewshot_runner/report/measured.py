@@ -8,8 +8,8 @@ from typing import Any
 from fewshot_runner.report.config import shown
 from fewshot_runner.report.results import metric_of, mode_of
 
-# What a result says besides which tasks it is of; "episodes" is left to the pairing.
-NOT_OF_THE_TASKS = {
+# What a result says besides which test it is of: its figures, and how many tasks, which is left to the pairing.
+NOT_OF_THE_TEST = {
     "name", "step", "accuracy", "ci95", "tasks", "further", "confusion", "unit", "tasks_count", "episodes",
 }  # fmt: skip
 
@@ -60,7 +60,7 @@ class Test:
 
 def test_of(result: Mapping[str, Any]) -> Test:
     metric = metric_of(result)
-    fields = {name: value for name, value in result.items() if name not in NOT_OF_THE_TASKS and name != metric}
+    fields = {name: value for name, value in result.items() if name not in NOT_OF_THE_TEST and name != metric}
     fields |= {"bn_mode": result.get("bn_mode", "running"), "metric": metric}  # which older results do not say
     fields = {name: value for name, value in fields.items() if value is not None or name == "episode_seed"}
     unit = result.get("unit", "episodes")

@@ -33,7 +33,12 @@ def make_optimizer(
     for group in optimizer.param_groups:
         for option in schedules:
             if option not in group:
-                raise UserError(f"method.{option}: {type(optimizer).__name__} has no such option to change")
+                key = "schedule" if option == "lr" else option
+                raise UserError(
+                    f"method.{key}._target_={described[key]['_target_']}: {type(optimizer).__name__} has no {option} "
+                    f"to change; give method.{key}=null, or an optimiser that has it, as "
+                    "method.optimizer._target_=torch.optim.SGD"
+                )
             group[f"initial_{option}"] = group[option]
     return optimizer
 

@@ -72,7 +72,14 @@ def test_trap_06_classes_without_spare_images_are_refused_before_training(refuse
         (["trainer.cache_features=true"], ["trainer.cache_features=true", "frozen"]),
         (["dataset.augment=3"], ["dataset.augment=3", "dataset.augment.warp"]),
         (["+method.layers.hed.lr=1"], ["method.layers.hed"]),
-        (["+method.momentum._target_=fewshot_runner.engine.schedule.Constant"], ["method.momentum", "AdamW"]),
+        (
+            ["+method.momentum._target_=fewshot_runner.engine.schedule.Constant"],
+            [
+                "method.momentum._target_=fewshot_runner.engine.schedule.Constant: AdamW has no momentum to change; ",
+                "method.momentum=null",
+                "torch.optim.SGD",
+            ],
+        ),
     ],
 )
 def test_what_would_fail_or_flatter_is_refused_before_training(refused, tiny, overrides, words) -> None:

@@ -7,6 +7,8 @@ Where we deviate: similarities are multiplied by a learned positive scale, the c
 training may take labelled batches instead of episodes (`PKSampler`). Then every pair of images of one class is a
 one-shot episode against all other classes of the batch: once images are embedded, all those episodes together cost
 one product of matrices.
+
+Shapes: B images, E episodes, N ways, Q queries, D features.
 """
 
 import torch

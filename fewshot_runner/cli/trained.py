@@ -23,10 +23,8 @@ class Trained:
     a trained head answers with.
     """
 
-    run: RunFolder
     config: dict[str, Any]
     method: Method
-    facts: Facts
     pipeline: ImagePipeline
     classes: Sequence[str]
     checkpoint: dict[str, Any]
@@ -73,4 +71,4 @@ def load_trained(run: RunFolder, *, hardware: dict[str, Any] | None = None) -> T
         ),
         hardware=builder.hardware,
     )
-    return Trained(run, config, method.eval(), facts, pipeline, checkpoint.get("classes", ()), checkpoint)
+    return Trained(config, method.eval(), pipeline, checkpoint.get("classes", ()), checkpoint)

@@ -1,6 +1,7 @@
 """Every file below conf/: it composes, with every other that it may meet, says what it is for, and builds only ours."""
 
 import importlib
+import inspect
 import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +19,8 @@ from fewshot_runner.cli.conf import conf_dir
 from fewshot_runner.cli.list import purpose
 from fewshot_runner.cli.protocols import name_of as name_of_test
 from fewshot_runner.cli.targets import ALLOWED_TARGETS
+from fewshot_runner.engine.device import Hardware
+from fewshot_runner.engine.experiment import Trainer
 from fewshot_runner.errors import UserError
 
 FILES = sorted(conf_dir().rglob("*.yaml"))
@@ -54,6 +57,18 @@ def test_every_file_composes_and_its_values_arrive(path):
     for place, value in leaves(content):
         if not (isinstance(value, str) and ("${" in value or value == "???")):
             assert at(config, place) == value, ".".join(place)
+
+
+@pytest.mark.parametrize(
+    ("section", "kind"),
+    [("trainer", Trainer), ("hardware", Hardware), ("eval", schema.EvalConfig), ("episode", schema.EpisodeConfig)],
+)
+def test_what_an_older_run_does_not_say_is_taken_to_be_the_value_of_conf(section, kind):
+    said = compose()[section]
+    parameters = inspect.signature(kind).parameters
+    assert parameters.keys() == said.keys()
+    defaults = {name: each.default for name, each in parameters.items() if each.default is not each.empty}
+    assert defaults == {name: said[name] for name in defaults}
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)

@@ -32,10 +32,10 @@ class Trainer:
     max_steps: int
     val_every: int
     val_episodes: int
+    monitor: str
+    checkpoint_every: int
+    log_every: int
     patience: int | None = None
-    monitor: str = "accuracy"
-    checkpoint_every: int = 500
-    log_every: int = 50
     clip_norm: float | None = None
     cache_features: bool = False
 

@@ -91,7 +91,8 @@ def make_experiment(world: World, hardware: Hardware, make_method: Callable) -> 
 
     def make(*, rate: float = 0.01, seed: int = 0, **changes) -> Experiment:
         fields = set(Trainer.__dataclass_fields__)
-        trainer = Trainer(**{"max_steps": 8, "val_every": 4, "val_episodes": 20, "checkpoint_every": 4, "log_every": 2}
+        trainer = Trainer(**{"max_steps": 8, "val_every": 4, "val_episodes": 20, "checkpoint_every": 4, "log_every": 2,
+                             "monitor": "accuracy"}
                           | {key: value for key, value in changes.items() if key in fields})  # fmt: skip
         method = changes.pop("method", None) or make_method(seed)
         optimizer = torch.optim.AdamW(method.parameters(), lr=rate)

@@ -18,12 +18,16 @@ from fewshot_runner.engine.answers import answer, embed_all, go_on
 from fewshot_runner.engine.device import Hardware
 from fewshot_runner.engine.evaluate import answering, evaluate
 from fewshot_runner.engine.protocols.base import Evaluation
-from fewshot_runner.engine.protocols.episodes import Runs
+from fewshot_runner.engine.protocols.episodes import EpisodeProtocol, Runs
 from fewshot_runner.intervals import t_interval
-from fewshot_runner.methods.base import EmbeddingMethod, Method
+from fewshot_runner.methods.anil import Anil
+from fewshot_runner.methods.base import EmbeddingMethod, Method, evaluating
+from fewshot_runner.methods.contrastive import Contrastive
 from fewshot_runner.methods.finetune import Finetune
+from fewshot_runner.methods.maml import Maml
 from fewshot_runner.methods.prototypical import Prototypical
 from fewshot_runner.methods.siamese import Siamese
+from fewshot_runner.methods.triplet import Triplet
 from fewshot_runner.models.conv4 import Conv4
 from tests.engine.conftest import FACTS
 
@@ -32,6 +36,10 @@ EMBEDDING: dict[str, Callable[[nn.Module], EmbeddingMethod]] = {
     "prototypical by cosine": partial(Prototypical, distance="cosine"),
     "siamese": Siamese,
     "siamese with a hidden layer": partial(Siamese, hidden=5),
+    "triplet": Triplet,
+    "contrastive": partial(Contrastive, distance="l2", margin=1.0),
+    "anil": Anil,
+    "finetune": partial(Finetune, FACTS),
 }
 
 
@@ -218,6 +226,67 @@ def test_a_method_that_learns_from_the_support_does_so_once(world, monkeypatch: 
         [(_, logits)] = answer(method, protocol.draw, 1, world.viewer, go_on)
     assert logits.shape == (1, 12, 4)
     assert len(called) == 1
+
+
+def answered_alone(method: Method, protocol: EpisodeProtocol) -> list[float]:
+    """The accuracy of each episode, given to `method.classify` by itself."""
+    accuracies = []
+    for number in range(len(protocol)):
+        task = protocol.draw(number, number + 1)
+        with torch.no_grad(), evaluating(method):
+            logits = method.classify(task.map(protocol.viewer))
+        answers = logits[0].argmax(dim=-1).tolist()
+        right = [given == label for given, label in zip(answers, task.query_labels[0].tolist(), strict=True)]
+        accuracies.append(sum(right) / len(right))
+    return accuracies
+
+
+@pytest.mark.parametrize("make", EMBEDDING.values(), ids=EMBEDDING)
+def test_trap_04_batch_norm_takes_the_statistics_that_the_result_names(
+    world, hardware: Hardware, make: Callable[[nn.Module], EmbeddingMethod]
+) -> None:
+    torch.manual_seed(0)
+    method = make(Conv4(FACTS, widths=(8, 8))).train()
+    method.embed(world.viewer(torch.arange(96)))  # running statistics of its own
+    values = {}
+    for mode in ("running", "support", "transductive"):
+        protocol = world.protocol("test", episodes=30)
+        protocol.bn_mode = mode
+        evaluation = evaluate(method, protocol, hardware=hardware)
+        assert evaluation.protocol["bn_mode"] == mode
+        values[mode] = evaluation.values.tolist()
+        method.bn_mode = mode
+        assert values[mode] == pytest.approx(answered_alone(method, protocol)), mode
+        method.bn_mode = "running"
+    assert len(set(map(tuple, values.values()))) == 3, "every mode answers alike, so this has shown nothing"
+
+
+@pytest.mark.parametrize(("images", "chunks"), [(1, 70), (40, 35), (1024, 2)])  # at 16 images an episode
+@pytest.mark.parametrize("adapting", [True, False], ids=["maml", "brightness"])
+def test_episodes_that_are_classified_whole_are_counted_once_each(
+    world, hardware: Hardware, monkeypatch: pytest.MonkeyPatch, adapting: bool, images: int, chunks: int
+) -> None:
+    monkeypatch.setattr(module, "TASK_IMAGES_AT_ONCE", images)
+    torch.manual_seed(0)
+    method = Maml(Conv4(FACTS, widths=(8, 8)), order=1, test_steps=2) if adapting else Brightness()
+    protocol = world.protocol("test", episodes=70)
+    expected = answered_alone(method, protocol) if adapting else by_hand(world, protocol)
+    calls: list[int] = []
+    evaluation = evaluate(method, protocol, hardware=hardware, between=lambda: calls.append(1))
+    assert len(calls) == chunks
+    assert len(evaluation.values) == len(protocol) == 70
+    assert evaluation.values.tolist() == pytest.approx(expected)
+    assert len(set(expected)) > 3
+
+
+def test_the_queries_of_a_single_episode_are_its_tasks(world, hardware: Hardware) -> None:
+    protocol = world.protocol("test", episodes=1)
+    evaluation = evaluate(Brightness(), protocol, hardware=hardware)
+    assert evaluation.unit == "queries"
+    assert sorted(set(evaluation.values.tolist())) == [0.0, 1.0]
+    assert evaluation.values.shape == (4 * 3,)
+    assert evaluation.mean == pytest.approx(by_hand(world, protocol)[0])
+    assert evaluate(Brightness(), world.protocol("test", episodes=2), hardware=hardware).unit == "episodes"
 
 
 def test_an_image_is_embedded_once(world, hardware: Hardware) -> None:

@@ -1,69 +1,29 @@
-"""A world small enough for unit tests: 24 noisy 8 x 8 patterns in 8 groups, and a network of two blocks."""
+"""What the tests of the engine are made with: the world of patterns, and a network of two blocks."""
 
 import io
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 import torch
+from patterns import FACTS, World
+from recorder import Recorder
 from rich.console import Console
 
-from fewshot_runner.data.classes import ClassTable
-from fewshot_runner.data.images import Images
-from fewshot_runner.data.loader import TrainingLoader, Viewer
+from fewshot_runner.data.loader import TrainingLoader
 from fewshot_runner.data.provenance import Provenance
 from fewshot_runner.data.samplers import EpisodeSampler
-from fewshot_runner.data.transforms import Standardise
 from fewshot_runner.engine.device import Hardware
 from fewshot_runner.engine.experiment import Experiment, Trainer
 from fewshot_runner.engine.log import Narrator
-from fewshot_runner.engine.protocols.episodes import Episodes
 from fewshot_runner.engine.schedule import Constant
 from fewshot_runner.engine.stopping import EarlyStopping, StopRequest, Watch
 from fewshot_runner.engine.train import train
-from fewshot_runner.facts import Facts
 from fewshot_runner.methods.prototypical import Prototypical
 from fewshot_runner.models.conv4 import Conv4
 from fewshot_runner.runs import RunFolder
 
-SIZE, PER_CLASS, PER_GROUP = 8, 8, 3
-PARTS = {"train": range(12), "val": range(12, 18), "test": range(18, 24)}
 SETTINGS = {"seed": 0, "rate": 0.01}  # as TensorBoard shows them
-FACTS = Facts(image_shape=(1, SIZE, SIZE), n_classes=12)
-
-
-class World:
-    """Pixels, and per part the table, the viewer and the episodes. `seen` collects the index of every image viewed."""
-
-    def __init__(self) -> None:
-        random = torch.Generator().manual_seed(0)
-        templates = torch.rand(24, 1, 1, SIZE, SIZE, generator=random)
-        noisy = templates + 0.45 * torch.randn(24, PER_CLASS, 1, SIZE, SIZE, generator=random)
-        self.pixels = (noisy.clamp(0, 1) * 255).byte().flatten(0, 1)  # (I, 1, SIZE, SIZE)
-        self.labels = np.arange(24).repeat(PER_CLASS)
-        self.seen: list[torch.Tensor] = []
-        images = Images(self.pixels)
-        gather = images.gather
-
-        def recording_gather(index: torch.Tensor, **options: Any) -> torch.Tensor:
-            self.seen.append(index)
-            return gather(index, **options)
-
-        images.gather = recording_gather  # type: ignore[method-assign]
-        self.viewer = Viewer(images, Standardise(), symmetries=False, device=torch.device("cpu"))
-
-    def table(self, part: str) -> ClassTable:
-        names = [f"class{c:02d}" for c in range(24)]
-        groups = [f"group{c // PER_GROUP}" for c in range(24)]
-        return ClassTable.build(self.labels, names, groups, np.flatnonzero(np.isin(self.labels, PARTS[part])))
-
-    def protocol(self, part: str, *, episodes: int = 20, n_way: int = 4, n_shot: int = 1, n_query: int = 3) -> Episodes:
-        return Episodes(
-            self.table(part), self.viewer, n_way=n_way, n_shot=n_shot, n_query=n_query, within_group=False,
-            episodes=episodes, seed=0, part=part,
-        )  # fmt: skip
 
 
 @pytest.fixture
@@ -141,39 +101,6 @@ def train_in() -> Callable[..., str]:
         return said.getvalue()
 
     return run
-
-
-class Recorder:
-    """Stands for the log and for the checkpoint folder, and writes down what is asked of them."""
-
-    def __init__(self) -> None:
-        self.events: list[str] = []
-        self.train: dict[int, dict[str, float]] = {}
-        self.val: dict[int, dict[str, float]] = {}
-        self.states: dict[int, dict] = {}
-        self.best: dict | None = None
-
-    def step(self, step: int, figures: dict[str, float], *, rate: float, images_per_second: float) -> None:
-        self.events.append(f"log {step}")
-        self.train[step] = {**figures, "learning_rate": rate}
-
-    def validation(self, step: int, figures: dict[str, float]) -> None:
-        self.events.append(f"log validation {step}")
-        self.val[step] = figures
-
-    def flush(self) -> None:
-        self.events.append("flush")
-
-    def save_step(self, step: int, state: dict) -> None:
-        self.events.append(f"save step {step}")
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        buffer.seek(0)
-        self.states[step] = torch.load(buffer, weights_only=True)
-
-    def save_best(self, state: dict) -> None:
-        self.events.append(f"save best {state['step']}")
-        self.best = {name: value.clone() for name, value in state["method"].items()}
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from same_bits import assert_same_bits
 
 from fewshot_runner.engine.checkpoint import KEPT, MARK, Checkpoints, DamagedCheckpoint, load, save
 
@@ -18,18 +19,6 @@ STATE = {
     "best": None,
     "totals": {"loss": torch.tensor(0.1, dtype=torch.float64)},
 }
-
-
-def assert_same(got: object, expected: object) -> None:
-    if isinstance(expected, dict):
-        assert list(got) == list(expected)
-        for key, value in expected.items():
-            assert_same(got[key], value)
-    elif isinstance(expected, torch.Tensor):
-        assert got.dtype == expected.dtype
-        assert torch.equal(got, expected)
-    else:
-        assert got == expected
 
 
 @pytest.fixture
@@ -45,11 +34,11 @@ def checkpoints(tmp_path: Path) -> Checkpoints:
 
 
 def test_what_was_saved_is_loaded(file: Path) -> None:
-    assert_same(load(file), STATE)
+    assert_same_bits(load(file), STATE)
 
 
 def test_torch_reads_the_file_as_it_is(file: Path) -> None:
-    assert_same(torch.load(file, weights_only=True), STATE)
+    assert_same_bits(torch.load(file, weights_only=True), STATE)
 
 
 def test_a_flipped_bit_anywhere_is_detected(file: Path, tmp_path: Path) -> None:
@@ -112,7 +101,7 @@ def test_only_the_last_steps_are_kept(checkpoints: Checkpoints) -> None:
     assert state["step"] == 100
     assert damaged == []
     best, damaged = checkpoints.load_best()
-    assert_same(best, STATE)
+    assert_same_bits(best, STATE)
     assert damaged == []
 
 

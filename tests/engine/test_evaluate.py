@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from patterns import FACTS
 from torch import Tensor, nn
 
 from fewshot_runner.data.batch import Episode
@@ -29,7 +30,6 @@ from fewshot_runner.methods.prototypical import Prototypical
 from fewshot_runner.methods.siamese import Siamese
 from fewshot_runner.methods.triplet import Triplet
 from fewshot_runner.models.conv4 import Conv4
-from tests.engine.conftest import FACTS
 
 EMBEDDING: dict[str, Callable[[nn.Module], EmbeddingMethod]] = {
     "prototypical": partial(Prototypical, distance="euclidean"),

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from patterns import FACTS
 from torch import Tensor, nn
 
 from fewshot_runner.cli.build import Builder
@@ -17,7 +18,6 @@ from fewshot_runner.engine.features import FeatureViewer
 from fewshot_runner.errors import UserError
 from fewshot_runner.models.conv4 import Conv4
 from fewshot_runner.models.precomputed import Precomputed
-from tests.engine.conftest import FACTS
 
 
 class Counting(nn.Module):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from same_bits import assert_same_bits
 from torch import Tensor, nn
 
 from fewshot_runner.engine.checkpoint import Checkpoints
@@ -316,20 +317,6 @@ def test_trap_16_resuming_goes_on_with_the_same_bits(
     assert recorder.train == {step: figures for step, figures in logged.items() if step > stop_at}
     assert recorder.val == {step: figures for step, figures in validated.items() if step > stop_at}
     assert_same_bits(resumed.state_dict(), whole.state_dict())
-
-
-def assert_same_bits(got: object, expected: object) -> None:
-    if isinstance(expected, dict):
-        assert list(got) == list(expected)
-        for key, value in expected.items():
-            assert_same_bits(got[key], value)
-    elif isinstance(expected, list | tuple):
-        for left, right in zip(got, expected, strict=True):
-            assert_same_bits(left, right)
-    elif isinstance(expected, torch.Tensor):
-        assert torch.equal(got, expected)
-    else:
-        assert got == expected
 
 
 def test_a_step_never_waits_for_the_device(make_experiment, recorder, monkeypatch: pytest.MonkeyPatch) -> None:

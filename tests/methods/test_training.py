@@ -1,11 +1,12 @@
 """Every method in conf/method, trained for a few steps as the project builds it."""
 
-import io
 from collections.abc import Callable
 
 import pytest
 import torch
 from divided_glyphs import asked_by
+from recorder import Recorder
+from same_bits import assert_same_bits
 from sight_of_tests import watch
 
 from fewshot_runner.cli.build import Builder
@@ -28,59 +29,14 @@ def name(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-def test_there_are_methods() -> None:
-    assert METHODS
-
-
-class Record:
-    """Stands for the log and the checkpoint folder; states are kept as a file would keep them."""
-
-    def __init__(self) -> None:
-        self.lines: list[tuple] = []
-        self.states: dict[int, dict] = {}
-        self.best_step = 0
-
-    def step(self, step: int, figures: dict, *, rate: float, images_per_second: float) -> None:
-        self.lines.append((step, "train", figures, rate))
-
-    def validation(self, step: int, figures: dict) -> None:
-        self.lines.append((step, "val", figures))
-
-    def flush(self) -> None:
-        pass
-
-    def save_step(self, step: int, state: dict) -> None:
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        buffer.seek(0)
-        self.states[step] = torch.load(buffer, weights_only=True)
-
-    def save_best(self, state: dict) -> None:
-        self.best_step = state["step"]
-
-
-def run(experiment: Experiment) -> Record:
-    record = Record()
+def run(experiment: Experiment) -> Recorder:
+    recorder = Recorder()
 
     def validate() -> dict[str, float]:
         return evaluate(experiment.method, experiment.validation, hardware=experiment.hardware).means()
 
-    fit(experiment, validate, record, record, StopRequest())
-    return record
-
-
-def assert_same_bits(got: object, expected: object) -> None:
-    if isinstance(expected, dict):
-        assert list(got) == list(expected)
-        for key, value in expected.items():
-            assert_same_bits(got[key], value)
-    elif isinstance(expected, list | tuple):
-        for left, right in zip(got, expected, strict=True):
-            assert_same_bits(left, right)
-    elif isinstance(expected, torch.Tensor):
-        assert torch.equal(got, expected)
-    else:
-        assert got == expected
+    fit(experiment, validate, recorder, recorder, StopRequest())
+    return recorder
 
 
 def test_trap_16_a_resumed_run_ends_with_the_same_bits(build: Build, name: str) -> None:
@@ -90,8 +46,10 @@ def test_trap_16_a_resumed_run_ends_with_the_same_bits(build: Build, name: str) 
     resumed = builder.experiment()
     resumed.load_state_dict(uninterrupted.states[3])
     continued = run(resumed)
-    assert continued.lines == [line for line in uninterrupted.lines if line[0] > 3]
-    assert continued.lines
+    assert continued.events == uninterrupted.events[uninterrupted.events.index("save step 3") + 1 :]
+    for goes_on, all_of_it in ((continued.train, uninterrupted.train), (continued.val, uninterrupted.val)):
+        assert goes_on == {step: figures for step, figures in all_of_it.items() if step > 3}
+        assert goes_on
     assert_same_bits(resumed.state_dict(), whole.state_dict())
     assert any(
         not torch.equal(value, uninterrupted.states[3]["method"][key])

@@ -43,9 +43,11 @@ def test_nothing_is_looked_for_inside_of_a_run_nor_in_its_exports(make, tmp_path
 def test_a_damaged_run_is_named_and_the_others_are_shown(make, tmp_path, file, content):
     good, bad = make(), make()
     (bad.path / file).write_text(content)
-    if file == "config.yaml" and content == '{"results": 3}':
-        return  # a mapping is a config, if a strange one
     records, skipped = find_records([tmp_path])
+    if file == "config.yaml" and content == '{"results": 3}':  # a mapping is a config, if a strange one
+        assert paths_of(records) == [good.path, bad.path]
+        assert skipped == []
+        return
     assert paths_of(records) == [good.path]
     assert len(skipped) == 1
     assert str(bad.path / file) in skipped[0]

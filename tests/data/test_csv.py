@@ -1,4 +1,4 @@
-"""CSV files: delimiters, columns, splits, real photographs, and errors that name the line."""
+"""CSV files: delimiters, columns, splits, and errors that name the line."""
 
 import os
 import unicodedata
@@ -180,9 +180,3 @@ def test_arguments_that_are_refused(table, tmp_path):
         Csv(path=path, images=path)
     with pytest.raises(UserError, match=r"dataset\.test_fraction=2"):
         Csv(path=path, test_fraction=2)
-
-
-# --- tables of parts, in a folder or an archive
-
-
-# --- real photographs

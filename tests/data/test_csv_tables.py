@@ -1,4 +1,4 @@
-"""Tables in folders and archives, one a part, in the layouts of real data sets."""
+"""Tables in folders and archives, one a part, in the layouts of real data sets; and real photographs."""
 
 import csv
 import hashlib
@@ -16,8 +16,6 @@ from fewshot_runner.data.decode import fit
 from fewshot_runner.data.source import Item
 from fewshot_runner.data.sources.csv import Csv
 from fewshot_runner.errors import UserError
-
-SHARED = Path(os.environ.get("FSL_DATA") or Path(__file__).parents[3] / "shared" / "data")
 
 
 @pytest.fixture(params=["folder", "zip"])
@@ -218,10 +216,10 @@ def test_a_damaged_member_is_named(layout):
 
 
 @pytest.fixture(scope="module")
-def animals(tmp_path_factory):
-    archive = SHARED / "caltech101_ten_animals.zip"
+def animals(shared_data, tmp_path_factory):
+    archive = shared_data / "caltech101_ten_animals.zip"
     if not archive.is_file():
-        pytest.skip(f"{archive} is absent; set FSL_DATA to the folder with the shared data")
+        pytest.skip(f"needs real photographs, and {archive} is absent; set FSL_DATA")
     root = tmp_path_factory.mktemp("animals")
     with zipfile.ZipFile(archive) as file:
         file.extractall(root)

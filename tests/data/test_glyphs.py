@@ -27,7 +27,7 @@ def ink(source: Glyphs, indices, side: int | None = None) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def test_part() -> np.ndarray:
+def drawings_of_test() -> np.ndarray:
     """The 240 characters of the 12 test alphabets by 6 drawers, at 28 px: (240, 6, 28 * 28)."""
     source = Glyphs(drawers=6)
     test = set(source.split("alphabets").classes["test"])
@@ -147,14 +147,14 @@ def test_drawer_keeps_habits_across_characters():
     assert np.corrcoef(spans[::2].mean(axis=0), spans[1::2].mean(axis=0))[0, 1] > 0.8
 
 
-def test_raw_pixels_do_poorly(test_part):
-    assert 0.35 < one_shot_accuracy(test_part, ways=5, episodes=1000) < 0.55
-    assert 0.15 < one_shot_accuracy(test_part, ways=20, episodes=100) < 0.30
+def test_raw_pixels_do_poorly(drawings_of_test):
+    assert 0.35 < one_shot_accuracy(drawings_of_test, ways=5, episodes=1000) < 0.55
+    assert 0.15 < one_shot_accuracy(drawings_of_test, ways=20, episodes=100) < 0.30
 
 
-def test_characters_of_one_alphabet_look_alike(test_part):
+def test_characters_of_one_alphabet_look_alike(drawings_of_test):
     """The directions of its lines betray a character's alphabet, from other characters of it by other drawers."""
-    across, down = np.gradient(test_part.reshape(12, 20, 6, 28, 28), axis=(4, 3))
+    across, down = np.gradient(drawings_of_test.reshape(12, 20, 6, 28, 28), axis=(4, 3))
     angle, weight = np.arctan2(down, across) % np.pi, np.hypot(across, down)
     lines = np.stack([(weight * (np.floor(angle * 12 / np.pi) == k)).sum(axis=(3, 4)) for k in range(12)], axis=3)
     lines /= lines.sum(axis=3, keepdims=True)  # (12 alphabets, 20 characters, 6 drawers, 12 directions)
@@ -167,9 +167,9 @@ def test_characters_of_one_alphabet_look_alike(test_part):
     assert np.mean(right) > 0.15  # chance: 0.083
 
 
-def test_characters_are_distinct(test_part):
+def test_characters_are_distinct(drawings_of_test):
     """The mean drawings of any two characters of an alphabet differ by more than drawers make the same one differ."""
-    for alphabet in test_part.reshape(12, 20, 6, -1):
+    for alphabet in drawings_of_test.reshape(12, 20, 6, -1):
         halves = alphabet[:, ::2].mean(axis=1), alphabet[:, 1::2].mean(axis=1)
         same = np.mean([((one - other) ** 2).sum() for one, other in zip(*halves, strict=True)])
         different = [((halves[0][a] - halves[1][b]) ** 2).sum() for a, b in combinations(range(20), 2)]

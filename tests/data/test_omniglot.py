@@ -1,4 +1,4 @@
-"""Omniglot on the real files: counts, protocols, damage, and Lake's own baseline as a witness for the fixed runs.
+"""Omniglot: counts, protocols, damage, and what the tutorial's task follows.
 
 Real zip files hold the whole set; what is about folders or damage works on a subset of four alphabets.
 """
@@ -352,9 +352,6 @@ def test_lists_that_are_absent_are_named_or_fetched(tmp_path, omniglot_data, vin
     monkeypatch.setattr(omniglot, "fetch", fetch)
     fetched = Omniglot(root=str(tmp_path)).split("vinyals")
     assert fetched.hash == Omniglot(root=str(omniglot_data), download=False).split("vinyals").hash
-
-
-# --- the authors' fixed runs
 
 
 # --- the tutorial's task

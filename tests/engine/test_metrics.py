@@ -1,4 +1,4 @@
-"""Accuracy with ties, and intervals, against hand arithmetic and scipy."""
+"""Accuracy with ties, against hand arithmetic."""
 
 import math
 

@@ -139,18 +139,6 @@ def test_chosen_negatives_count_as_they_were_chosen() -> None:
 
 
 @pytest.mark.parametrize("hidden", [0, 7])
-def test_a_head_says_of_all_pairs_what_it_says_of_each(hidden: int) -> None:
-    random = torch.Generator().manual_seed(0)
-    head = learner(hidden).head
-    first, second = torch.randn(2, 3, 4, D, generator=random)
-    together = head.all_pairs(first, second[:, :2])
-    assert together.shape == (3, 4, 2)
-    for a in range(4):
-        for b in range(2):
-            torch.testing.assert_close(together[:, a, b], head(first[:, a], second[:, b]))
-
-
-@pytest.mark.parametrize("hidden", [0, 7])
 def test_a_pair_has_no_order(hidden: int) -> None:
     first, second = torch.randn(2, 9, D, generator=torch.Generator().manual_seed(1))
     head = learner(hidden).head

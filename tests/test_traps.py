@@ -25,7 +25,7 @@ TRAPS = {
     16: "resuming that restarts the schedule, repeats an epoch or forgets the optimiser",
     17: "one random draw for a whole batch of augmentations",
     18: "affine fills with ink on paper-white images",
-    19: "points doubled in TensorBoard after a resume",
+    19: "a number of threads that nobody noted; points doubled in TensorBoard after a resume",
     20: "timestamps alone as run-folder names",
 }
 

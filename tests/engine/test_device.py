@@ -121,6 +121,54 @@ def test_autocast_computes_in_the_chosen_precision() -> None:
             assert (a @ a).dtype == dtype
 
 
+class Pixels:
+    """Stands for a tensor of so many bytes; notes where it is sent."""
+
+    def __init__(self, nbytes: int) -> None:
+        self.nbytes = nbytes
+        self.device = torch.device("cpu")
+
+    def to(self, device: torch.device) -> "Pixels":
+        moved = Pixels(self.nbytes)
+        moved.device = device
+        return moved
+
+
+@pytest.mark.parametrize(("nbytes", "kept_on"), [(299, "cuda:1"), (300, "cpu"), (901, "cpu")])
+def test_pixels_move_to_a_gpu_where_they_take_less_than_a_third_of_its_free_memory(
+    deterministic_put_back: None, monkeypatch: pytest.MonkeyPatch, nbytes: int, kept_on: str
+) -> None:
+    pretend(monkeypatch, gpus=2)
+    asked = []
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: asked.append(str(device)) or (900, 8000))
+    pixels = Pixels(nbytes)
+    kept = Hardware(device="cuda:1", threads=1).keep(pixels)
+    assert str(kept.device) == kept_on
+    assert (kept is pixels) == (kept_on == "cpu")
+    assert asked == ["cuda:1"]
+
+
+@pytest.mark.parametrize("device", ["cpu", "mps"])
+def test_pixels_stay_in_memory_elsewhere(monkeypatch: pytest.MonkeyPatch, device: str) -> None:
+    pretend(monkeypatch, mps=True)
+    monkeypatch.delattr(torch.cuda, "mem_get_info")  # not to be asked
+    pixels = Pixels(1)
+    assert Hardware(device=device, threads=1).keep(pixels) is pixels
+
+
+@pytest.mark.parametrize(
+    ("device", "wanted", "kept"), [("cpu", True, True), ("cpu", False, False), ("mps", True, False)]
+)
+def test_freed_memory_is_kept_on_a_processor_unless_told_otherwise(
+    monkeypatch: pytest.MonkeyPatch, device: str, wanted: bool, kept: bool
+) -> None:
+    pretend(monkeypatch, mps=True)
+    calls = []
+    monkeypatch.setattr("fewshot_runner.engine.device.keep_freed_memory", lambda: calls.append(True))
+    Hardware(device=device, threads=1, keep_memory=wanted)
+    assert calls == [True] * kept
+
+
 @pytest.mark.parametrize("channels_last", [True, False])
 def test_place_sets_the_memory_format(channels_last: bool) -> None:
     hardware = Hardware(device="cpu", threads=1, channels_last=channels_last)

@@ -1,10 +1,14 @@
 """What is noted of the surroundings of a run."""
 
+import json
 import os
 import subprocess
 
+import pytest
 import torch
 
+from fewshot_runner.cli.compose import compose
+from fewshot_runner.cli.session import start
 from fewshot_runner.engine import environment
 
 
@@ -19,3 +23,18 @@ def test_the_commit_of_somebody_elses_checkout_is_not_ours(monkeypatch, tmp_path
     package.mkdir(parents=True)
     monkeypatch.setattr(environment, "__file__", str(package / "environment.py"))
     assert environment.describe_environment(seed=0, device=torch.device("cpu"))["git_commit"] is None
+
+
+TINY = ("alphabets=6", "characters=4", "drawers=4")
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_trap_19_a_run_notes_its_number_of_threads(tmp_path, threads: int) -> None:
+    """The last bits of its figures depend on it."""
+    config = compose([
+        "dataset=glyphs", *(f"dataset.source.{setting}" for setting in TINY), "dataset.tests=null",
+        "method=pixels", "episode.n_way=3", "episode.n_query=1", "eval.episodes=2",
+        "trainer.val_episodes=2", "hardware.device=cpu", f"hardware.threads={threads}", f"output_dir={tmp_path}",
+    ])  # fmt: skip
+    run = start(config, [])
+    assert json.loads(run.environment.read_text())["threads"] == threads

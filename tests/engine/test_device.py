@@ -1,13 +1,17 @@
 """Device, threads and precision."""
 
+import ast
 import copy
 import os
+import re
 from collections.abc import Iterator
 from functools import partialmethod
+from pathlib import Path
 
 import pytest
 import torch
 
+import fewshot_runner
 from fewshot_runner.cores import available_cores
 from fewshot_runner.engine.device import Hardware, choose_device, set_deterministic
 from fewshot_runner.engine.experiment import Experiment
@@ -250,3 +254,38 @@ def test_mixed_precision_trains_to_finite_float32_weights(make_experiment) -> No
         assert parameter.dtype == torch.float32
         assert parameter.isfinite().all()
         assert not torch.equal(parameter, old)
+
+
+NAME_A_GPU = {
+    "cli/job.py": "gives the memory of a job back",
+    "data/transfer.py": "copies to it on a stream of its own",
+    "engine/device.py": "chooses it",
+    "engine/environment.py": "notes what it is called",
+    "models/precision.py": "knows that Apple's have no float64",
+}
+
+
+def names_a_gpu(code: str) -> bool:
+    """Whether an attribute or a whole string of `code` is a GPU's name."""
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Attribute) and node.attr in ("cuda", "mps"):
+            return True
+        if isinstance(node, ast.Constant) and re.fullmatch(r"(cuda|mps)(:\d*)?", str(node.value)):
+            return True
+    return False
+
+
+@pytest.mark.parametrize(
+    "code",
+    ['x.to("cuda")', "x.cuda()", "zeros(3, device='cuda:0')", 'device(f"cuda:{n}")', "torch.cuda.synchronize()",
+     'x.to(device="mps")'],
+)  # fmt: skip
+def test_a_gpu_that_is_named_is_seen(code: str) -> None:
+    assert names_a_gpu(code)
+    assert not names_a_gpu(f"x.to(device)  # or {code}")
+
+
+def test_no_other_module_names_a_gpu() -> None:
+    package = Path(fewshot_runner.__file__).parent
+    files = {path.relative_to(package).as_posix(): path for path in package.rglob("*.py")}
+    assert {name for name, path in files.items() if names_a_gpu(path.read_text())} == NAME_A_GPU.keys()

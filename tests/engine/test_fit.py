@@ -344,13 +344,3 @@ def test_a_step_never_waits_for_the_device(make_experiment, recorder, monkeypatc
 def test_early_stopping_is_what_the_trainer_says(make_experiment) -> None:
     stopping: EarlyStopping = make_experiment(patience=4).stopping
     assert (stopping.patience, stopping.monitor) == (4, "accuracy")
-
-
-def test_nothing_names_cuda_outside_the_device_module() -> None:
-    package = Path(fit.__code__.co_filename).parents[1]
-    files = sorted(package.rglob("*.py"))
-    assert len(files) > 20
-    for path in files:
-        text = path.read_text()
-        assert ".cuda(" not in text, path
-        assert 'device="cuda' not in text, path

@@ -1,6 +1,7 @@
 """Omniglot: counts, protocols, damage, and what the tutorial's task follows.
 
-Real zip files hold the whole set; what is about folders or damage works on a subset of four alphabets.
+Real zip files hold the whole set, for what is published of it: counts and lists. What is about folders or damage works
+on four alphabets of drawings made here, which need no data.
 """
 
 import io
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from scribbles import SUBSET, characters_of, write_archives
 from tampering import damage_member, rewrite
 
 from fewshot_runner.data.dataset import Dataset
@@ -23,23 +25,13 @@ from fewshot_runner.data.store import open_store
 from fewshot_runner.errors import UserError
 
 ZIPS = ("images_background", "images_evaluation")
-# two alphabets of each set, with the number of their characters
-SUBSET = {"images_background": {"Greek": 24, "Tagalog": 17}, "images_evaluation": {"Keble": 26, "Angelic": 20}}
 
 
 @pytest.fixture(scope="module")
-def small_root(omniglot_data, tmp_path_factory) -> Path:
+def small_root(tmp_path_factory) -> Path:
     """A data folder with zip files of four alphabets; not to be changed."""
     root = tmp_path_factory.mktemp("small")
-    (root / "omniglot-py").mkdir()
-    for part, alphabets in SUBSET.items():
-        with (
-            zipfile.ZipFile(omniglot_data / "omniglot-py" / f"{part}.zip") as whole,
-            zipfile.ZipFile(root / "omniglot-py" / f"{part}.zip", "w") as subset,
-        ):
-            for member in whole.infolist():
-                if member.filename.split("/")[1] in alphabets:
-                    subset.writestr(member, whole.read(member))
+    write_archives(root / "omniglot-py")
     return root
 
 
@@ -80,15 +72,33 @@ def test_the_whole_set_has_1623_characters_of_50_alphabets_by_20_drawers(real, o
         assert re.fullmatch(r"\d{4}_\d\d.png", drawing)
 
 
+def check_drawing(source: Omniglot, root: Path, index: int) -> None:
+    """It is that of its name in the zip file, dark ink on white paper."""
+    name = source.items()[index].name
+    with zipfile.ZipFile(root / "omniglot-py" / f"{name.partition('/')[0]}.zip") as archive:
+        expected = np.asarray(Image.open(io.BytesIO(archive.read(name))))
+    image = source.image(index)
+    assert (image.mode, image.size) == ("L", (105, 105))
+    assert np.array_equal(np.asarray(image), expected * np.uint8(255))
+    assert 0.5 < (np.asarray(image) == 255).mean() < 1
+
+
 def test_an_image_is_the_drawing_of_its_name(real, omniglot_data):
     for index in (0, 12_345, 19_279, 19_280, 32_459):
-        name = real.items()[index].name
-        with zipfile.ZipFile(omniglot_data / "omniglot-py" / f"{name.partition('/')[0]}.zip") as archive:
-            expected = np.asarray(Image.open(io.BytesIO(archive.read(name))))
-        image = real.image(index)
-        assert (image.mode, image.size) == ("L", (105, 105))
-        assert np.array_equal(np.asarray(image), expected * np.uint8(255))
-        assert 0.5 < (np.asarray(image) == 255).mean() < 1, "dark ink on white paper"
+        check_drawing(real, omniglot_data, index)
+
+
+@pytest.mark.parametrize("layout", ["zip", "folder"])
+def test_every_drawing_is_listed_with_its_class_and_shown(small, layout):
+    if layout == "folder":
+        unzip(small, keep=True)
+    source = Omniglot(root=str(small), download=False)
+    drawings = Counter((item.class_name, item.group) for item in source.items())
+    expected = [*characters_of("images_background"), *characters_of("images_evaluation")]
+    assert drawings == {(character, character.split("/")[0]): 20 for character in expected}
+    assert len({item.name for item in source.items()}) == 20 * 87
+    for index in (0, 123, 819, 820, 1739):
+        check_drawing(source, small, index)
 
 
 def test_folders_and_zip_files_give_equal_stores(small, tmp_path):
@@ -264,6 +274,12 @@ def test_lake_trains_on_background_alphabets_and_tests_on_evaluation_alphabets(r
     assert split.images is None
 
 
+def test_lake_divides_whole_alphabets(small):
+    classes = Omniglot(root=str(small), download=False).split("lake").classes
+    numbers = {part: Counter(name.split("/")[0] for name in names) for part, names in classes.items()}
+    assert numbers == {"train": {"Greek": 24}, "val": {"Tagalog": 17}, "test": {"Keble": 26, "Angelic": 20}}
+
+
 def test_trap_10_vinyals_divides_base_characters_and_then_turns_them(real, vinyals_lists):
     split = real.split("vinyals")
     parts = {part: set(names) for part, names in split.classes.items()}
@@ -275,7 +291,7 @@ def test_trap_10_vinyals_divides_base_characters_and_then_turns_them(real, vinya
         assert turned == set(lines)
 
 
-def test_trap_10_a_table_of_vinyals_holds_four_classes_a_character(small, tmp_path, monkeypatch, vinyals_lists):
+def test_trap_10_a_table_of_vinyals_holds_four_classes_a_character(small, tmp_path, monkeypatch):
     characters = {"train": ["Greek/character01", "Angelic/character02"], "val": ["Keble/character03"]}
     characters["test"] = ["Greek/character02", "Tagalog/character01"]
     monkeypatch.setattr(omniglot, "VINYALS_CHARACTERS", {part: len(names) for part, names in characters.items()})

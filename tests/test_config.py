@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from omegaconf import OmegaConf
 
@@ -17,8 +18,10 @@ from fewshot_runner.cli.compose import Composer, compose, composed
 from fewshot_runner.cli.compose import hydra_compose as hydra
 from fewshot_runner.cli.conf import conf_dir
 from fewshot_runner.cli.list import purpose
+from fewshot_runner.cli.protocols import Protocols
 from fewshot_runner.cli.protocols import name_of as name_of_test
 from fewshot_runner.cli.targets import ALLOWED_TARGETS
+from fewshot_runner.data.dataset import Dataset
 from fewshot_runner.engine.device import Hardware
 from fewshot_runner.engine.experiment import Trainer
 from fewshot_runner.errors import UserError
@@ -133,6 +136,27 @@ def test_a_published_figure_stands_beside_a_test_that_is_held(experiment):
     own = schema.TestConfig(**config["episode"], **config["eval"])
     held = {name_of_test(own), *(name for name, test in config["dataset"]["tests"].items() if test is not None)}
     assert set((config["published"] or {"figures": {}})["figures"]) <= held
+
+
+@pytest.mark.parametrize(
+    ("overrides", "n_episodes"),
+    [
+        (["episode=5way1shot"], 10_000),
+        (["episode.n_way=all"], 20),
+        (["episode=closed_set", "eval.protocol=closed_set", "episode.n_shot=2"], 100),
+        (["episode=closed_set", "eval.protocol=closed_set"], 1),  # one answer to each image: nothing is drawn
+        (["episode.n_way=all", "eval.episodes=7"], 7),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_how_many_episodes_auto_stands_for(squares, tmp_path, overrides, n_episodes):
+    config = compose([*overrides, "episode.n_query=1"])
+    test = schema.TestConfig(**config["episode"], **config["eval"])
+    dataset = Dataset(squares(), split="images", cache=str(tmp_path), image_size=20, channels=3)
+    cpu = torch.device("cpu")
+    protocols = Protocols(dataset, cpu, viewer=lambda part: dataset.viewer(part, cpu), make_runs=lambda name: None)
+    protocol = protocols.make(test, "train")
+    assert len(protocol) == protocol.describe()["episodes"] == n_episodes
 
 
 # In ways that Hydra's order of things could make differ: the same key twice, parts of a branch, a branch as a whole,

@@ -290,14 +290,17 @@ class Uncached(Method):
         raise NotImplementedError
 
     def classify(self, episode: Episode) -> Tensor:
+        self.method.bn_mode = self.bn_mode
         return self.method.classify(episode)
 
 
-def test_cached_evaluation_equals_episode_by_episode(experiment: Experiment) -> None:
+@pytest.mark.parametrize("bn_mode", ["running", "support", "transductive"])
+def test_trap_04_cached_evaluation_equals_episode_by_episode(experiment: Experiment, bn_mode: str) -> None:
     if not isinstance(experiment.method, EmbeddingMethod):
         pytest.skip("it has no embedding to cache")
     protocol: Protocol
     for protocol in (experiment.validation, *experiment.tests().values()):
+        protocol.bn_mode = bn_mode
         cached = evaluate(experiment.method, protocol, hardware=experiment.hardware)
         plain = evaluate(Uncached(experiment.method), protocol, hardware=experiment.hardware)
         np.testing.assert_array_equal(cached.values, plain.values)

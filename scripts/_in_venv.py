@@ -1,4 +1,7 @@
-"""For the scripts that are written in Python: they go on in .venv, which is made first where it is absent."""
+"""For the scripts that are written in Python: they go on in .venv, which is made first where it is absent.
+
+FSL_THIS_PYTHON=1 keeps them in the interpreter that they were started with, which then has to have what they import.
+"""
 
 import os
 import sys
@@ -8,7 +11,12 @@ SCRIPTS = Path(__file__).resolve().parent
 
 
 def go_on_in_venv() -> None:
-    """Replaces this process, unless it runs there already. Call it before anything is imported that .venv alone has."""
+    """Replaces this process, unless it runs there already or is told to stay.
+
+    Call it before anything is imported that .venv alone has.
+    """
+    if os.environ.get("FSL_THIS_PYTHON") == "1":
+        return
     if Path(sys.prefix).resolve() == (SCRIPTS.parent / ".venv").resolve():
         return
     in_venv = 'source "$0/_environment" && cd "$OLDPWD" && exec python "$@"'

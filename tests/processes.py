@@ -1,6 +1,8 @@
 """Processes that tests start and watch."""
 
+import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,6 +30,15 @@ def started(words: Sequence[str], **options: Any) -> Iterator[subprocess.Popen[s
             yield process
         finally:
             process.kill()
+
+
+def run_script(name: str, *words: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Runs scripts/`name` in the interpreter of the tests, and not in a .venv that would be another or made first."""
+    script = Path(__file__).parents[1] / "scripts" / name
+    return subprocess.run(
+        [sys.executable, str(script), *map(str, words)],
+        capture_output=True, text=True, env={**os.environ, "FSL_THIS_PYTHON": "1", **environment}, check=False,
+    )  # fmt: skip
 
 
 def children(number: int) -> list[int]:

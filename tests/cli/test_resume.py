@@ -14,7 +14,7 @@ import pytest
 import torch
 from event_files import begin_another_second
 from filelock import FileLock
-from processes import PATIENCE, started, until
+from processes import PATIENCE, run_script, started, until
 from sweeps import runs_below
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -24,7 +24,6 @@ from fewshot_runner.cli import session
 from fewshot_runner.engine.checkpoint import load
 from fewshot_runner.runs import RunFolder
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "kill_and_resume"
 PROGRAM = [sys.executable, "-c", "from fewshot_runner.cli.main import main; main()"]
 
 
@@ -83,9 +82,7 @@ def stopped(stopped_once, tmp_path):
 
 
 def test_trap_16_runs_killed_at_random_moments_end_with_the_same_bits():
-    process = subprocess.run(
-        [SCRIPT, "--kills", "10", "--method", "prototypical,siamese"], capture_output=True, text=True
-    )
+    process = run_script("kill_and_resume", "--kills", "10", "--method", "prototypical,siamese")
     assert process.returncode == 0, process.stdout + process.stderr
     last = process.stdout.splitlines()[-1]
     assert last.endswith("seconds")

@@ -2,8 +2,6 @@
 
 import json
 import math
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ import torch
 from benchmarks import large_store, networks
 from benchmarks.measuring import Contestant, Figure, available_figures, race, ratio, speedup
 from benchmarks.record import Record, amount
+from processes import run_script
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -33,7 +32,6 @@ from fewshot_runner.models.conv4_strided import Conv4Strided
 from fewshot_runner.models.conv_block import ConvBlock
 from fewshot_runner.models.siamese_cnn import SiameseCnn
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "bench"
 N, K, Q = 3, 2, 4  # ways, shots, queries a class
 
 
@@ -271,13 +269,9 @@ def test_small_groups_are_filled_up_with_other_classes() -> None:
         assert len(np.unique(sampler[0].groups)) > sampler.n_groups
 
 
-def bench(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, SCRIPT, *map(str, words)], capture_output=True, text=True, check=False)
-
-
 def test_a_quick_run_keeps_every_sample(tmp_path: Path) -> None:
     kept = tmp_path / "bench.json"
-    answer = bench("mining", "drawing", "--quick", "--threads", "1", "--out", kept)
+    answer = run_script("bench", "mining", "drawing", "--quick", "--threads", "1", "--out", kept)
     assert answer.returncode == 0, answer.stderr
     content = json.loads(kept.read_text())
     assert content["environment"]["threads"] == 1
@@ -292,7 +286,7 @@ def test_a_quick_run_keeps_every_sample(tmp_path: Path) -> None:
         one, other = figure["samples"][figure["ours"]], figure["samples"][figure["against"]]
         ratios = [b / a if figure["at_least"] else a / b for a, b in zip(one, other, strict=True)]
         assert figure["value"] == pytest.approx(sum(ratios) / 2)
-    again = bench("--from", kept, "--markdown")
+    again = run_script("bench", "--from", kept, "--markdown")
     assert again.returncode in (0, 1)
     assert again.stdout.count("\n| ") == 11
     assert Record.read(kept).figures[0].as_json() == content["figures"][0]
@@ -300,14 +294,14 @@ def test_a_quick_run_keeps_every_sample(tmp_path: Path) -> None:
 
 def test_figures_are_found_and_others_refused() -> None:
     assert {"training", "evaluation", "growth"} <= set(available_figures())
-    answer = bench("trainning", "--quick")
+    answer = run_script("bench", "trainning", "--quick")
     assert answer.returncode == 2
     assert "choose of" in answer.stderr
 
 
 def test_places_that_are_not_there_are_refused_before_anything_is_measured(tmp_path: Path) -> None:
     for words in (("mining", "--quick", "--out", tmp_path / "nowhere" / "b.json"), ("--from", tmp_path / "b.json")):
-        answer = bench(*words)
+        answer = run_script("bench", *words)
         assert answer.returncode == 2
         assert "there is no such" in answer.stderr
         assert "Traceback" not in answer.stderr

@@ -3,10 +3,7 @@
 import hashlib
 import importlib.util
 import io
-import os
 import re
-import subprocess
-import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from processes import run_script
 
 from fewshot_runner.data.sources.folder import Folder
 
@@ -62,16 +60,9 @@ def packed(path: Path, content: dict[str, bytes], *extra: tarfile.TarInfo) -> Pa
     return path
 
 
-def run(*words: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(SCRIPT), *map(str, words)],
-        capture_output=True, text=True, env={**os.environ, **environment}, check=False,
-    )  # fmt: skip
-
-
 def refused(tmp_path: Path, archive: Path, message: str, *words: str) -> None:
     before = sorted(tmp_path.rglob("*"))
-    answer = run("--archive", archive, "--out", tmp_path / "out", *words)
+    answer = run_script(SCRIPT.name, "--archive", archive, "--out", tmp_path / "out", *words)
     assert answer.returncode == 2
     assert re.search(message, answer.stderr), answer.stderr
     assert "Traceback" not in answer.stderr
@@ -81,7 +72,7 @@ def refused(tmp_path: Path, archive: Path, message: str, *words: str) -> None:
 def test_the_first_60_train_the_next_10_validate_and_the_rest_test(tmp_path, content):
     archive = packed(tmp_path / "small.tar", content)
     data = tmp_path / "data"
-    answer = run("--archive", archive, "--unverified", FSL_DATA=str(data))
+    answer = run_script(SCRIPT.name, "--archive", archive, "--unverified", FSL_DATA=str(data))
     assert answer.returncode == 0, answer.stderr
     tested = sum(COUNT.values()) - 700
     assert f"{data}/caltech256_animals: 600 to train, 100 to valid, {tested} to test" in answer.stdout
@@ -102,7 +93,7 @@ def test_the_first_60_train_the_next_10_validate_and_the_rest_test(tmp_path, con
         number = int(Path(item.name).stem.rpartition("_")[2])
         assert abs(int(np.asarray(source.image(index))[0, 0]) - number) <= 1
     made = {str(path) for path in data.rglob("*")}
-    answer = run("--archive", archive, "--unverified", FSL_DATA=str(data))
+    answer = run_script(SCRIPT.name, "--archive", archive, "--unverified", FSL_DATA=str(data))
     assert answer.returncode == 2
     assert "exists already; remove it" in answer.stderr
     assert {str(path) for path in data.rglob("*")} == made
@@ -157,7 +148,7 @@ def test_another_archive_needs_a_word(tmp_path, content):
     archive = packed(tmp_path / "small.tar", content)
     digest = hashlib.md5(archive.read_bytes()).hexdigest()
     refused(tmp_path, archive, rf"not the official archive \(md5 {digest}, not 67b4f42c.*add --unverified")
-    answer = run("--unverified", "--out", tmp_path / "out")
+    answer = run_script(SCRIPT.name, "--unverified", "--out", tmp_path / "out")
     assert answer.returncode == 2
     assert "--unverified is for --archive" in answer.stderr
 

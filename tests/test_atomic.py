@@ -59,7 +59,8 @@ def test_the_file_is_on_disk_before_its_name_and_the_name_before_the_end(tmp_pat
     fsync, replace = os.fsync, os.replace
 
     def watched_fsync(descriptor: int) -> None:
-        target = Path(f"/proc/self/fd/{descriptor}").readlink()
+        file = os.fstat(descriptor)
+        [target] = [path for path in (tmp_path, *tmp_path.iterdir()) if os.path.samestat(path.stat(), file)]
         calls.append(("fsync", "folder" if target == tmp_path else target.read_bytes()))
         fsync(descriptor)
 

@@ -204,8 +204,14 @@ def test_a_method_of_another_library_that_is_called_alike_stays() -> None:
     assert Hardware(device="cpu", threads=1).place(Other()).fuse() == "fused"
 
 
+def without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For what compiles nothing."""
+    monkeypatch.setattr("fewshot_runner.engine.device.check_compiler", lambda: None)
+
+
 def test_a_compiled_backbone_gives_the_same_in_every_mode(monkeypatch: pytest.MonkeyPatch) -> None:
     """With a compiler that only records what it would compile: the real one takes minutes."""
+    without_a_compiler(monkeypatch)
     monkeypatch.setattr(torch.nn.Module, "compile", partialmethod(torch.nn.Module.compile, backend="eager"))
     facts = Facts(image_shape=(1, 16, 16), n_classes=3)
     torch.manual_seed(0)
@@ -227,7 +233,8 @@ def test_a_compiled_backbone_gives_the_same_in_every_mode(monkeypatch: pytest.Mo
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
-def test_compiling_what_is_differentiated_twice_is_refused() -> None:
+def test_compiling_what_is_differentiated_twice_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    without_a_compiler(monkeypatch)
     backbone = Conv4(Facts(image_shape=(1, 16, 16), n_classes=3), widths=(4, 4))
     compiling = Hardware(device="cpu", threads=1, compile=True)
     with pytest.raises(UserError, match=r"hardware\.compile=true: .* second derivatives.*method\.learner\.order=1"):
@@ -237,6 +244,7 @@ def test_compiling_what_is_differentiated_twice_is_refused() -> None:
 
 def test_compiling_without_a_compiler_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)  # which may be a path
     with pytest.raises(UserError, match=r"hardware\.compile=true: .*hardware\.compile=false"):
         Hardware(device="cpu", threads=1, compile=True)
 

@@ -141,6 +141,17 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.fixture
+def any_bytes_are_names(tmp_path: Path) -> None:
+    """Skips where the file system takes names in UTF-8 alone, as macOS's does."""
+    file = tmp_path / os.fsdecode(b"caf\xe9")
+    try:
+        file.touch()
+    except OSError as error:
+        pytest.skip(f"needs a file name that is not UTF-8, which cannot be made here ({error.strerror})")
+    file.unlink()
+
+
 @pytest.fixture(scope="session")
 def everything() -> Callable[[Path], dict[str, bytes | None]]:
     """Every file and folder below a folder, byte for byte; locks are empty and come and go."""

@@ -212,6 +212,7 @@ def test_a_baseline_elsewhere_is_read_as_one_more_run(fsl, outputs):
     assert "not a run folder" in fsl("compare", siamese, "--baseline", outputs).err
 
 
+@pytest.mark.usefixtures("any_bytes_are_names")
 def test_a_folder_whose_name_is_no_text_is_spelt_out(fsl, outputs):
     [run] = outputs.glob("*/*0-abcdef")
     run.rename(run.with_name(os.fsdecode(b"20260101-caf\xe9")))

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 
 
 def test_a_report_without_analyses_says_what_is_missing(fsl, copied, tmp_path):
@@ -77,6 +78,7 @@ def test_wrong_places_are_refused(refused, copied, tmp_path):
     assert "--where seed=7" in refused("report", run, "--where", "seed=7", "-o", tmp_path / "page.html")
 
 
+@pytest.mark.usefixtures("any_bytes_are_names")
 def test_a_page_of_a_folder_whose_name_is_no_text_is_written(fsl, copied, tmp_path):
     run = copied()
     run.rename(run.with_name(os.fsdecode(b"caf\xe9")))

@@ -67,7 +67,6 @@ def call(*words: object) -> Answer:
 @pytest.fixture(scope="session")
 def fsl() -> Callable[..., Answer]:
     """`fsl("train", "seed=1")` in this process, without the exit."""
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     return call
 
 

@@ -322,7 +322,8 @@ def test_a_defect_of_ours_shows_its_traceback_and_exits_with_1(fsl, monkeypatch)
     assert "defect of fsl" in answer.err
 
 
-def test_the_process_itself_exits_with_2_and_says_so_on_stderr(elsewhere):
+def test_the_process_itself_exits_with_2_and_says_so_on_stderr(elsewhere, monkeypatch):
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)  # which commands called in this process set
     program = [sys.executable, "-c", "from fewshot_runner.cli.main import main; main()"]
     process = subprocess.run([*program, "train", "trainer.max_step=1"], capture_output=True, text=True)
     assert process.returncode == 2

@@ -314,7 +314,7 @@ def test_a_run_on_a_relative_path_is_at_home_in_any_folder(fsl, few_shot, tmp_pa
     assert len(RunFolder(few_shot).read_summary()["results"]) == 1
 
 
-def test_so_is_one_of_an_earlier_version_which_kept_it_relative(fsl, few_shot, tmp_path, elsewhere):
+def test_a_run_of_an_earlier_version_with_a_relative_path_is_at_home_in_any_folder(fsl, few_shot, tmp_path, elsewhere):
     config = RunFolder(few_shot).read_config()
     now = fingerprint(config)
     config["dataset"]["path"] = "pictures"

@@ -143,7 +143,8 @@ def test_a_run_without_its_checkpoints_still_says_its_results(fsl, copied):
     assert "--support DIR" in answer.out
 
 
-def test_doctor_finds_everything_well(fsl, elsewhere):
+def test_doctor_finds_everything_well(fsl, elsewhere, monkeypatch):
+    monkeypatch.setenv("FSL_DATA", str(elsewhere))  # and not what the user has there
     answer = fsl("doctor")
     assert answer.code == 0, answer.out
     lines = [line.split() for line in answer.out.splitlines() if line.split()[:1] in (["ok"], ["no"])]
@@ -295,6 +296,8 @@ def test_a_wheel_carries_conf_and_works_from_any_folder(tmp_path, elsewhere):
     root = Path(__file__).parents[2]
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", tmp_path / "wheels", root]
     process = subprocess.run(build, capture_output=True, text=True)
+    if process.returncode and "No module named pip" in process.stderr:
+        pytest.skip(f"building a wheel needs pip, and {sys.executable} has none")
     if process.returncode and "hatchling" in process.stderr and "No matching distribution" in process.stderr:
         pytest.skip("building a wheel needs hatchling from the package index, which does not answer")
     assert process.returncode == 0, process.stderr

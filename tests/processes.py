@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 NEEDS_PROC = pytest.mark.skipif(not Path("/proc/thread-self/children").is_file(), reason="processes are found in /proc")
+FSL = [sys.executable, "-c", "from fewshot_runner.cli.main import main; main()"]  # the command, in its own process
 PATIENCE = 180.0  # seconds: a loaded machine takes its time
 
 

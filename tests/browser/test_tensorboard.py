@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 import urllib.request
 from collections.abc import Callable, Iterator
 from itertools import groupby
@@ -10,12 +9,10 @@ from typing import Any
 
 import pytest
 from event_files import begin_another_second
-from processes import PATIENCE, started
+from processes import FSL, PATIENCE, started
 
 from fewshot_runner.engine.tensorboard import TensorBoard
 from fewshot_runner.runs import RunFolder
-
-FSL = [sys.executable, "-c", "from fewshot_runner.cli.main import main; main()"]
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ import sys
 import zipfile
 
 import pytest
+from processes import FSL
 
 UNKNOWN_KEYS = {
     "trainer.max_step=5": ["trainer.max_step", "did you mean trainer.max_steps"],
@@ -324,8 +325,7 @@ def test_a_defect_of_ours_shows_its_traceback_and_exits_with_1(fsl, monkeypatch)
 
 def test_the_process_itself_exits_with_2_and_says_so_on_stderr(elsewhere, monkeypatch):
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)  # which commands called in this process set
-    program = [sys.executable, "-c", "from fewshot_runner.cli.main import main; main()"]
-    process = subprocess.run([*program, "train", "trainer.max_step=1"], capture_output=True, text=True)
+    process = subprocess.run([*FSL, "train", "trainer.max_step=1"], capture_output=True, text=True)
     assert process.returncode == 2
     assert process.stdout == ""
     assert process.stderr == "fsl: trainer.max_step: there is no such key; did you mean trainer.max_steps?\n"

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from processes import PATIENCE, started
+from processes import FSL, PATIENCE, started
 from safetensors import safe_open
 
 import fewshot_runner
@@ -26,8 +26,6 @@ from fewshot_runner.data.decode import fit
 from fewshot_runner.data.sources.glyphs import Glyphs
 from fewshot_runner.engine.checkpoint import load, save
 from fewshot_runner.runs import RunFolder
-
-PROGRAM = [sys.executable, "-c", "from fewshot_runner.cli.main import main; main()"]
 
 
 def test_compare_shows_differing_settings_and_results(fsl, copied, tmp_path):
@@ -220,7 +218,7 @@ def test_help_and_list_answer_without_torch(elsewhere):
 
 
 def test_tb_listens_on_this_machine_alone_and_stops_on_sigterm(trained):
-    command = [*PROGRAM, "tb", str(trained()), "--port", "0"]
+    command = [*FSL, "tb", str(trained()), "--port", "0"]
     with started(command, stdout=subprocess.PIPE) as process:
         line = process.stdout.readline()
         assert line.startswith("TensorBoard: http://127.0.0.1:"), line
@@ -249,7 +247,7 @@ def test_tb_refuses_a_folder_that_is_none(refused):
 )
 def test_completion(line, expected, absent, monkeypatch):
     environment = {**os.environ, "COMP_LINE": line, "COMP_POINT": str(len(line))}
-    process = subprocess.run([*PROGRAM, "-sc", "query=bash"], env=environment, capture_output=True, text=True)
+    process = subprocess.run([*FSL, "-sc", "query=bash"], env=environment, capture_output=True, text=True)
     assert process.returncode == 0, process.stderr
     words = set(process.stdout.split())
     assert expected <= words
@@ -287,7 +285,7 @@ def test_what_is_told_to_be_typed_next_survives_a_blank(fsl, tiny, tmp_path):
 
 
 def test_completion_installs(elsewhere):
-    process = subprocess.run([*PROGRAM, "-sc", "install=bash"], capture_output=True, text=True)
+    process = subprocess.run([*FSL, "-sc", "install=bash"], capture_output=True, text=True)
     assert process.returncode == 0
     assert "COMP_LINE" in process.stdout
 

@@ -2,18 +2,16 @@
 
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from processes import NEEDS_PROC, PATIENCE, alive, started, until
+from processes import FSL, NEEDS_PROC, PATIENCE, alive, started, until
 from sweeps import has_begun, manifest_of, runs_below
 
 pytestmark = pytest.mark.slow
 pytest.importorskip("ray", reason="needs ray, which is not installed; pip install 'fewshot-runner[ray]'")
 
-PROGRAM = [sys.executable, "-c", "from fewshot_runner.cli.main import main; main()"]
 CLUSTER = ["launcher=ray", "+launcher.init.include_dashboard=false", "+launcher.init.num_cpus=2"]
 
 
@@ -53,7 +51,7 @@ def test_jobs_end_in_the_manifest_and_are_resumed(fsl, tiny, tmp_path, monkeypat
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)])
 def test_no_process_outlives_a_sweep_that_is_stopped(tiny, tmp_path, number, code):
     words = [*tiny(), "trainer.max_steps=100000", "trainer.log_every=100000", "trainer.checkpoint_every=100000"]
-    command = [*PROGRAM, "train", "-m", *words, *CLUSTER, "seed=0,1,2", f"output_dir={tmp_path}"]
+    command = [*FSL, "train", "-m", *words, *CLUSTER, "seed=0,1,2", f"output_dir={tmp_path}"]
     with started(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         until(lambda: sum(map(has_begun, runs_below(tmp_path))) == 2)
         family = list(descendants(process.pid))

@@ -4,7 +4,6 @@ import json
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +13,7 @@ import pytest
 import torch
 from event_files import begin_another_second
 from filelock import FileLock
-from processes import PATIENCE, run_script, started, until
+from processes import FSL, PATIENCE, run_script, started, until
 from sweeps import runs_below
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -23,8 +22,6 @@ import fewshot_runner.engine.train
 from fewshot_runner.cli import session
 from fewshot_runner.engine.checkpoint import load
 from fewshot_runner.runs import RunFolder
-
-PROGRAM = [sys.executable, "-c", "from fewshot_runner.cli.main import main; main()"]
 
 
 def bits(path: Path) -> dict[str, object]:
@@ -94,7 +91,7 @@ def test_trap_16_runs_killed_at_random_moments_end_with_the_same_bits():
 def test_a_signal_ends_the_process_with_a_checkpoint_of_the_very_step(name, fsl, tiny, tmp_path):
     number = signal.Signals[name]
     longer = [f"trainer.{each}=100000" for each in ("max_steps", "val_every", "checkpoint_every")]
-    command = [*PROGRAM, "train", *tiny(), *longer, "trainer.log_every=1", f"output_dir={tmp_path}"]
+    command = [*FSL, "train", *tiny(), *longer, "trainer.log_every=1", f"output_dir={tmp_path}"]
 
     def has_logged() -> bool:
         return any(path.stat().st_size for path in tmp_path.rglob("metrics.jsonl"))

@@ -1,7 +1,6 @@
 """fsl train -m: the manifest, what is done again and what is not, failures, and signals."""
 
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,8 +13,6 @@ from fewshot_runner.cli.job import fingerprint
 from fewshot_runner.cli.sweep import best_of
 from fewshot_runner.engine.checkpoint import load
 from fewshot_runner.runs import RunFolder
-
-PROGRAM = [sys.executable, "-c", "from fewshot_runner.cli.main import main; main()"]
 
 
 def contents(run: RunFolder) -> tuple[dict, list, list]:

@@ -9,12 +9,11 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
-from processes import NEEDS_PROC, PATIENCE, alive, children, started, until
+from processes import FSL, NEEDS_PROC, PATIENCE, alive, children, started, until
 from sweeps import has_begun, manifest_of, runs_below
 
 from fewshot_runner.cli.launchers import parallel
 
-PROGRAM = [sys.executable, "-c", "from fewshot_runner.cli.main import main; main()"]
 ENDLESS = ["trainer.max_steps=100000", "trainer.checkpoint_every=100000", "trainer.log_every=100000"]
 
 
@@ -22,7 +21,7 @@ ENDLESS = ["trainer.max_steps=100000", "trainer.checkpoint_every=100000", "train
 @pytest.mark.parametrize("launcher", [["launcher=serial"], ["launcher=parallel", "launcher.workers=2"]])
 def test_a_signal_stops_the_sweep_which_goes_on_later(tiny, tmp_path, number, code, launcher):
     command = ["train", "-m", *tiny(), *ENDLESS, "seed=0,1,2", f"output_dir={tmp_path}", *launcher]
-    with started([*PROGRAM, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with started([*FSL, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         until(lambda: any(map(has_begun, runs_below(tmp_path))))
         process.send_signal(number)
         out, err = process.communicate(timeout=PATIENCE)
@@ -50,7 +49,7 @@ def test_workers_share_the_threads_and_end_with_a_parent_that_is_killed(tiny, tm
     words = [word for word in tiny() if not word.startswith("hardware.threads")]
     parallel = ["launcher=parallel", "launcher.workers=2"]
     command = ["train", "-m", *words, *ENDLESS, *parallel, "seed=0,1,2", f"output_dir={tmp_path}"]
-    with started([*PROGRAM, *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    with started([*FSL, *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         until(lambda: sum(map(has_begun, runs_below(tmp_path))) == 2)
         server = server_of(process.pid)
         workers = children(server)
@@ -67,7 +66,7 @@ def test_workers_share_the_threads_and_end_with_a_parent_that_is_killed(tiny, tm
 def test_a_worker_that_is_killed_fails_its_job_alone(tiny, tmp_path, by):
     words = [*tiny(), "launcher=parallel", "launcher.workers=1", f"output_dir={tmp_path}"]
     steps = ["trainer.max_steps=100000,4", "trainer.log_every=1000000", "trainer.checkpoint_every=100000"]
-    with started([*PROGRAM, "train", "-m", *words, *steps], stdout=subprocess.PIPE) as process:
+    with started([*FSL, "train", "-m", *words, *steps], stdout=subprocess.PIPE) as process:
         until(lambda: any(map(has_begun, runs_below(tmp_path))))
         [worker] = children(server_of(process.pid))
         os.kill(worker, by)
@@ -104,7 +103,7 @@ def test_workers_have_imported_everything_in_a_process_without_threads():
 
 def test_closed_streams_are_no_reason_to_fail(tiny, tmp_path):
     """As in a daemon: nobody reads what the sweep says, and no file takes the place of a stream."""
-    command = [*PROGRAM, "train", "-m", *tiny(), "trainer.max_steps=2", "seed=0,1", f"output_dir={tmp_path}"]
+    command = [*FSL, "train", "-m", *tiny(), "trainer.max_steps=2", "seed=0,1", f"output_dir={tmp_path}"]
     program = "import os, sys; [os.close(number) for number in (0, 1, 2)]; os.execv(sys.argv[1], sys.argv[1:])"
     ended = subprocess.run([sys.executable, "-c", program, *command], check=False)
     assert ended.returncode == 0

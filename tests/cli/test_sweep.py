@@ -37,10 +37,12 @@ def test_the_manifest_and_the_table_tell_of_every_job(fsl, quick, tmp_path):
         run = RunFolder((folder / job["run"]).resolve())
         assert f"seed={seed}" in job["overrides"]
         assert run.read_config()["seed"] == seed
+        assert run.read_status()["state"] == "done"
         [result] = run.read_summary()["results"]
         assert job["result"]["accuracy"] == result["accuracy"]
         assert job["validation"] == run.read_summary()["best_validation"]
     assert "50 episodes of seed 0, episodes, inductive, " in " ".join(answer.out.split())
+    assert len(runs_below(tmp_path)) == 3
     shown = [float(line.split(" ± ")[0].split()[-1]) for line in answer.out.splitlines() if " ± " in line]
     assert shown == sorted((round(100 * job["result"]["accuracy"], 2) for job in manifest["jobs"]), reverse=True)
     best = max(manifest["jobs"], key=lambda job: job["validation"])
@@ -158,6 +160,14 @@ def test_defects_and_refused_settings_fail_their_job_alone(fsl, quick, tmp_path,
     assert "seed=true: give a whole number" in answer.out
     assert "failed: seed=abc: give a whole number" in answer.err.splitlines()  # the key once
     assert "[1/3] done" in answer.err
+
+    answer = fsl("train", "-m", *quick(), "episode.n_way=3,77,2", f"output_dir={tmp_path / 'ways'}")
+    assert answer.code == 3
+    assert "Traceback" not in answer.err
+    [failed] = [line for line in answer.err.splitlines() if "failed:" in line]
+    assert "episode.n_way=77: " in failed
+    assert "only 8 classes" in failed  # which the data alone can tell
+    assert sorted(run.read_config()["episode"]["n_way"] for run in runs_below(tmp_path / "ways")) == [2, 3]
 
 
 def test_figures_of_other_episodes_have_no_best_among_them(fsl, quick, tmp_path):

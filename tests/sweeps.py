@@ -7,8 +7,21 @@ from fewshot_runner.runs import RunFolder
 
 
 def manifest_of(output_dir: Path) -> dict:
+    return json.loads(_manifest_path(output_dir).read_text())
+
+
+def jobs_of(output_dir: Path) -> list[dict]:
+    """What the manifest says of each job; `run` becomes the run folder, or None."""
+    folder = _manifest_path(output_dir).parent
+    return [
+        {**job, "run": RunFolder((folder / job["run"]).resolve()) if "run" in job else None}
+        for job in manifest_of(output_dir)["jobs"]
+    ]
+
+
+def _manifest_path(output_dir: Path) -> Path:
     [path] = (output_dir / "sweeps").glob("*/manifest.json")
-    return json.loads(path.read_text())
+    return path
 
 
 def runs_below(output_dir: Path) -> list[RunFolder]:

@@ -1,24 +1,18 @@
 """Jobs on Slurm, with submitit's local executor in its place."""
 
-import json
 import os
 import re
 import signal
-from pathlib import Path
 
 import pytest
 import yaml
 from processes import NEEDS_PROC, PATIENCE, children, until
+from sweeps import manifest_of
 
 from fewshot_runner.cli.compose import compose
 from fewshot_runner.cli.job import Job, fingerprint
 from fewshot_runner.cli.launchers.slurm import Task
 from fewshot_runner.runs import RunFolder
-
-
-def jobs_of(output_dir: Path) -> list[dict]:
-    [path] = output_dir.glob("sweeps/*/manifest.json")
-    return json.loads(path.read_text())["jobs"]
 
 
 def test_jobs_of_slurm_end_in_the_manifest(fsl, tiny, tmp_path):
@@ -27,7 +21,7 @@ def test_jobs_of_slurm_end_in_the_manifest(fsl, tiny, tmp_path):
     command = ["train", "-m", *tiny(), "trainer.max_steps=2", *words, "episode.n_way=3,77", f"output_dir={tmp_path}"]
     answer = fsl(*command)
     assert answer.code == 3, answer.err
-    good, bad = jobs_of(tmp_path)
+    good, bad = manifest_of(tmp_path)["jobs"]
     assert (good["state"], bad["state"]) == ("done", "failed")
     assert "only 8 classes" in bad["reason"]
     [run] = [RunFolder(path.parent) for path in tmp_path.glob("*/*/config.yaml")]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from sweeps import jobs_of
 
 from fewshot_runner.cli.job import falls_behind
 from fewshot_runner.runs import SECTIONS, RunFolder
@@ -37,15 +38,6 @@ def whole(fsl: Callable, search: Callable, tmp_path_factory: pytest.TempPathFact
     answer = fsl(*search(folder))
     assert answer.code == 0, answer.err
     return jobs_of(folder)
-
-
-def jobs_of(output_dir: Path) -> list[dict]:
-    """What the manifest says of each job; `run` becomes the run folder."""
-    [path] = output_dir.glob("sweeps/*/manifest.json")
-    return [
-        {**job, "run": RunFolder((path.parent / job["run"]).resolve()) if "run" in job else None}
-        for job in json.loads(path.read_text())["jobs"]
-    ]
 
 
 def told(jobs: list[dict]) -> list[dict]:

@@ -34,6 +34,7 @@ def main() -> None:
     for name in ("stdin", "stdout", "stderr"):
         if getattr(sys, name) is None:  # closed: the next file that is opened would stand in its place
             setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: SIM115
+    atexit.register(flush_output)
     atexit.register(gc.freeze)  # else Python searches all that was imported for garbage, a twentieth of a second
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("-h", "--help", "help"):
@@ -58,7 +59,7 @@ def complete(arguments: list[str]) -> int:
     words = before.split()
     if arguments[1].startswith("query") and (len(words) < 2 or (len(words) == 2 and not before.endswith(" "))):
         start = words[1] if len(words) == 2 else ""
-        print(" ".join(name for name in COMMANDS if name.startswith(start)))
+        print("\n".join(name for name in COMMANDS if name.startswith(start)))  # fish takes a line for one word
         return DONE
     if words and words[1] not in ("train", "eval"):  # the shell itself completes what is a path
         return DONE
@@ -85,8 +86,8 @@ def run(command: str, arguments: list[str]) -> int:
     except KeyboardInterrupt as error:
         print(f"\n{with_notes('interrupted', error)}", file=sys.stderr)
         return 128 + signal.SIGINT
-    except BrokenPipeError:  # the reader of our output has gone, as in `fsl list | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:
+        discard_output()
         return DONE
     except RunFailed as error:
         return _complain(with_notes(str(error), error), error.exit_code)
@@ -99,6 +100,19 @@ def run(command: str, arguments: list[str]) -> int:
         print(f"\nThis {said}.", file=sys.stderr)
         return DEFECT
     return DONE
+
+
+def flush_output() -> None:
+    """Before Python does it at the exit, which would complain where the reader of our output has gone."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        discard_output()
+
+
+def discard_output() -> None:
+    """Nobody reads what is still to come, as in `fsl list | head`."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def command_module(command: str) -> ModuleType:

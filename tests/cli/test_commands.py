@@ -284,12 +284,6 @@ def test_what_is_told_to_be_typed_next_survives_a_blank(fsl, tiny, tmp_path):
     assert words[words.index("compare") + 1] == str(answer.run.parent)
 
 
-def test_completion_installs(elsewhere):
-    process = subprocess.run([*FSL, "-sc", "install=bash"], capture_output=True, text=True)
-    assert process.returncode == 0
-    assert "COMP_LINE" in process.stdout
-
-
 def test_a_wheel_carries_conf_and_works_from_any_folder(tmp_path, elsewhere):
     root = Path(__file__).parents[2]
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", tmp_path / "wheels", root]

@@ -19,13 +19,15 @@ N_STARTUP, WARMUP, LAST = 2, 2, 4
 
 @pytest.fixture(scope="module")
 def search(tiny: Callable) -> Callable[..., list[str]]:
-    """The command of a sweep of eight small jobs, several of which fall behind."""
+    """The command of a sweep of eight small jobs with scripted figures, several of which fall behind."""
+    learner = ["method.learner._target_=scripted_method.Scripted", "trusted_packages=[scripted_method]"]
+    learner += ["~method.learner.distance", "~method.learner.scale", "+method.learner.curve=interval(0,1)"]
 
     def command(output_dir: Path, *more: str) -> list[str]:
         return [
             "train", "-m", *tiny(), f"trainer.max_steps={LAST}", "trainer.val_every=1", f"output_dir={output_dir}",
             "sweep=optuna", "sweep.trials=8", "sweep.startup_trials=4", f"sweep.pruner.n_startup_trials={N_STARTUP}",
-            f"sweep.pruner.n_warmup_steps={WARMUP}", "method.optimizer.lr=tag(log,interval(1e-3,10))", *more,
+            f"sweep.pruner.n_warmup_steps={WARMUP}", *learner, *more,
         ]  # fmt: skip
 
     return command
@@ -37,7 +39,9 @@ def whole(fsl: Callable, search: Callable, tmp_path_factory: pytest.TempPathFact
     folder = tmp_path_factory.mktemp("whole")
     answer = fsl(*search(folder))
     assert answer.code == 0, answer.err
-    return jobs_of(folder)
+    jobs = jobs_of(folder)
+    assert {job["state"] for job in jobs} == {"done", "pruned"}
+    return jobs
 
 
 def told(jobs: list[dict]) -> list[dict]:
@@ -77,7 +81,6 @@ def test_jobs_are_ended_where_the_median_rule_and_optuna_itself_say(whole):
             study.tell(trial, max(curve.values()))
         else:
             study.tell(trial, state=optuna.trial.TrialState.PRUNED)
-    assert {job["state"] for job in whole} == {"done", "pruned"}
     [journal] = whole[0]["run"].path.parents[1].glob("sweeps/*/optuna.journal")
     storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(journal)))
     kept = optuna.load_study(study_name="fsl", storage=storage)

@@ -25,6 +25,7 @@ from fewshot_runner.cli.main import COMMANDS, complete
 from fewshot_runner.data.decode import fit
 from fewshot_runner.data.sources.glyphs import Glyphs
 from fewshot_runner.engine.checkpoint import load, save
+from fewshot_runner.report.config import flatten
 from fewshot_runner.runs import RunFolder
 
 
@@ -310,12 +311,34 @@ def test_a_wheel_carries_conf_and_works_from_any_folder(tmp_path, elsewhere):
     assert process.stdout.splitlines() == [str(inside / "__init__.py"), str(inside / "conf")]
 
 
-def test_each_command_has_help(fsl):
-    for command in COMMANDS:
+TAKES = {
+    "train": ("-m", "--dry-run", "--cfg job", "--config-dir"),
+    "eval": ("run=RUN", "--config-dir"),
+    "resume": ("run",),
+    "predict": ("IMAGE", "--support", "--top", "--json", "--csv"),
+    "compare": ("RUN or DIR", "--baseline", "--where", "--sort", "--reverse", "--force", "--csv", "--json"),
+    "report": ("RUN or DIR", "--output", "--title", "--baseline", "--where", "--analyse", "--force"),
+    "list": ("GROUP=CHOICE", "--config-dir"),
+    "tb": ("--port",),
+    "export": ("run", "--output"),
+    "doctor": (),
+}
+
+
+def test_each_command_has_help_on_what_it_takes(fsl):
+    assert list(TAKES) == list(COMMANDS)
+    for command, takes in TAKES.items():
         answer = fsl(command, "--help")
         assert answer.code == 0
-        assert "fsl" in answer.out + answer.err
-        assert len(answer.out) > 100, command
+        assert f"fsl {command}" in answer.out
+        assert [word for word in takes if word not in answer.out] == [], command
+
+
+def test_the_help_of_train_shows_every_setting(fsl):
+    shown = {line.split(":")[0].strip() for line in fsl("train", "--help").out.splitlines() if ":" in line}
+    leaves = {key.rpartition(".")[2] for key in flatten(compose()) if not key.startswith("choices.")}
+    assert len(leaves) > 60
+    assert leaves - shown == set()
 
 
 # From Python

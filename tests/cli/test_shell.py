@@ -7,9 +7,10 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from processes import FSL
+from processes import FSL, PATIENCE, started
 
 from fewshot_runner.cli.main import COMMANDS
+from fewshot_runner.runs import RunFolder
 
 COLOUR = re.compile(r"\x1b\[(\d+;)*(3|4|9|10)[0-7]")  # of letters or paper, by ECMA-48; bold is none
 
@@ -29,6 +30,18 @@ def test_a_reader_that_has_gone_is_no_error(words):
     with open(writer, "w") as output:
         process = subprocess.run([*FSL, *words], stdout=output, stderr=subprocess.PIPE, text=True, env=environment)
     assert (process.returncode, process.stderr) == (0, "")
+
+
+def test_a_training_of_which_nobody_reads_the_progress_any_more_goes_on(tiny, tmp_path):
+    """As in `fsl train 2>&1 | head -1`."""
+    words = [*FSL, "train", *tiny(), f"output_dir={tmp_path}"]
+    with started(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        assert process.stdout.readline()
+        process.stdout.close()
+        assert process.wait(PATIENCE) == 0
+    [config] = tmp_path.rglob("config.yaml")
+    assert RunFolder(config.parent).read_status()["state"] == "done"
+    assert RunFolder(config.parent).read_summary()["results"]
 
 
 def test_no_color_is_honoured(fsl, monkeypatch):

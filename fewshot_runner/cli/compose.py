@@ -161,7 +161,7 @@ def run_hydra(
     """Calls `task(config, overrides)` as a Hydra program does; Hydra itself answers --help, --cfg, --info and the like.
 
     `config_dir` is what `arguments` say it is.
-    Sweeps are not for this function: see `fewshot_runner.cli.multirun`.
+    Sweeps are not for this function: see `fewshot_runner.cli.sweeps.multirun`.
     """
     for argument in arguments:
         if argument.lstrip("+").startswith("hydra.mode="):  # Hydra's own sweeps would leave a folder behind

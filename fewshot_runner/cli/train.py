@@ -16,7 +16,7 @@ def run(arguments: list[str]) -> None:
     overrides, config_dir = without_config_dir([word for word in arguments if word not in MANY])
     asks_hydra = any(word.startswith("-") for word in overrides)  # --help, --cfg job and the like
     if not asks_hydra and any(word in MANY for word in arguments):
-        from fewshot_runner.cli import multirun
+        from fewshot_runner.cli.sweeps import multirun
 
         multirun.run(overrides, config_dir=config_dir, dry_run=dry_run)
         return

@@ -23,7 +23,7 @@ WIDTH_ELSEWHERE = 140  # of lines that no terminal shows
 
 
 class Said(Console):
-    """What is told while a run lasts. Where nobody reads it any more, as in `fsl train 2>&1 | head`, the run goes on."""
+    """What is told while a run lasts. Where nobody reads it any more (`fsl train 2>&1 | head`), the run goes on."""
 
     def on_broken_pipe(self) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())

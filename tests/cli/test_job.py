@@ -11,10 +11,10 @@ from types import SimpleNamespace
 import pytest
 from filelock import FileLock
 
-from fewshot_runner.cli import job as jobs
 from fewshot_runner.cli import session
 from fewshot_runner.cli.compose import compose
-from fewshot_runner.cli.job import Job, find_run, fingerprint, perform
+from fewshot_runner.cli.sweeps import job as jobs
+from fewshot_runner.cli.sweeps.job import Job, find_run, fingerprint, perform
 from fewshot_runner.engine.stopping import Stopped
 from fewshot_runner.errors import RunFailed, UserError
 from fewshot_runner.runs import RUNNING, RunFolder

@@ -10,8 +10,8 @@ from processes import NEEDS_PROC, PATIENCE, children, until
 from sweeps import manifest_of
 
 from fewshot_runner.cli.compose import compose
-from fewshot_runner.cli.job import Job, fingerprint
-from fewshot_runner.cli.launchers.slurm import Task
+from fewshot_runner.cli.sweeps.job import Job, fingerprint
+from fewshot_runner.cli.sweeps.launchers.slurm import Task
 from fewshot_runner.runs import RunFolder
 
 

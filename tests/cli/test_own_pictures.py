@@ -10,7 +10,7 @@ import yaml
 from PIL import Image
 
 from fewshot_runner.cli.compose import compose
-from fewshot_runner.cli.job import fingerprint
+from fewshot_runner.cli.sweeps.job import fingerprint
 from fewshot_runner.cli.trained import load_trained
 from fewshot_runner.data.sources.folder import Folder
 from fewshot_runner.engine.checkpoint import load, save

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from sweeps import jobs_of
 
-from fewshot_runner.cli.job import falls_behind
+from fewshot_runner.cli.sweeps.job import falls_behind
 from fewshot_runner.runs import SECTIONS, RunFolder
 
 optuna = pytest.importorskip("optuna")
@@ -134,7 +134,7 @@ def test_the_same_command_runs_nothing_again(fsl, search, whole, monkeypatch):
 @pytest.mark.parametrize("moment", ["asked", "told"])
 def test_a_search_that_was_stopped_goes_on_as_if_it_never_had_been(fsl, search, whole, tmp_path, monkeypatch, moment):
     """Stopped after the deciding figure was told and before the run knew, or before the search was told of the end."""
-    from fewshot_runner.cli.search.optuna import Optuna, Watcher
+    from fewshot_runner.cli.sweeps.search.optuna import Optuna, Watcher
 
     target, method = {"asked": (Watcher, "__call__"), "told": (Optuna, "tell")}[moment]
     call = getattr(target, method)

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from fewshot_runner.cli.compose import Composer, compose, parsed
-from fewshot_runner.cli.multirun import sweep_name
-from fewshot_runner.cli.search.grid import Grid
-from fewshot_runner.cli.search.random import Random
-from fewshot_runner.cli.search.space import Choice, Interval, space_of
+from fewshot_runner.cli.sweeps.multirun import sweep_name
+from fewshot_runner.cli.sweeps.search.grid import Grid
+from fewshot_runner.cli.sweeps.search.random import Random
+from fewshot_runner.cli.sweeps.search.space import Choice, Interval, space_of
 from fewshot_runner.errors import UserError
 
 
@@ -133,7 +133,7 @@ def value_of(settings: dict[str, str]) -> float:
 
 
 def searching(trials: int):
-    from fewshot_runner.cli.search.optuna import Optuna
+    from fewshot_runner.cli.sweeps.search.optuna import Optuna
 
     return Optuna(trials=trials, startup_trials=8, seed=0, pruner=None)
 

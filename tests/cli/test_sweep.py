@@ -7,10 +7,11 @@ import pytest
 import torch
 from sweeps import manifest_of, runs_below
 
-from fewshot_runner.cli import multirun, session
+from fewshot_runner.cli import session
 from fewshot_runner.cli.compose import compose, composed
-from fewshot_runner.cli.job import fingerprint
-from fewshot_runner.cli.sweep import best_of
+from fewshot_runner.cli.sweeps import multirun
+from fewshot_runner.cli.sweeps.job import fingerprint
+from fewshot_runner.cli.sweeps.sweep import best_of
 from fewshot_runner.engine.checkpoint import load
 from fewshot_runner.runs import RunFolder
 

@@ -10,8 +10,9 @@ import signal
 import pytest
 from sweeps import manifest_of, runs_below
 
-from fewshot_runner.cli import planning, session
-from fewshot_runner.cli.launchers.serial import Serial
+from fewshot_runner.cli import session
+from fewshot_runner.cli.sweeps import planning
+from fewshot_runner.cli.sweeps.launchers.serial import Serial
 from fewshot_runner.engine.tensorboard import TensorBoard
 from fewshot_runner.runs import RunFolder
 

@@ -12,7 +12,7 @@ import pytest
 from processes import FSL, NEEDS_PROC, PATIENCE, alive, children, started, until
 from sweeps import has_begun, manifest_of, runs_below
 
-from fewshot_runner.cli.launchers import parallel
+from fewshot_runner.cli.sweeps.launchers import parallel
 
 ENDLESS = ["trainer.max_steps=100000", "trainer.checkpoint_every=100000", "trainer.log_every=100000"]
 

@@ -4,8 +4,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from fewshot_runner.cli.job import Job, Outcome, perform
-from fewshot_runner.cli.launchers.base import Launcher
+from fewshot_runner.cli.sweeps.job import Job, Outcome, perform
+from fewshot_runner.cli.sweeps.launchers.base import Launcher
 
 
 class Serial(Launcher):

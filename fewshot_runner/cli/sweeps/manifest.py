@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fewshot_runner import atomic
-from fewshot_runner.cli.job import Outcome
+from fewshot_runner.cli.sweeps.job import Outcome
 from fewshot_runner.errors import UserError
 from fewshot_runner.report.records import is_number
 from fewshot_runner.runs import DONE, PRUNED, RUNNING, RunFolder

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fewshot_runner.cli.search.base import Proposal, Search
-from fewshot_runner.cli.search.space import Space, given, only_value, searched_keys
+from fewshot_runner.cli.sweeps.search.base import Proposal, Search
+from fewshot_runner.cli.sweeps.search.space import Space, given, only_value, searched_keys
 from fewshot_runner.errors import UserError
 
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fewshot_runner.cli.search.base import Proposal, Search
-from fewshot_runner.cli.search.space import Choice, Space, given, only_value, searched_keys, swept_keys
+from fewshot_runner.cli.sweeps.search.base import Proposal, Search
+from fewshot_runner.cli.sweeps.search.space import Choice, Space, given, only_value, searched_keys, swept_keys
 from fewshot_runner.cli.targets import make
 from fewshot_runner.errors import UserError
 from fewshot_runner.extras import imported

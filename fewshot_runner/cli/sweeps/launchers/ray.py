@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from fewshot_runner.cli.job import Job, Outcome, perform
-from fewshot_runner.cli.launchers.base import SECONDS_TO_SAVE, Launcher, seen_from_here
+from fewshot_runner.cli.sweeps.job import Job, Outcome, perform
+from fewshot_runner.cli.sweeps.launchers.base import SECONDS_TO_SAVE, Launcher, seen_from_here
 from fewshot_runner.errors import UserError
 from fewshot_runner.extras import imported
 from fewshot_runner.runs import FAILED

@@ -15,8 +15,8 @@ from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
-from fewshot_runner.cli.job import Job, Outcome, perform
-from fewshot_runner.cli.launchers.base import SECONDS_TO_SAVE, Launcher, seen_from_here
+from fewshot_runner.cli.sweeps.job import Job, Outcome, perform
+from fewshot_runner.cli.sweeps.launchers.base import SECONDS_TO_SAVE, Launcher, seen_from_here
 from fewshot_runner.cores import available_cores
 from fewshot_runner.errors import UserError
 from fewshot_runner.runs import FAILED

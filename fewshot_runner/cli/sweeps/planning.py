@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from fewshot_runner.cli.compose import Composer
-from fewshot_runner.cli.job import Job, Outcome, find_run, fingerprint
-from fewshot_runner.cli.launchers.base import Launcher
-from fewshot_runner.cli.manifest import Entry, Manifest, entry_of
-from fewshot_runner.cli.search.base import Proposal, Search
-from fewshot_runner.cli.search.space import Space
+from fewshot_runner.cli.sweeps.job import Job, Outcome, find_run, fingerprint
+from fewshot_runner.cli.sweeps.launchers.base import Launcher
+from fewshot_runner.cli.sweeps.manifest import Entry, Manifest, entry_of
+from fewshot_runner.cli.sweeps.search.base import Proposal, Search
+from fewshot_runner.cli.sweeps.search.space import Space
 from fewshot_runner.data.provenance import Provenance
 from fewshot_runner.errors import UserError
 from fewshot_runner.report.config import flatten, is_below

@@ -4,8 +4,8 @@ import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
-from fewshot_runner.cli.search.base import Proposal, Search
-from fewshot_runner.cli.search.space import Interval, Space, given
+from fewshot_runner.cli.sweeps.search.base import Proposal, Search
+from fewshot_runner.cli.sweeps.search.space import Interval, Space, given
 from fewshot_runner.errors import UserError
 
 

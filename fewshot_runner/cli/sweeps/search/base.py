@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from fewshot_runner.cli.search.space import Space
+from fewshot_runner.cli.sweeps.search.space import Space
 from fewshot_runner.engine.stopping import Watch
 
 

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 
-from fewshot_runner.cli.job import Job, Outcome
+from fewshot_runner.cli.sweeps.job import Job, Outcome
 from fewshot_runner.runs import FAILED, STOPPED
 
 SECONDS_TO_SAVE = 60.0  # that a job which is stopped has for its checkpoint

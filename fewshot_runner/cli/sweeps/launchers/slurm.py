@@ -8,9 +8,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from fewshot_runner.cli.job import Job, Outcome, perform
-from fewshot_runner.cli.launchers.base import Launcher, seen_from_here
 from fewshot_runner.cli.signals import handled
+from fewshot_runner.cli.sweeps.job import Job, Outcome, perform
+from fewshot_runner.cli.sweeps.launchers.base import Launcher, seen_from_here
 from fewshot_runner.engine.stopping import StopRequest
 from fewshot_runner.errors import UserError
 from fewshot_runner.extras import imported

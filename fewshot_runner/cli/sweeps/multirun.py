@@ -16,12 +16,12 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from fewshot_runner.cli.compose import composed, hydra_errors, is_group, parsed, refuse_no_folder
-from fewshot_runner.cli.launchers.base import Launcher
-from fewshot_runner.cli.manifest import Manifest
-from fewshot_runner.cli.planning import Planner
-from fewshot_runner.cli.search.base import Search
-from fewshot_runner.cli.search.space import Space, space_of, swept_keys
-from fewshot_runner.cli.sweep import Sweep, config_option
+from fewshot_runner.cli.sweeps.launchers.base import Launcher
+from fewshot_runner.cli.sweeps.manifest import Manifest
+from fewshot_runner.cli.sweeps.planning import Planner
+from fewshot_runner.cli.sweeps.search.base import Search
+from fewshot_runner.cli.sweeps.search.space import Space, space_of, swept_keys
+from fewshot_runner.cli.sweeps.sweep import Sweep, config_option
 from fewshot_runner.cli.targets import make
 from fewshot_runner.errors import UserError
 from fewshot_runner.report.config import is_below

@@ -13,12 +13,12 @@ from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
-from fewshot_runner.cli.job import Job, Outcome, falls_behind, find_run, remove_lock
-from fewshot_runner.cli.manifest import PENDING, Entry
-from fewshot_runner.cli.planning import Planner, outcome_of
-from fewshot_runner.cli.search.base import Proposal
-from fewshot_runner.cli.search.space import swept_keys
 from fewshot_runner.cli.signals import signals_raised
+from fewshot_runner.cli.sweeps.job import Job, Outcome, falls_behind, find_run, remove_lock
+from fewshot_runner.cli.sweeps.manifest import PENDING, Entry
+from fewshot_runner.cli.sweeps.planning import Planner, outcome_of
+from fewshot_runner.cli.sweeps.search.base import Proposal
+from fewshot_runner.cli.sweeps.search.space import swept_keys
 from fewshot_runner.engine.stopping import merit
 from fewshot_runner.errors import RunFailed, UserError
 from fewshot_runner.report.console import output

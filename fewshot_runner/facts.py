@@ -5,11 +5,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """Learnt from the data, never written into a config: it reaches every constructor as it is.
+    """Learnt from the data and the episode, never written into a config: it reaches every constructor as it is.
 
     `image_shape` is (channels, height, width) as the network sees them; `n_classes` counts the training classes,
-    symmetries included.
+    symmetries included; `n_way` is the number of ways of the episodes that the run is judged on.
     """
 
     image_shape: tuple[int, int, int]
     n_classes: int
+    n_way: int

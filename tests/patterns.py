@@ -14,7 +14,7 @@ from fewshot_runner.facts import Facts
 
 SIZE, PER_CLASS, PER_GROUP = 8, 8, 3
 PARTS = {"train": range(12), "val": range(12, 18), "test": range(18, 24)}
-FACTS = Facts(image_shape=(1, SIZE, SIZE), n_classes=12)
+FACTS = Facts(image_shape=(1, SIZE, SIZE), n_classes=12, n_way=4)
 
 
 class World:

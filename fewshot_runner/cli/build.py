@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from fewshot_runner.cli.arguments import checked, nearest
 from fewshot_runner.cli.evaluation_plan import EvaluationPlan
 from fewshot_runner.cli.optimizer import make_optimizer
-from fewshot_runner.cli.protocols import Protocols
+from fewshot_runner.cli.protocols import KINDS, Protocols
 from fewshot_runner.cli.schema import Config, EpisodeConfig, EvalConfig, MethodConfig, PublishedConfig, TestConfig
 from fewshot_runner.cli.targets import ALLOWED_TARGETS, make, target_of
 from fewshot_runner.data.dataset import Dataset
@@ -134,7 +134,12 @@ class Builder:
         return Chain(transforms) if transforms else None
 
     def facts(self) -> Facts:
-        return Facts(image_shape=self.dataset.image_shape, n_classes=self.dataset.table("train").n_classes)
+        n_way = self.config.episode["n_way"]
+        if n_way == "all":
+            judged_on = "train" if KINDS[self.config.eval["protocol"]].of_known_classes else "test"
+            n_way = self.dataset.table(judged_on).n_classes
+        n_classes = self.dataset.table("train").n_classes
+        return Facts(image_shape=self.dataset.image_shape, n_classes=n_classes, n_way=n_way)
 
     def method(self, facts: Facts) -> Method:
         """The untrained method on its device; its initial weights follow from the seed."""

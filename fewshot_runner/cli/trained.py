@@ -56,8 +56,7 @@ def load_trained(run: RunFolder, *, hardware: dict[str, Any] | None = None) -> T
         config["model"] = {**config["model"], "weights": None}
     builder = Builder(config)
     checkpoint = best_checkpoint(run, builder.hardware.device)
-    stored = checkpoint["facts"]  # of earlier versions, more than is asked for
-    facts = Facts(image_shape=tuple(stored["image_shape"]), n_classes=stored["n_classes"])
+    facts = Facts(**{**checkpoint["facts"], "image_shape": tuple(checkpoint["facts"]["image_shape"])})
     method = builder.method(facts)
     method.load_state_dict(checkpoint["method"])
     method.bn_mode = by_itself(config["eval"].get("bn_mode", method.bn_mode))

@@ -84,7 +84,7 @@ def test_export_writes_the_best_weights(fsl, copied, tmp_path, refused):
             assert torch.equal(file.get_tensor(name), tensor)
         about = file.metadata()
     assert about["step"] == str(best["step"])
-    assert json.loads(about["facts"]) == {"image_shape": [1, 16, 16], "n_classes": 256}
+    assert json.loads(about["facts"]) == {"image_shape": [1, 16, 16], "n_classes": 256, "n_way": 3}
     assert json.loads(about["classes"]) == [], "a method without a head has none"
     assert (tmp_path / "there" / "config.yaml").read_bytes() == (run / "config.yaml").read_bytes()
     (tmp_path / "file").write_text("")

@@ -13,9 +13,7 @@ import yaml
 from PIL import Image
 
 import fewshot_runner
-from fewshot_runner.cli.trained import load_trained
 from fewshot_runner.data.batch import Episode
-from fewshot_runner.engine.checkpoint import load, save
 from fewshot_runner.runs import RunFolder
 
 
@@ -191,14 +189,6 @@ def test_a_head_still_knows_its_classes_where_the_best_checkpoint_is_damaged(fsl
     assert "best.pt" in after.err
     names = [{answer["class"] for answer in entry["ranking"]} for entry in json.loads(after.out)]
     assert names == [{answer["class"] for answer in entry["ranking"]} for entry in json.loads(before.out)]
-
-
-def test_a_run_whose_checkpoint_holds_facts_that_no_longer_exist_is_loaded(copied):
-    run = RunFolder(copied())
-    best = load(run.checkpoints / "best.pt")
-    save(run.checkpoints / "best.pt", {**best, "facts": {**best["facts"], "n_way": 3}})  # as an earlier version did
-    weights = load_trained(run).method.state_dict()
-    assert all(torch.equal(best["method"][name], tensor) for name, tensor in weights.items())
 
 
 def test_the_python_api_predicts_as_the_program_does(fsl, trained, pictures):

@@ -182,13 +182,13 @@ def test_place_sets_the_memory_format(channels_last: bool) -> None:
 
 @pytest.mark.parametrize("on", [True, False])
 def test_place_turns_fast_paths_on_and_off(on: bool) -> None:
-    facts = Facts(image_shape=(1, 16, 16), n_classes=3)
+    facts = Facts(image_shape=(1, 16, 16), n_classes=3, n_way=3)
     method = Prototypical(Conv4(facts, widths=(4, 4)), distance="euclidean")
     Hardware(device="cpu", threads=1, fuse_blocks=on, fold_batch_norm=not on).place(method)
     blocks = [part for part in method.modules() if isinstance(part, ConvBlock)]
     assert len(blocks) == 2
     assert all(block.fuse == on and block.fold != on for block in blocks)
-    siamese = SiameseCnn(Facts(image_shape=(1, 40, 40), n_classes=3))
+    siamese = SiameseCnn(Facts(image_shape=(1, 40, 40), n_classes=3, n_way=3))
     assert Hardware(device="cpu", threads=1, fuse_blocks=on).place(siamese).fuse == on
     maml = Maml(Conv4(facts, widths=(4, 4)), order=1)
     assert Hardware(device="cpu", threads=1, tasks_side_by_side=on).place(maml).side_by_side == on
@@ -213,7 +213,7 @@ def test_a_compiled_backbone_gives_the_same_in_every_mode(monkeypatch: pytest.Mo
     """With a compiler that only records what it would compile: the real one takes minutes."""
     without_a_compiler(monkeypatch)
     monkeypatch.setattr(torch.nn.Module, "compile", partialmethod(torch.nn.Module.compile, backend="eager"))
-    facts = Facts(image_shape=(1, 16, 16), n_classes=3)
+    facts = Facts(image_shape=(1, 16, 16), n_classes=3, n_way=3)
     torch.manual_seed(0)
     plain = Prototypical(Conv4(facts, widths=(4, 4)), distance="euclidean")
     compiled = Hardware(device="cpu", threads=1, compile=True).place(copy.deepcopy(plain))
@@ -235,7 +235,7 @@ def test_a_compiled_backbone_gives_the_same_in_every_mode(monkeypatch: pytest.Mo
 
 def test_compiling_what_is_differentiated_twice_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     without_a_compiler(monkeypatch)
-    backbone = Conv4(Facts(image_shape=(1, 16, 16), n_classes=3), widths=(4, 4))
+    backbone = Conv4(Facts(image_shape=(1, 16, 16), n_classes=3, n_way=3), widths=(4, 4))
     compiling = Hardware(device="cpu", threads=1, compile=True)
     with pytest.raises(UserError, match=r"hardware\.compile=true: .* second derivatives.*method\.learner\.order=1"):
         compiling.place(Maml(backbone, order=2))

@@ -57,7 +57,7 @@ def test_a_folder_without_pictures_is_refused(folder: Path) -> None:
         pictures_of([folder / "empty"])
 
 
-FACTS = Facts(image_shape=(1, 16, 16), n_classes=3)
+FACTS = Facts(image_shape=(1, 16, 16), n_classes=3, n_way=3)
 METHODS = {
     "prototypical": lambda: Prototypical(Conv4(FACTS, widths=(4, 4)), distance="euclidean"),
     "anil": lambda: Anil(Conv4(FACTS, widths=(4, 4)), inner_lr=0.5, inner_steps=2, test_steps=2),

@@ -41,7 +41,7 @@ N, LR, STEPS = 3, 0.1, 4
 def backbone(model: type = Conv4Strided, *, widths: tuple = (4, 6)) -> Conv4 | Conv4Strided:
     """With running statistics that are not those of the images, nor 0 and 1."""
     torch.manual_seed(0)
-    network = model(Facts(image_shape=(1, 8, 8), n_classes=9), widths=widths)
+    network = model(Facts(image_shape=(1, 8, 8), n_classes=9, n_way=N), widths=widths)
     generator = torch.Generator().manual_seed(1)
     for name, buffer in network.named_buffers():
         if buffer.is_floating_point():
@@ -265,7 +265,7 @@ def test_batch_statistics_leave_out_what_is_frozen() -> None:
 
 def half_frozen() -> Pretrained:
     """The first block keeps its running statistics, which are not those of the images; the second trains."""
-    facts = Facts(image_shape=(1, 8, 8), n_classes=9)
+    facts = Facts(image_shape=(1, 8, 8), n_classes=9, n_way=N)
     return Pretrained(facts, backbone(), name="toy", frozen=True, thaw=["blocks.1"])
 
 
@@ -317,7 +317,7 @@ def test_small_steps_make_small_logits_and_no_ties(name: str, rate: float) -> No
 
 def test_a_network_without_weights_is_fitted_in_the_precision_of_its_images() -> None:
     images = torch.rand(6, 1, 4, 4, dtype=torch.double)
-    pixels = Pixels(Facts(image_shape=(1, 4, 4), n_classes=9))
+    pixels = Pixels(Facts(image_shape=(1, 4, 4), n_classes=9, n_way=N))
     assert TaskNetwork.copy_of(pixels, N, images=images).head.dtype == torch.double
 
 

@@ -12,7 +12,7 @@ from fewshot_runner.errors import UserError
 from fewshot_runner.facts import Facts
 from fewshot_runner.methods.finetune import Finetune
 
-FACTS = Facts(image_shape=(1, 4, 4), n_classes=3)
+FACTS = Facts(image_shape=(1, 4, 4), n_classes=3, n_way=3)
 
 
 class Flat(nn.Module):
@@ -75,7 +75,7 @@ def test_the_trained_head_answers_known_classes() -> None:
 def test_the_trained_head_is_exact_where_the_network_is_not(hidden: int) -> None:
     """In bfloat16, logits of a few hundred classes would often be equal."""
     torch.manual_seed(0)
-    method = Finetune(Facts(image_shape=(1, 4, 4), n_classes=300), Flat(), hidden=hidden).eval()
+    method = Finetune(Facts(image_shape=(1, 4, 4), n_classes=300, n_way=3), Flat(), hidden=hidden).eval()
     images, labels = torch.rand(8, 1, 4, 4), torch.arange(8)
     batch = Batch(images, labels, torch.zeros(8, dtype=torch.long))
     exact, exact_loss = method.recognise(images), method.loss(batch)

@@ -153,7 +153,7 @@ def images(n_way: int = 3) -> Episode:
 
 def conv() -> Conv4Strided:
     torch.manual_seed(0)
-    return Conv4Strided(Facts(image_shape=(1, 8, 8), n_classes=9), widths=(4, 6))
+    return Conv4Strided(Facts(image_shape=(1, 8, 8), n_classes=9, n_way=3), widths=(4, 6))
 
 
 @pytest.mark.parametrize("steps", [1, 3])
@@ -183,7 +183,7 @@ def test_backward_equals_the_gradient_of_the_loss(order: int) -> None:
 
 def test_second_order_keeps_its_gradient_where_blocks_are_fused(monkeypatch: pytest.MonkeyPatch) -> None:
     """The query pass is fused, and its statistics are those that the inner steps' graph has kept."""
-    shape = Facts(image_shape=(1, 8, 8), n_classes=9)
+    shape = Facts(image_shape=(1, 8, 8), n_classes=9, n_way=3)
     found = []
     for least in (2**20, 0):
         monkeypatch.setattr(conv_block, "LEAST_VALUES", least)

@@ -22,7 +22,7 @@ N = 3
 
 def conv() -> Conv4Strided:
     torch.manual_seed(0)
-    return Conv4Strided(Facts(image_shape=(1, 8, 8), n_classes=9), widths=(4, 6))
+    return Conv4Strided(Facts(image_shape=(1, 8, 8), n_classes=9, n_way=N), widths=(4, 6))
 
 
 def images() -> Episode:

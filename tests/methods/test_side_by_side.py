@@ -25,7 +25,7 @@ from fewshot_runner.methods.side_by_side import of_each_task
 from fewshot_runner.models.conv4_strided import Conv4Strided
 
 E, N = 5, 3
-FACTS = Facts(image_shape=(1, 8, 8), n_classes=9)
+FACTS = Facts(image_shape=(1, 8, 8), n_classes=9, n_way=N)
 PRECISIONS = [(torch.double, 1e-10), (torch.float, 1e-4)]
 METHODS: dict[str, Callable[[nn.Module], Method]] = {
     "first order": partial(Maml, order=1, inner_steps=3, test_steps=3),

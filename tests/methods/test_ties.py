@@ -19,7 +19,7 @@ from fewshot_runner.methods.prototypical import Prototypical
 from fewshot_runner.methods.siamese import Siamese
 from fewshot_runner.methods.triplet import Triplet
 
-FACTS = Facts(image_shape=(1, 4, 4), n_classes=3)
+FACTS = Facts(image_shape=(1, 4, 4), n_classes=3, n_way=3)
 
 
 class Backbone(nn.Module):

@@ -25,7 +25,7 @@ SIZE = 16
 def network() -> Conv4:
     """In evaluation mode, with running statistics that are nobody's."""
     torch.manual_seed(0)
-    network = Conv4(Facts(image_shape=(1, SIZE, SIZE), n_classes=3), widths=(6, 6))
+    network = Conv4(Facts(image_shape=(1, SIZE, SIZE), n_classes=3, n_way=3), widths=(6, 6))
     for name, buffer in network.named_buffers():
         if buffer.is_floating_point():
             buffer.copy_(torch.rand(buffer.shape) + (1.5 if "var" in name else -0.5))
@@ -187,7 +187,7 @@ def test_each_mode_normalises_by_the_images_it_names(classify, network: Conv4) -
 @torch.no_grad()
 def test_without_batch_norm_no_mode_changes_anything() -> None:
     torch.manual_seed(0)
-    backbone = SiameseCnn(Facts(image_shape=(1, 40, 40), n_classes=3))
+    backbone = SiameseCnn(Facts(image_shape=(1, 40, 40), n_classes=3, n_way=3))
     method = Prototypical(backbone, distance="euclidean").eval()
     random = torch.Generator().manual_seed(0)
     task = Episode(torch.rand(1, 3, 1, 40, 40, generator=random), torch.tensor([[0, 1, 2]]),
@@ -210,7 +210,7 @@ def two_stages() -> nn.Sequential:
 
 
 def pretrained(*, thaw: tuple[str, ...]) -> Pretrained:
-    facts = Facts(image_shape=(1, SIZE, SIZE), n_classes=3)
+    facts = Facts(image_shape=(1, SIZE, SIZE), n_classes=3, n_way=3)
     return Pretrained(facts, two_stages(), name="toy", frozen=True, thaw=thaw)
 
 

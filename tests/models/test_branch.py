@@ -13,7 +13,7 @@ SMALL = {"widths": (3, 4, 5, 6, 7), "bottlenecks": (2, 3, 2, 3)}
 
 
 def facts(channels: int = 1, size: int = 384) -> Facts:
-    return Facts(image_shape=(channels, size, size), n_classes=5)
+    return Facts(image_shape=(channels, size, size), n_classes=5, n_way=5)
 
 
 def test_parameters_by_hand() -> None:

@@ -10,7 +10,7 @@ from fewshot_runner.models.conv4 import Conv4
 
 
 def facts(channels: int = 1, size: int = 28) -> Facts:
-    return Facts(image_shape=(channels, size, size), n_classes=5)
+    return Facts(image_shape=(channels, size, size), n_classes=5, n_way=5)
 
 
 def seeded(model: torch.nn.Module) -> torch.nn.Module:

@@ -131,7 +131,7 @@ def test_taken_for_few_filters_and_images_without_gradient_alone(
 
 def test_the_siamese_tutorials_network_takes_it(calls: list[int]) -> None:
     torch.manual_seed(0)
-    network = SiameseCnn(Facts(image_shape=(1, 41, 40), n_classes=5))
+    network = SiameseCnn(Facts(image_shape=(1, 41, 40), n_classes=5, n_way=5))
     images = drawings(6, 1, 41, 40, dtype=torch.float32)
     found = []
     for network.fuse in (True, False):

@@ -25,7 +25,7 @@ pytest.importorskip(
 
 
 def facts(channels: int = 3, size: int = 224) -> Facts:
-    return Facts(image_shape=(channels, size, size), n_classes=10)
+    return Facts(image_shape=(channels, size, size), n_classes=10, n_way=10)
 
 
 @pytest.fixture(scope="module")

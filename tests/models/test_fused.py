@@ -103,7 +103,7 @@ def test_networks_in_either_memory_format_agree(
 ) -> None:
     """Whatever the format of the images. These are noise: in a second block, rounding alone would decide ties."""
     torch.manual_seed(0)
-    contiguous = model(Facts(image_shape=(channels, 9, 10), n_classes=5), widths=(5, 5)).to(dtype)
+    contiguous = model(Facts(image_shape=(channels, 9, 10), n_classes=5, n_way=5), widths=(5, 5)).to(dtype)
     for block in contiguous.blocks:
         block.norm.weight.data = torch.tensor(GAMMAS, dtype=dtype)
     channels_last = copy.deepcopy(contiguous).to(memory_format=torch.channels_last)
@@ -254,7 +254,7 @@ def test_borrowed_statistics_are_folded_in(calls: list) -> None:
 
 @pytest.mark.parametrize("model", [Conv4, Conv4Strided])
 def test_checkpoints_fit_the_plain_layers(model: type) -> None:
-    network = model(Facts(image_shape=(1, 16, 16), n_classes=5), widths=(4, 6))
+    network = model(Facts(image_shape=(1, 16, 16), n_classes=5, n_way=5), widths=(4, 6))
     layers = [nn.Sequential(*block) for block in network.blocks]
     plain = nn.ModuleDict({"blocks": nn.Sequential(*layers)})
     assert list(network.state_dict()) == list(plain.state_dict())
@@ -266,7 +266,7 @@ def test_training_takes_the_same_way(calls: list) -> None:
     losses, networks = [], []
     for fast in (True, False):
         torch.manual_seed(0)
-        network = Conv4(Facts(image_shape=(1, 17, 17), n_classes=3), widths=(6, 7, 8)).double()
+        network = Conv4(Facts(image_shape=(1, 17, 17), n_classes=3, n_way=3), widths=(6, 7, 8)).double()
         for block in network.blocks:
             block.fuse = fast
         optimizer = torch.optim.SGD(network.parameters(), lr=0.05)

@@ -12,7 +12,7 @@ from fewshot_runner.models.koch import Koch
 
 
 def facts(channels: int = 1, size: int = 105) -> Facts:
-    return Facts(image_shape=(channels, size, size), n_classes=5)
+    return Facts(image_shape=(channels, size, size), n_classes=5, n_way=5)
 
 
 @pytest.fixture(scope="module")

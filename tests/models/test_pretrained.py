@@ -13,7 +13,7 @@ from fewshot_runner.models.pretrained import Pretrained, Standard, standardised_
 
 
 def facts(channels: int = 3, size: int = 16) -> Facts:
-    return Facts(image_shape=(channels, size, size), n_classes=5)
+    return Facts(image_shape=(channels, size, size), n_classes=5, n_way=5)
 
 
 def network() -> nn.Sequential:

@@ -11,7 +11,7 @@ from fewshot_runner.models.siamese_cnn import SiameseCnn
 
 
 def facts(channels: int = 1, size: int = 105) -> Facts:
-    return Facts(image_shape=(channels, size, size), n_classes=5)
+    return Facts(image_shape=(channels, size, size), n_classes=5, n_way=5)
 
 
 def count(module: torch.nn.Module) -> int:

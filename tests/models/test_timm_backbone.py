@@ -13,7 +13,7 @@ timm = pytest.importorskip("timm", reason="needs timm: pip install 'fewshot-runn
 
 
 def facts(channels: int = 3, size: int = 64) -> Facts:
-    return Facts(image_shape=(channels, size, size), n_classes=5)
+    return Facts(image_shape=(channels, size, size), n_classes=5, n_way=5)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ RESNET18 = "resnet18-f37072fd.pth"  # the file of IMAGENET1K_V1
 
 
 def facts(channels: int = 3, size: int = 64) -> Facts:
-    return Facts(image_shape=(channels, size, size), n_classes=5)
+    return Facts(image_shape=(channels, size, size), n_classes=5, n_way=5)
 
 
 @pytest.fixture

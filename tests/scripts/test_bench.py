@@ -61,7 +61,7 @@ def two_threads() -> Iterator[None]:
 
 
 def facts(size: int) -> Facts:
-    return Facts(image_shape=(1, size, size), n_classes=9)
+    return Facts(image_shape=(1, size, size), n_classes=9, n_way=N)
 
 
 def images_by_class(size: int = 28) -> Tensor:

@@ -265,7 +265,7 @@ def test_mixed_precision_trains_to_finite_float32_weights(make_experiment) -> No
 
 
 NAME_A_GPU = {
-    "cli/job.py": "gives the memory of a job back",
+    "cli/sweeps/job.py": "gives the memory of a job back",
     "data/transfer.py": "copies to it on a stream of its own",
     "engine/device.py": "chooses it",
     "engine/environment.py": "notes what it is called",

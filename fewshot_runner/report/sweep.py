@@ -1,6 +1,7 @@
 """The table of a sweep, from its manifest: the best result first, failures last and by name."""
 
 import textwrap
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,9 +16,8 @@ from fewshot_runner.report.results import figure_of, with_interval
 from fewshot_runner.runs import DONE, FAILED
 
 STATE = "state"  # of a job that is not done, and why
-OF_TESTS = ("test", "measured over")  # told once, above the table, where all results have it in common
-# What a narrow table tells beneath its rows, in this order.
-FURTHER = (STATE, "measured over", "run", "seconds", "validation", "test")
+MEASURED = "measured over"  # no column: told above the table where all results have it in common, else below it
+FURTHER = (STATE, "run", "seconds", "validation", "test")  # what a narrow table tells beneath its rows, in this order
 
 
 def sweep_table(
@@ -35,8 +35,10 @@ def sweep_table(
     every = [{"job": str(job["number"]), **settings_of(job, keys), **cells(job, names)} for job in jobs]
     if not every:
         return Text(title, style="bold")
-    common = {name: said.pop() for name in OF_TESTS if len(said := {row[name] for row in every if row[name]}) == 1}
-    left_out = {name for name in every[0] if name not in keys and not any(row[name] for row in every)} | common.keys()
+    told = ("test", MEASURED)
+    common = {name: said.pop() for name in told if len(said := {row[name] for row in every if row[name]}) == 1}
+    left_out = {name for name in every[0] if name not in keys and not any(row[name] for row in every)}
+    left_out |= {*common, MEASURED}
     head = heading(title, one_line(", ".join(common.values())), width=width)
     rows = [{name: value for name, value in row.items() if name not in left_out} for row in every]
     table = grid(
@@ -47,7 +49,19 @@ def sweep_table(
         unnamed=[STATE],
         styles={number: colour for number, job in enumerate(jobs) if (colour := colour_of(job))},
     )
-    return head.append("\n").append(table)
+    below = [] if MEASURED in common else [textwrap.fill(one_line(line), width) for line in measures(every)]
+    return Text("\n").join([head, table, *(Text(line, style="dim") for line in below)])
+
+
+def measures(rows: Sequence[Mapping[str, str]]) -> list[str]:
+    """What the results of each test were measured over, and of which jobs where that differs within a test."""
+    jobs: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        if row["test"]:
+            jobs.setdefault((row["test"], row[MEASURED]), []).append(row["job"])
+    times = Counter(test for test, _ in jobs)
+    which = {test: f" (job {', '.join(of)})" if times[test[0]] > 1 else "" for test, of in jobs.items()}
+    return [f"{test}{said}: {measured}" for (test, measured), said in which.items()]
 
 
 def heading(title: str, details: str, *, width: int) -> Text:
@@ -65,7 +79,7 @@ def cells(job: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, str]:
     reason = f": {job['reason'].splitlines()[0]}" if job.get("reason") else ""
     return {
         "test": names[test.key] + metric if test else "",
-        "measured over": test.measured_over(result.get("tasks_count", result.get("episodes"))) if test else "",
+        MEASURED: test.measured_over(result.get("tasks_count", result.get("episodes"))) if test else "",
         "result": with_interval(result) if result else "",
         "validation": "" if job.get("validation") is None else f"{job['validation']:.4f}",
         "seconds": "" if job.get("seconds") is None else f"{job['seconds']:.0f}",

@@ -104,21 +104,25 @@ def test_one_test_stands_in_the_title_and_several_have_a_column():
 def test_trap_04_figures_of_other_modes_of_batch_norm_are_ranked_apart_and_say_so():
     lines = lines_of([job_of(0), job_of(1, of_result={"bn_mode": "support"}), job_of(2)], 400)
     assert lines[0] == "method-lr-67772a01"
-    assert [line.split()[0] for line in lines[3:]] == ["0", "2", "1"]
-    told = [line[line.index("omniglot lake") :].partition(" %")[0] for line in lines[3:]]
+    assert [line.split()[0] for line in lines[3:6]] == ["0", "2", "1"]
+    told = [line[line.index("omniglot lake") :].partition(" %")[0] for line in lines[3:6]]
     assert told[0] == told[1].replace("88.00", "90.00")
     assert "bn_mode=running" in told[0]
-    assert "600 episodes of seed 4, episodes, inductive  " in told[0]
     assert "bn_mode=support" in told[2]
-    assert "600 episodes of seed 4, episodes, inductive, bn support" in told[2]
+    names = [line[: line.index(")") + 1] for line in told[1:]]
+    measured = "600 episodes of seed 4, episodes, inductive"
+    assert lines[7:] == [f"{names[0]}: {measured}", f"{names[1]}: {measured}, bn support"]
 
 
 def test_trap_12_every_figure_stands_with_the_number_and_the_seed_of_its_tasks():
     larger = {"tasks_count": 10_000, "episodes": 10_000}
     lines = lines_of([job_of(0), job_of(1, of_result=larger)], 400)
     assert lines[0] == "method-lr-67772a01  omniglot lake 5way1shot"
-    assert "600 episodes of seed 4" in lines[3]
-    assert "10,000 episodes of seed 4" in lines[4]
+    assert [line.split()[0] for line in lines[3:5]] == ["0", "1"]
+    assert lines[6:] == [
+        "omniglot lake 5way1shot (job 0): 600 episodes of seed 4, episodes, inductive",
+        "omniglot lake 5way1shot (job 1): 10,000 episodes of seed 4, episodes, inductive",
+    ]
     fixed = {"protocol": "runs", "tasks_count": 20, "unit": "runs", "episodes": None, "episode_seed": None}
     assert "20 fixed runs, runs, inductive" in lines_of([job_of(0, of_result=fixed)], 220)[0]
     probes = {"metric": "map_at_5", "map_at_5": 0.5, "unit": "probes", "tasks_count": 200, "protocol": "retrieval"}

@@ -33,14 +33,15 @@ def evaluate(run: str | Path, overrides: Sequence[str] = ()) -> list[dict[str, A
 
 
 def predict(
-    run: str | Path, images: Sequence[str | Path], *, support: str | Path | None = None, top: int = 3
+    run: str | Path, images: str | Path | Sequence[str | Path], *, support: str | Path | None = None, top: int = 3
 ) -> list[Prediction]:
     """The `top` likeliest classes of each picture, as `fsl predict` names them.
 
-    `images` are files, or folders of them. The classes are the sub-folders of `support`, or without it those of a
-    trained head. Raises `UserError`, which names all pictures that cannot be read.
+    `images` is a file or a folder of them, or several. The classes are the sub-folders of `support`, or without it
+    those of a trained head. Raises `UserError`, which names all pictures that cannot be read.
     """
-    predictions, refused = prediction.answers(RunFolder.open(run), [Path(image) for image in images], support, top=top)
+    several = [images] if isinstance(images, str | Path) else images
+    predictions, refused = prediction.answers(RunFolder.open(run), [Path(each) for each in several], support, top=top)
     if refused:
         raise together(refused)
     return predictions

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Collection
+from dataclasses import replace
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,10 @@ def evaluate_run(run: RunFolder, overrides: list[str], *, config_dir: Path | Non
     with run.held(), StopRequest() as stop:
         builder = build(config, narrator, stop)
         refuse_seen(builder, trained.checkpoint)
-        data = builder.dataset.provenance.entries() | shown_otherwise(config, saved) | computed_otherwise(config, saved)
+        provenance = builder.dataset.provenance
+        if provenance.changes(trained.checkpoint):  # copies of what this run has seen are refused, others do not count
+            provenance = replace(provenance, copies=None)
+        data = provenance.entries() | shown_otherwise(config, saved) | computed_otherwise(config, saved)
         builder.plan.check_method(trained.method)
         builder.plan.check_tests(builder.protocols(head=trained.classes))
         results, summary, step = [], run.read_summary(), trained.checkpoint["step"]

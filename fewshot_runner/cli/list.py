@@ -32,28 +32,30 @@ def run(arguments: list[str]) -> None:
     folders = [conf_dir()] + ([options.config_dir] if options.config_dir else [])
     groups = sorted({entry.name for folder in folders for entry in subfolders(folder)})
     group, _, choice = (options.group or "").partition("=")
-    if choice or group == OF_EVERY_RUN:
-        show_settings(folders, group, choice)
+    if options.group == OF_EVERY_RUN:
+        show_settings(folders, f"{OF_EVERY_RUN}.yaml")
         return
-    if options.group is not None and options.group not in groups:
-        raise UserError(f"fsl list {options.group}: there is no such group{nearest(options.group, groups)}")
-    for group in groups if options.group is None else [options.group]:
-        table = Table(title=group, title_justify="left", show_header=False, box=None, padding=(0, 2))
+    if options.group is not None and group not in groups:
+        raise UserError(f"fsl list {options.group}: there is no such group{nearest(group, [*groups, OF_EVERY_RUN])}")
+    if choice:
+        known = {path.stem for folder in folders for path in (folder / group).glob("*.yaml")}
+        if choice not in known:
+            raise UserError(f"fsl list {group}={choice}: there is no such choice{nearest(choice, known)}")
+        show_settings(folders, f"{group}/{choice}.yaml")
+        return
+    for name in [group] if group else groups:
+        table = Table(title=name, title_justify="left", show_header=False, box=None, padding=(0, 2))
         for folder in folders:
-            for path in sorted((folder / group).glob("*.yaml")):
-                table.add_row(f"[bold]{group}={path.stem}[/]", purpose(path))
+            for path in sorted((folder / name).glob("*.yaml")):
+                table.add_row(f"[bold]{name}={path.stem}[/]", purpose(path))
         if table.row_count:
             output().print(table, "")
     print(f"settings: fsl list GROUP=CHOICE has those of a choice, fsl list {OF_EVERY_RUN} those of every run")
 
 
-def show_settings(folders: Sequence[Path], group: str, choice: str) -> None:
+def show_settings(folders: Sequence[Path], file: str) -> None:
     """The file itself: its comments say what the keys mean. Where two folders have it, the one that Hydra takes."""
-    below = f"{group}/{choice}.yaml" if choice else f"{group}.yaml"
-    path = next((folder / below for folder in folders if (folder / below).is_file()), None)
-    if path is None:
-        known = [each.stem for folder in folders for each in (folder / group).glob("*.yaml")]
-        raise UserError(f"fsl list {group}={choice}: there is no such choice{nearest(choice, known)}")
+    path = next(folder / file for folder in folders if (folder / file).is_file())
     print(f"# {path}")
     console, text = output(), path.read_text()
     if console.is_terminal:

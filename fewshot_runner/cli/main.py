@@ -13,6 +13,7 @@ from types import ModuleType
 
 from fewshot_runner.cli.garbage import no_search_for_garbage
 from fewshot_runner.cli.shortage import shortage
+from fewshot_runner.cli.unread import StandardError
 
 COMMANDS = {
     "train": "train a method, test its best checkpoint, leave a run folder (-m sweeps)",
@@ -34,6 +35,7 @@ def main() -> None:
     for name in ("stdin", "stdout", "stderr"):
         if getattr(sys, name) is None:  # closed: the next file that is opened would stand in its place
             setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: SIM115
+    sys.stderr = StandardError(sys.stderr)
     atexit.register(flush_output)
     atexit.register(gc.freeze)  # else Python searches all that was imported for garbage, a twentieth of a second
     arguments = sys.argv[1:]

@@ -3,7 +3,7 @@
 import shlex
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from fewshot_runner import atomic
 from fewshot_runner.cli.build import Builder
 from fewshot_runner.cli.compose import to_yaml
-from fewshot_runner.cli.targets import code_of
+from fewshot_runner.cli.user_code import code_of
 from fewshot_runner.engine.checkpoint import Checkpoints, DamagedCheckpoint
 from fewshot_runner.engine.environment import changed_since, describe_environment
 from fewshot_runner.engine.experiment import Experiment
@@ -24,6 +24,7 @@ from fewshot_runner.engine.protocols.base import Protocol
 from fewshot_runner.engine.protocols.episodes import EpisodeProtocol
 from fewshot_runner.engine.stopping import Stopped, StopRequest, Watch
 from fewshot_runner.engine.train import train
+from fewshot_runner.errors import UserError
 from fewshot_runner.report.config import config_tree, flatten, is_below, shown
 from fewshot_runner.report.console import output
 from fewshot_runner.report.results import published_table, result_table
@@ -41,14 +42,14 @@ def start(
     """
     narrator = Narrator(brief=brief)
     with StopRequest() as stop:
+        code = code_of(config["trusted_packages"])  # first of all: what is imported from now on
         builder = build(config, narrator, stop)
         experiment = builder.experiment(overrides)
         stop.check()
         run = RunFolder.claim(Path(config["output_dir"]), experiment_of(config["choices"]))
         with run.held(), _noting(run):
-            environment = describe_environment(seed=builder.config.seed, device=builder.hardware.device)
-            of_user = {"data": experiment.provenance.entries(), "code": code_of(config["trusted_packages"])}
-            atomic.write_json(run.environment, environment | of_user)
+            environment = describe_environment(seed=builder.config.seed, device=builder.hardware.device, code=code)
+            atomic.write_json(run.environment, environment | {"data": experiment.provenance.entries()})
             atomic.write_text(run.overrides, to_yaml(overrides))
             run.write_status(RUNNING, step=0, seconds=0.0)
             atomic.write_text(run.config, to_yaml(config))  # last: with it the folder is a run that can be resumed
@@ -66,19 +67,23 @@ def resume(run: RunFolder, *, watch: Watch | None = None, brief: bool = False) -
             report(run, knows_classes=_knows_classes(run))
             return
         run.remove_half_written()
+        code = code_of(config["trusted_packages"])
         builder = build(config, narrator, stop)
         experiment = builder.experiment()
-        now = describe_environment(seed=builder.config.seed, device=builder.hardware.device)
-        _note_changes(run, now, narrator)
+        now = describe_environment(seed=builder.config.seed, device=builder.hardware.device, code=code)
+        with narrator.keeping(run.log):
+            _note_changes(run, now, narrator)
         _train(run, config, experiment, narrator, stop, watch)
 
 
 def _note_changes(run: RunFolder, now: dict[str, Any], narrator: Narrator) -> None:
     """Says and writes down where a run goes on otherwise than it was under way before."""
-    began = run.read_environment()
+    began: dict[str, Any] = {}
+    with suppress(UserError):  # damaged: it is a note, without which a run goes on
+        began = run.read_environment()
     sessions = [began, *began.get("resumed", [])]
     if changed := changed_since(sessions[-1], now):
-        narrator.say(f"the last bits may differ from here on: {'; '.join(changed)}")
+        narrator.say(f"results may differ from here on, if only in last bits: {'; '.join(changed)}")
         atomic.write_json(run.environment, {**began, "resumed": [*sessions[1:], now]})
 
 

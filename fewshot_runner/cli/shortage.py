@@ -3,7 +3,7 @@
 import errno
 
 TAKES_NO_MORE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory")  # torch's words
+NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory", "alloc_failed")
 
 
 def shortage(error: BaseException) -> str | None:
@@ -12,10 +12,13 @@ def shortage(error: BaseException) -> str | None:
         where = f"{error.filename}: " if error.filename else ""
         remedy = "make room there, or choose another folder; a run that was under way goes on with fsl resume RUN"
         return f"{where}{error.strerror}; {remedy}"
-    told = str(error).lower()
-    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(word in told for word in NO_MEMORY)):
+    told = str(error)
+    of_torch = isinstance(error, RuntimeError) and any(word in told.lower() for word in NO_MEMORY)
+    of_system = isinstance(error, OSError) and error.errno == errno.ENOMEM
+    if isinstance(error, MemoryError) or of_torch or of_system:
+        said = f" ({told.splitlines()[0]})" if told else ""
         return (
-            "not enough memory; let the network see fewer or smaller images at once (method.sampler, "
-            "dataset.image_size), or store less of each number (hardware.precision=bfloat16)"
+            f"not enough memory{said}; end other programs, or let the network see fewer or smaller images at once "
+            "(in training method.sampler and dataset.image_size, or hardware.precision=bfloat16)"
         )
     return None

@@ -1,11 +1,8 @@
 """From a part of the config to the object it describes: `_target_` names its class, if that may be built at all."""
 
-import hashlib
 import inspect
 import re
 from collections.abc import Callable, Container, Mapping, Sequence
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from hydra.utils import get_object
@@ -39,23 +36,6 @@ def target_of(
     if not builds or not _is_of(target.__module__ or "", trusted):
         raise UserError(f"{key}._target_={name}: not a class of {', '.join(trusted)}")
     return target, {str(k): v for k, v in described.items() if k != "_target_"}
-
-
-def code_of(packages: Sequence[str]) -> str | None:
-    """Sixteen hexadecimal digits that tell what the Python files of a user's packages hold; None of no packages."""
-    if not packages:
-        return None
-    digest = hashlib.sha256()
-    for package in packages:
-        spec = find_spec(package.partition(".")[0])
-        folders = [Path(folder) for folder in spec.submodule_search_locations or ()] if spec else []
-        files = [(folder, file) for folder in folders for file in sorted(folder.rglob("*.py"))]
-        if not folders and spec and spec.origin:  # a module of one file
-            files = [(Path(spec.origin).parent, Path(spec.origin))]
-        for folder, file in files:
-            content = file.read_bytes()
-            digest.update(f"{file.relative_to(folder).as_posix()} {len(content)} ".encode() + content)
-    return digest.hexdigest()[:16]
 
 
 def make(

@@ -160,9 +160,10 @@ class Dataset:
         chosen = self.images_of(part, left_out)
         table = ClassTable.build(store.labels, store.class_names.tolist(), store.class_groups.tolist(), chosen)
         if not table.n_classes:
+            of_test = " (test is for fsl eval, of episodes or of a trained head)" * (self.split.name == "test")
             raise UserError(
                 f"dataset.split={self.split.name}: its {part} part holds no classes of {self.name}, and some are "
-                "needed for this; choose another dataset.split"
+                f"needed for this; choose another dataset.split{of_test}"
             )
         symmetries = self.symmetries_of(part)
         if symmetries == "none":

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fewshot_runner.errors import UserError
 
 _DELIMITERS = ",;\t"
+_OPTIONAL = ("split_column", "group_column")
 
 
 def read_table(content: bytes, path: str, columns: Mapping[str, str]) -> Iterator[tuple[int, dict[str, str]]]:
@@ -79,7 +80,8 @@ def _place(path: str, header: Sequence[str], key: str, column: str) -> int:
             f"{path}: dataset.{key}={column} is no column: the header is one column, {header[0]!r}; "
             "separate columns by commas, semicolons or tabs"
         )
+    none = ", or to null where there is none" if key in _OPTIONAL else ""
     raise UserError(
         f"{path}: dataset.{key}={column} is no column{nearest(column, header)}; set dataset.{key} to one of: "
-        f"{', '.join(header)}"
+        f"{', '.join(header)}{none}"
     )

@@ -12,10 +12,12 @@ from typing import Any
 
 import torch
 
+COUNTS = ("python", "processor", "threads", "cuda", "git_commit", "code")
 PACKAGES = ("fewshot-runner", "torch", "torchvision", "numpy", "pillow", "hydra-core", "omegaconf", "tensorboard")
 
 
-def describe_environment(*, seed: int, device: torch.device) -> dict[str, Any]:
+def describe_environment(*, seed: int, device: torch.device, code: str | None = None) -> dict[str, Any]:
+    """`code` is what tells a user's own packages from others."""
     return {
         "python": sys.version.split()[0],
         "versions": {package: _version(package) for package in PACKAGES},
@@ -24,17 +26,20 @@ def describe_environment(*, seed: int, device: torch.device) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "cuda": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         "git_commit": _git_commit(Path(__file__).parents[2]),
+        "code": code,
         "command": sys.argv,
         "seed": seed,
     }
 
 
 def changed_since(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Where two environments differ in what changes the last bits of a result."""
-    versions = {**before.get("versions", {}), **now["versions"]}
-    pairs = [(name, before.get("versions", {}).get(name), now["versions"].get(name)) for name in versions]
-    pairs += [(key, before.get(key), now[key]) for key in ("python", "processor", "threads", "cuda", "git_commit")]
-    return [f"{name} was {former}, is {present}" for name, former, present in pairs if former != present]
+    """Where two environments differ in what changes a result, or its last bits.
+
+    Nothing is told of what `before` does not say.
+    """
+    former = {**before.get("versions", {}), **{key: before[key] for key in COUNTS if key in before}}
+    present = {**now["versions"], **{key: now[key] for key in COUNTS}}
+    return [f"{key} was {former[key]}, is {present.get(key)}" for key in former if former[key] != present.get(key)]
 
 
 @cache  # none of these changes while a process lasts, and a sweep asks in every job

@@ -22,13 +22,6 @@ SECONDS_BETWEEN_LINES = 15.0
 WIDTH_ELSEWHERE = 140  # of lines that no terminal shows
 
 
-class Said(Console):
-    """What is told while a run lasts. Where nobody reads it any more (`fsl train 2>&1 | head`), the run goes on."""
-
-    def on_broken_pipe(self) -> None:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
-
-
 class Narrator:
     """Says things to people: on standard error, and in the run's log once there is one.
 
@@ -38,7 +31,7 @@ class Narrator:
     def __init__(self, console: Console | None = None, *, brief: bool = False) -> None:
         self.brief = brief
         if console is None:
-            console = Said(stderr=True, highlight=False, soft_wrap=True)
+            console = Console(stderr=True, highlight=False, soft_wrap=True)
             if not console.is_terminal:
                 console.width = WIDTH_ELSEWHERE
         self.console = console

@@ -5,6 +5,7 @@ import shutil
 import signal
 import sys
 import threading
+import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,6 +16,7 @@ from fewshot_runner.cli import session
 from fewshot_runner.cli.compose import compose
 from fewshot_runner.cli.sweeps import job as jobs
 from fewshot_runner.cli.sweeps.job import Job, find_run, fingerprint, perform
+from fewshot_runner.cli.user_code import _digest, code_of
 from fewshot_runner.engine.stopping import Stopped
 from fewshot_runner.errors import RunFailed, UserError
 from fewshot_runner.runs import RUNNING, RunFolder
@@ -143,11 +145,41 @@ def test_a_run_of_other_code_of_the_users_is_not_this_jobs(tiny, fsl, tmp_path, 
     config = compose([*words, "trainer.max_steps=0"])
     job = Job(0, (), config, fingerprint(config))
     assert find_run(job)[1] == "done"
-    before = file.read_text()
+    run, before = RunFolder(answer.run), file.read_text()
     file.write_text(before + "\n# mended\n")
+    assert find_run(job)[1] == "done", "this process has imported the former"
+    _digest.cache_clear()  # as another process begins
     assert find_run(job) == (None, None)
-    file.write_text(before)
-    assert find_run(job)[1] == "done"
+    run.write_status("stopped", step=0, seconds=1.0)
+    resumed = fsl("resume", run.path)
+    assert resumed.code == 0
+    assert "results may differ from here on, if only in last bits: code was " in resumed.err
+    assert "results may differ from here on" in run.log.read_text()
+    for content in (before, file.read_text()):  # of neither alone
+        file.write_text(content)
+        _digest.cache_clear()
+        assert find_run(job) == (None, None)
+
+
+def test_code_is_told_apart_wherever_it_lies(tmp_path, monkeypatch):
+    digests = {code_of([name]) for name in ("sys", "os", "__main__", "not_there")}
+    assert len(digests) == 4
+    for content in ("a = 1", "a = 2"):
+        archive = tmp_path / f"{content[-1]}.zip"
+        with zipfile.ZipFile(archive, "w") as file:
+            file.writestr("zipped/__init__.py", content)
+        with monkeypatch.context() as patch:
+            patch.syspath_prepend(archive)
+            _digest.cache_clear()
+            digests.add(code_of(["zipped"]))
+    (tmp_path / "compiled").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    for content in (b"one", b"two"):
+        (tmp_path / "compiled/__init__.pyc").write_bytes(content)
+        _digest.cache_clear()
+        digests.add(code_of(["compiled"]))
+    assert len(digests) == 8
+    assert code_of([]) is None
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,11 @@ def test_list_shows_the_settings_of_a_choice(fsl, refused, tmp_path):
     assert fsl("list", "method=own", own).out == f"# {tmp_path}/method/own.yaml\n# mine\n"
     assert fsl("list", "method=maml", own).out == answer.out, "Hydra takes its own first"
     assert "did you mean maml" in refused("list", "method=mamal")
-    assert "there is no such choice" in refused("list", "methods=maml")
+    for words, meant in (("methods=maml", "method"), ("trian", "train"), ("train=maml", "train")):
+        said = refused("list", words)
+        assert said == f"fsl: fsl list {words}: there is no such group; did you mean {meant}?"
+    assert "there is no such group; choose one of: dataset, " in refused("list", "nonsense=x")
+    assert "there is no such choice" in refused("list", "method=../train")
 
 
 def test_on_a_narrow_terminal_no_word_of_a_comment_is_cut_off(fsl, monkeypatch):

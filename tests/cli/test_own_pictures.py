@@ -354,3 +354,14 @@ def test_the_root_of_the_data_is_kept_absolute(elsewhere, monkeypatch):
     monkeypatch.delenv("FSL_DATA", raising=False)
     dataset = compose(["dataset=omniglot"])["dataset"]
     assert dataset["root"] == dataset["source"]["root"] == dataset["runs"]["lake"]["root"] == str(elsewhere / "data")
+
+
+def test_copies_inside_other_data_are_none_that_the_run_has_seen(fsl, few_shot, tmp_path):
+    others = paint(tmp_path / "others", {f"other {name}": name for name in COLOURS}, numbers=range(10, 16))
+    split = Folder(path=others).split("random").classes
+    shutil.copy(others / split["train"][0] / "10.png", others / split["test"][0] / "copy.png")
+    shutil.copy(others / split["train"][0] / "10.png", others / split["val"][0] / "copy.png")
+    answer = fsl("eval", f"run={few_shot}", f"dataset.path={others}")
+    assert answer.code == 0, answer.err
+    assert "copies" not in RunFolder(few_shot).read_summary()["results"][-1]
+    assert "seen in training" not in answer.out

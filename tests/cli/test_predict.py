@@ -198,6 +198,7 @@ def test_the_python_api_predicts_as_the_program_does(fsl, trained, pictures):
     said = json.loads(fsl("predict", run, pictures / "queries", *words).out)
     assert [json.loads(json.dumps(prediction.as_dict())) for prediction in predictions] == said
     assert [len(prediction.ranking) for prediction in predictions] == [2, 2, 2]
+    assert fewshot_runner.predict(run, str(pictures / "queries"), support=examples, top=2) == predictions
     with pytest.raises(ValueError, match="give --support DIR"):
         fewshot_runner.predict(run, [pictures / "queries"])
     (pictures / "queries" / "broken.png").write_bytes(b"no picture")

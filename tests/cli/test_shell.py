@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from processes import FSL, PATIENCE, started
+from sweeps import manifest_of
 
 from fewshot_runner.cli.main import COMMANDS
 from fewshot_runner.runs import RunFolder
@@ -42,6 +43,19 @@ def test_a_training_of_which_nobody_reads_the_progress_any_more_goes_on(tiny, tm
     [config] = tmp_path.rglob("config.yaml")
     assert RunFolder(config.parent).read_status()["state"] == "done"
     assert RunFolder(config.parent).read_summary()["results"]
+
+
+@pytest.mark.parametrize("launcher", ["serial", "parallel"])
+def test_so_does_a_sweep_to_its_table_where_only_the_progress_is_read_no_more(tiny, tmp_path, launcher):
+    """As in `fsl train -m 2> >(head -1)`."""
+    words = [*FSL, "train", "-m", *tiny(), "seed=0,1,2", "trainer.max_steps=2", f"launcher={launcher}"]
+    with started([*words, f"output_dir={tmp_path}"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stderr.readline()
+        process.stderr.close()
+        told = process.stdout.read()
+        assert process.wait(PATIENCE) == 0
+    assert [job["state"] for job in manifest_of(tmp_path)["jobs"]] == ["done"] * 3
+    assert told.count(" ± ") == 3
 
 
 def test_no_color_is_honoured(fsl, monkeypatch):

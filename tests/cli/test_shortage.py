@@ -20,7 +20,16 @@ def allocator_error() -> RuntimeError:
     return caught.value
 
 
-@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory."), allocator_error()])
+SHORT = [
+    MemoryError(),
+    torch.OutOfMemoryError("CUDA out of memory."),
+    allocator_error(),
+    OSError(errno.ENOMEM, "Cannot allocate memory"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+]
+
+
+@pytest.mark.parametrize("error", SHORT)
 def test_memory_that_runs_out_is_no_defect(fsl, tiny, tmp_path, monkeypatch, error):
     def runs_out(*arguments, **options):
         raise error
@@ -28,7 +37,10 @@ def test_memory_that_runs_out_is_no_defect(fsl, tiny, tmp_path, monkeypatch, err
     monkeypatch.setattr(training, "fit", runs_out)
     answer = fsl("train", *tiny(), f"output_dir={tmp_path}")
     assert answer.code == 2
-    assert answer.err.splitlines()[-1].startswith("fsl: not enough memory; let the network see fewer or smaller images")
+    said = answer.err.splitlines()[-1]
+    assert said.startswith("fsl: not enough memory")
+    assert str(error).split("\n")[0] in said
+    assert "; end other programs, or let the network see fewer or smaller images" in said
     assert "Traceback" not in answer.err
 
 

@@ -3,6 +3,9 @@
 Shapes: P probes, I identities.
 """
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -183,9 +186,22 @@ def test_equal_similarities_stand_before_the_right_answer() -> None:
     assert right_ranks(np.zeros((1, 9)), np.array([4]), None).tolist() == [9]  # a constant network finds nothing
 
 
-def test_what_is_no_number_is_not_found() -> None:
-    similarities = np.array([[np.nan, np.nan, np.nan], [0.5, np.nan, 0.1], [0.5, 0.2, np.nan]])
-    assert right_ranks(similarities, np.array([0, 0, 2]), None).tolist() == [3, 2, 3]
+@pytest.mark.parametrize("unknown", [UNKNOWN, None])
+@pytest.mark.parametrize("lost", [range(15), range(0, 15, 2)], ids=["all", "every other identity"])
+def test_what_is_no_number_is_not_found(world, hardware: Hardware, lost: range, unknown: str | None) -> None:
+    class Lost(Shade):
+        def score(self, *features):
+            similarities = super().score(*features)
+            of_lost = torch.tensor([c in lost for c, count in GALLERY_IMAGES.items() for _ in range(count)])
+            return similarities.masked_fill(of_lost, torch.nan)
+
+    protocol = retrieval(world, unknown=unknown)
+    protocol.search = protocol.asked = replace(protocol.search, labels=protocol.search.labels.clip(min=0))
+    evaluation = evaluate(Lost(), protocol, hardware=hardware)
+    right = [c in lost for c in protocol.search.labels]
+    assert evaluation.values[right].tolist() == [0.0] * sum(right) != []
+    assert np.isfinite(evaluation.values).all()
+    json.dumps(evaluation.further, allow_nan=False)  # as it is written down
 
 
 def test_the_unknown_label_stands_where_its_similarity_puts_it() -> None:

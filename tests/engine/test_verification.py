@@ -1,5 +1,7 @@
 """Pairs, same or different: against loops over thresholds, and scipy's Mann-Whitney statistic."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -80,13 +82,20 @@ def test_figures_by_hand(world, hardware: Hardware) -> None:
                                    "mode": "inductive", "bn_mode": "running"}  # fmt: skip
 
 
-def test_what_is_no_number_is_right_of_no_pair(world, hardware: Hardware) -> None:
+@pytest.mark.parametrize("share", [1, 3])
+def test_what_is_no_number_is_right_of_no_pair(world, hardware: Hardware, share: int) -> None:
     class Lost(Shade):
-        def embed(self, images):
-            return super().embed(images) * torch.nan
+        def score(self, *features):
+            similarities = super().score(*features)
+            similarities[::share] = torch.nan
+            return similarities
 
-    evaluation = evaluate(Lost(), verification(world), hardware=hardware)
-    assert evaluation.values.tolist() == [0.0] * 200
+    protocol = verification(world)
+    evaluation, whole = (evaluate(method, protocol, hardware=hardware) for method in (Lost(), Shade()))
+    assert evaluation.values[::share].tolist() == [0.0] * len(evaluation.values[::share])
+    assert (evaluation.mean > 0) == (share > 1)
+    assert evaluation.further["auc"] < whole.further["auc"] - 0.2
+    json.dumps(evaluation.further, allow_nan=False)  # as it is written down
 
 
 SIMILARITIES = st.lists(st.tuples(st.sampled_from([-1.0, 0.0, 0.25, 0.5, 3.0]), st.booleans()), min_size=1, max_size=12)

@@ -18,7 +18,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from fewshot_runner.cli.shortage import shortage
-from fewshot_runner.cli.targets import code_of
+from fewshot_runner.cli.user_code import code_of
 from fewshot_runner.data.provenance import Provenance
 from fewshot_runner.engine.stopping import Pruned, Watch, merit
 from fewshot_runner.errors import RunFailed, UserError
@@ -88,7 +88,8 @@ def find_run(job: Job, passed_over: Collection[Path] = ()) -> tuple[RunFolder | 
                     continue
                 if job.data is not None and job.data.changes(run.read_data() or (results[0] if results else {})):
                     continue
-                if run.read_environment().get("code") != code:
+                began = run.read_environment()
+                if {session.get("code") for session in (began, *began.get("resumed", []))} != {code}:
                     continue
                 rank = (state == DONE, step if is_number(step) else 0, run.path.name)
                 found.append((rank, run, state))

@@ -198,7 +198,7 @@ class Csv(Source):
                 if known != item:
                     conflicts.append(f"{item.name} is {_entry(known)} in {before}, {_entry(item)} in {where}")
         self._refuse("cells are empty", empty, "fill them or remove the rows")
-        self._refuse("rows name no known part", unknown, "write train, val or test")
+        self._refuse("rows name no known part", unknown, "write train, val or test, or set dataset.split_column=null")
         self._refuse("rows contradict another", conflicts, "keep one row an image")
         self._refuse("rows give a class another group", ambiguous, "rename the label or the group")
         if not first:

@@ -89,8 +89,8 @@ class ClosedSet(EpisodeProtocol):
             raise UserError(
                 f"eval.protocol=closed_set: the trained head does not know {shown} of the {part} part; it answers with "
                 f"the {len(names)} classes of its training ({names[0]!r} ...). Leave the images of other "
-                "classes out, name the classes as in training, or give a number of shots, such as episode.n_shot=1, "
-                "to fit a head on images of these"
+                "classes out, name the classes as in training, or fit a head on some images of these, as with "
+                "episode.n_shot=1 dataset.split=images"
             )
         if strangers:
             raise UserError(

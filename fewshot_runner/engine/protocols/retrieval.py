@@ -24,6 +24,7 @@ from fewshot_runner.errors import UserError
 from fewshot_runner.methods.base import EmbeddingMethod, Method
 
 ANSWERS = 5
+LEAST = float(np.finfo(np.float32).min)  # of a similarity that is no number
 GALLERY_AT_ONCE = 512
 PROBES_AT_ONCE = 1024
 # A probe is worth 1 / rank; in sixtieths, whole numbers: WORTH[r - 1] at rank r, and nothing beyond.
@@ -136,7 +137,7 @@ class Retrieval(Protocol):
 def identity_similarities(
     method: EmbeddingMethod, gallery: Tensor, probes: Tensor, starts: np.ndarray, between: Between
 ) -> np.ndarray:
-    """(P, I) similarity of each probe to the most similar image of each identity.
+    """(P, I) similarity of each probe to the most similar image of each identity; `LEAST` where it is no number.
 
     Features of the gallery (G, ...) and of the probes (P, ...); the images of an identity lie together, and `starts`
     (I,) says where.
@@ -149,7 +150,8 @@ def identity_similarities(
             of_images.append(method.score(images[None], labels[None], chunk[None], len(images))[0].float().cpu())
             between()
         of_identities.append(np.maximum.reduceat(torch.cat(of_images, 1).numpy(), starts, axis=1))
-    return np.concatenate(of_identities).astype(float)
+    similarities = np.concatenate(of_identities).astype(float)
+    return np.where(np.isnan(similarities), LEAST, similarities)
 
 
 def beside_unknown(similarities: np.ndarray, threshold: float | None) -> np.ndarray:
@@ -160,13 +162,13 @@ def beside_unknown(similarities: np.ndarray, threshold: float | None) -> np.ndar
 
 
 def right_ranks(similarities: np.ndarray, labels: np.ndarray, threshold: float | None) -> np.ndarray:
-    """(P,) rank, from 1, of each probe's right answer; equal similarities and those that are no number rank above it.
+    """(P,) rank, from 1, of each probe's right answer; equal similarities count as ranked above it.
 
     `similarities` (P, I); `labels` (P,), -1 for the unknown label, which stands at similarity `threshold`.
     """
     similarities = beside_unknown(similarities, threshold)
     right = np.take_along_axis(similarities, labels[:, None], axis=1)  # -1 is the last column
-    return (~(similarities < right)).sum(axis=1)
+    return (similarities >= right).sum(axis=1)
 
 
 def best_unknown(similarities: np.ndarray, labels: np.ndarray) -> float:

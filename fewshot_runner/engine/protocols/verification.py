@@ -63,17 +63,19 @@ class Verification(Protocol):
 
     def measure(self, method: Method, between: Between) -> Evaluation:
         similarities = self._compare(method, self.fitting, between)
-        threshold = best_threshold(similarities, self.fitting.same)
+        finite = np.isfinite(similarities)
+        threshold = best_threshold(similarities[finite], self.fitting.same[finite]) if finite.any() else 0.0
         if self.pairs is not self.fitting:
             similarities = self._compare(method, self.pairs, between)
-        right = ((similarities > threshold) == self.pairs.same) & ~np.isnan(similarities)
+        right = (similarities > threshold) == self.pairs.same
         further = {"auc": area_under_curve(similarities, self.pairs.same), "threshold": threshold}
         return Evaluation({"accuracy": right.astype(float)}, self.describe(), unit="pairs", further=further)
 
     def _compare(self, method: Method, pairs: Pairs, between: Between) -> np.ndarray:
-        """(P,) similarities."""
+        """(P,) similarities; what is no number is as wrong as can be."""
         first, second = torch.from_numpy(pairs.images).unbind(1)
-        return compare_pairs(method, self.viewer, first, second, between).double().cpu().numpy()
+        similarities = compare_pairs(method, self.viewer, first, second, between).double().cpu().numpy()
+        return np.where(np.isnan(similarities), np.where(pairs.same, -np.inf, np.inf), similarities)
 
     def describe(self) -> dict[str, Any]:
         return {

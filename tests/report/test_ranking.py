@@ -1,6 +1,7 @@
 """Which runs stand in one ranking, which are one experiment, and what is compared with what."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -212,12 +213,13 @@ def with_pictures_in(config: dict, place: str) -> dict:
 
 
 def test_own_pictures_that_were_moved_make_no_other_experiment(make, config, result, records):
-    for seed, place in enumerate(("/home/flowers", "/data/flowers")):
-        make(with_pictures_in(config(seed=seed), place), results=[result(FAIR, images_hash="flowers")])
+    for seed, place in enumerate(("/home/flowers", "/data/flowers", "/data/old_flowers")):
+        of_data = {"dataset": Path(place).name, "images_hash": "names", "files_hash": "flowers"}
+        make(with_pictures_in(config(seed=seed), place), results=[result(FAIR, **of_data)])
     [group] = group_runs(records())
-    assert group.seeds == [0, 1]
+    assert group.seeds == [0, 1, 2]
     [ranking] = rank(records())
-    assert len(ranking.rows[0].results) == 2
+    assert len(ranking.rows[0].results) == 3
 
 
 def test_trap_09_own_pictures_in_other_folders_are_others_whether_they_have_results_or_not(

@@ -164,6 +164,14 @@ class RunFolder:
         """What the run was started with; empty where nothing says so."""
         return self._read_json(self.environment) if os.path.lexists(self.environment) else {}
 
+    def read_sessions(self) -> list[dict[str, Any]]:
+        """That, and what the run went on with, as often as it was something else."""
+        began = self.read_environment()
+        resumed = began.get("resumed", [])
+        if not (isinstance(resumed, list) and all(isinstance(session, dict) for session in resumed)):
+            raise UserError(f"{self.environment}: says not how the run went on; the run folder is damaged")
+        return [began, *resumed]
+
     def read_data(self) -> dict[str, Any]:
         """What the run was started on, as the entries of a `Provenance`; empty in a run of an earlier version."""
         return self.read_environment().get("data", {})

@@ -47,7 +47,7 @@ def refuse_seen_classes(builder: Builder, checkpoint: dict[str, Any], *, of_know
         raise UserError(
             f"dataset {data.dataset}: {count} have the names of classes of {checkpoint['dataset']} that were used in "
             "training this run; the figure would be inflated. Leave them out of the test part, or rename them if they "
-            f"are other classes; other images of known classes are tested by eval.protocol=closed_set "
+            "are other classes; other images of known classes are tested by eval.protocol=closed_set "
             f"dataset.split={split}"
         )
     raise UserError(

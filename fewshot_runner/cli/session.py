@@ -78,13 +78,11 @@ def resume(run: RunFolder, *, watch: Watch | None = None, brief: bool = False) -
 
 def _note_changes(run: RunFolder, now: dict[str, Any], narrator: Narrator) -> None:
     """Says and writes down where a run goes on otherwise than it was under way before."""
-    began: dict[str, Any] = {}
     with suppress(UserError):  # damaged: it is a note, without which a run goes on
-        began = run.read_environment()
-    sessions = [began, *began.get("resumed", [])]
-    if changed := changed_since(sessions[-1], now):
-        narrator.say(f"results may differ from here on, if only in last bits: {'; '.join(changed)}")
-        atomic.write_json(run.environment, {**began, "resumed": [*sessions[1:], now]})
+        began, *resumed = run.read_sessions()
+        if changed := changed_since([began, *resumed][-1], now):
+            narrator.say(f"results may differ from here on, if only in last bits: {'; '.join(changed)}")
+            atomic.write_json(run.environment, {**began, "resumed": [*resumed, now]})
 
 
 @contextmanager

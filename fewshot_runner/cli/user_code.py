@@ -39,7 +39,7 @@ def _places(package: str) -> Iterator[Path]:
         spec = find_spec(package)
     except ValueError:  # __main__: the user's own program
         spec = None
-    told = [*(spec.submodule_search_locations or ()), spec.origin] if spec else []
-    told = told or [getattr(sys.modules.get(package), "__file__", None)]
-    for place in {Path(each): None for each in told if each}:
+    own = getattr(sys.modules.get(package), "__file__", None)
+    told = (spec.submodule_search_locations or [spec.origin]) if spec else [own]
+    for place in (Path(each) for each in told if each):
         yield from [existing for existing in (place, *place.parents[:-1]) if existing.exists()][:1]

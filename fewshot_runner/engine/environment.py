@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-COUNTS = ("python", "processor", "threads", "cuda", "git_commit", "code")
+OF_RESULTS = ("python", "processor", "threads", "cuda", "git_commit", "code")  # what they depend on beside versions
 PACKAGES = ("fewshot-runner", "torch", "torchvision", "numpy", "pillow", "hydra-core", "omegaconf", "tensorboard")
 
 
@@ -37,8 +37,8 @@ def changed_since(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str
 
     Nothing is told of what `before` does not say.
     """
-    former = {**before.get("versions", {}), **{key: before[key] for key in COUNTS if key in before}}
-    present = {**now["versions"], **{key: now[key] for key in COUNTS}}
+    former = {**before.get("versions", {}), **{key: before[key] for key in OF_RESULTS if key in before}}
+    present = {**now["versions"], **{key: now[key] for key in OF_RESULTS}}
     return [f"{key} was {former[key]}, is {present.get(key)}" for key in former if former[key] != present.get(key)]
 
 

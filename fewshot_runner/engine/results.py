@@ -63,7 +63,7 @@ def keep_result(
         else:
             counts = tasks.with_stem(f"{tasks.stem}-confusion")
             atomic.write_array(counts, confusion)
-            result["confusion"] = f"{run.tasks.name}/{counts.name}"
+            result["confusion"] = counts.relative_to(run.path).as_posix()
     return result
 
 

@@ -89,18 +89,17 @@ def _train(
         experiment.check_provenance(best)
         method.load_state_dict(best["method"])
         tests = experiment.tests()
-        results, data, asked = [], experiment.provenance.entries(), asked_before(run, best["step"])
+        own, data, asked = [], experiment.provenance.entries(), asked_before(run, best["step"])
         board.begin_tests()
         for name, protocol in tests.items():
             log.testing(name)
             evaluation = evaluate(method, protocol, hardware=hardware, between=stop.check)
-            results.append(keep_result(evaluation, name, run, data=data, step=best["step"]))
-            kept = beside(results, asked)
-            write_summary(experiment, run, clock, best_step=best["step"], results=kept)  # whatever comes of the next
+            own.append(keep_result(evaluation, name, run, data=data, step=best["step"]))
+            results = beside(own, asked)  # written at once, whatever becomes of the next test
+            write_summary(experiment, run, clock, best_step=best["step"], results=results)
             board.confusion(name, evaluation, experiment.classes, step=best["step"])
         board.examples(method, tests.values(), hardware, step=best["step"])
-        board.finish(results, step=best["step"])
-    write_summary(experiment, run, clock, best_step=best["step"], results=beside(results, asked))
+        board.finish(own, step=best["step"])
 
 
 def asked_before(run: RunFolder, best_step: int) -> list[dict[str, Any]]:

@@ -88,8 +88,7 @@ def find_run(job: Job, passed_over: Collection[Path] = ()) -> tuple[RunFolder | 
                     continue
                 if job.data is not None and job.data.changes(run.read_data() or (results[0] if results else {})):
                     continue
-                began = run.read_environment()
-                if {session.get("code") for session in (began, *began.get("resumed", []))} != {code}:
+                if code is not None and {session.get("code") for session in run.read_sessions()} != {code}:
                     continue
                 rank = (state == DONE, step if is_number(step) else 0, run.path.name)
                 found.append((rank, run, state))

@@ -11,6 +11,8 @@ instead of by chance; at test time each step takes the whole support, so that it
 Shapes: as in base.py. Reptile learns from an episode's support and queries alike: M = S + Q images of a task.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -26,8 +28,8 @@ from fewshot_runner.methods.adaptation import (
 )
 from fewshot_runner.methods.base import Method
 from fewshot_runner.methods.inner_adam import InnerAdam, Moments
+from fewshot_runner.methods.side_by_side import of_each_task
 from fewshot_runner.models.fast_paths import FastPaths
-from fewshot_runner.models.precision import same_precision
 
 
 class Reptile(FastPaths, Method):
@@ -92,19 +94,23 @@ class Reptile(FastPaths, Method):
             self.backbone, episode, adapt, reach=reach, bn_mode=self.bn_mode, at_once=self.side_by_side
         )
 
-    def _learn(self, batch: Episode) -> tuple[list[TaskNetwork], Tensor]:
-        """The fitted networks of the tasks, one after the other as the moments go on, and the mean loss on the way."""
+    def _learn(self, batch: Episode) -> tuple[Sequence[TaskNetwork], Tensor]:
+        """The fitted networks of the tasks, and the mean loss on the way."""
         images = torch.cat([batch.support, batch.query], dim=1)  # (E, M, C, H, W)
         labels = torch.cat([batch.support_labels, batch.query_labels], dim=1)  # (E, M)
         order = in_turn(labels, batch.n_way)
-        moments, tasks, losses = self._moments(), [], []
-        with same_precision(images)():
-            for e, positions in enumerate(order):
-                task = TaskNetwork.copy_of(self.backbone, batch.n_way, images=images)
-                for chosen in inner_batches(positions, self.inner_batch, self.inner_steps):
-                    task, loss = self._step(task, images[e, chosen], labels[e, chosen], moments)
-                    losses.append(loss)
-                tasks.append(task)
+        moments = self._moments()
+
+        def learn(backbone: nn.Module, e: int) -> tuple[TaskNetwork, Tensor]:
+            task, losses = TaskNetwork.copy_of(backbone, batch.n_way, images=images), []
+            for chosen in inner_batches(order[e], self.inner_batch, self.inner_steps):
+                task, loss = self._step(task, images[e, chosen], labels[e, chosen], moments)
+                losses.append(loss)
+            return task, torch.stack(losses).mean()
+
+        at_once = self.side_by_side and moments is None  # moments go on from task to task
+        learned = of_each_task(learn, len(order), self.backbone, images, at_once=at_once)
+        tasks, losses = zip(*learned, strict=True)
         if self.training:
             absorb_statistics(self.backbone, [task.buffers for task in tasks])
             if self.adam is not None:

@@ -4,15 +4,20 @@ The maps of one task are small. Cores that share every operation on them wait fo
 each takes a whole task instead, in a thread of its own: torch's operations let go of Python's lock. Large maps keep all
 cores busy, and the graphs of several such tasks would fill the memory.
 
+The threads that torch shares an operation with look out for the next one for milliseconds, at the price of a core each.
+They are sent home first: by OpenMP, which torch has brought along.
+
 The random numbers of dropout would depend on which task came first. A network that has been seen to draw some does its
 tasks in turn.
 """
 
 import copy
+import ctypes
 import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from queue import SimpleQueue
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 from typing import TypeVar
 
 import torch
@@ -23,6 +28,7 @@ from fewshot_runner.models.precision import same_precision
 T = TypeVar("T")
 Work = Callable[[nn.Module, int], T]
 
+OMP_PAUSE_SOFT = 1  # omp.h
 SMALL = 2**17  # values of a task's images
 _draws: weakref.WeakSet[nn.Module] = weakref.WeakSet()  # networks with dropout, or what else takes random numbers
 
@@ -59,21 +65,39 @@ def is_compiled(module: nn.Module) -> bool:
 
 
 def _at_once(work: Work[T], n_tasks: int, backbone: nn.Module, n_workers: int) -> list[T]:
-    twins: SimpleQueue[nn.Module] = SimpleQueue()
-    for _ in range(n_workers):
-        twins.put(copy.deepcopy(backbone, {id(each): each for each in backbone.parameters()}))
+    """The calling thread takes tasks with the backbone itself, each of its helpers with a twin."""
+    shared = {id(each): each for each in backbone.parameters()}
+    twins = [copy.deepcopy(backbone, dict(shared)) for _ in range(n_workers - 1)]
+    tasks: SimpleQueue[int] = SimpleQueue()
+    for e in range(n_tasks):
+        tasks.put(e)
+    results: dict[int, T] = {}
 
-    def by_some_twin(e: int) -> T:
-        twin = twins.get()
-        try:
-            return work(twin, e)
-        finally:
-            twins.put(twin)
+    def take_tasks(backbone: nn.Module) -> None:
+        with suppress(Empty):
+            while True:
+                e = tasks.get_nowait()
+                results[e] = work(backbone, e)
 
     n_threads = torch.get_num_threads()
+    share = max(1, n_threads // n_workers)
+    _send_idle_threads_home()
     try:
-        share = max(1, n_threads // n_workers)
-        with ThreadPoolExecutor(n_workers, initializer=torch.set_num_threads, initargs=(share,)) as pool:
-            return list(pool.map(by_some_twin, range(n_tasks)))
+        with ThreadPoolExecutor(n_workers - 1, initializer=torch.set_num_threads, initargs=(share,)) as pool:
+            helpers = [pool.submit(take_tasks, twin) for twin in twins]
+            torch.set_num_threads(share)
+            take_tasks(backbone)
+            for helper in helpers:
+                helper.result()
     finally:
-        torch.set_num_threads(n_threads)  # for threads that begin later, which take the number that was set last
+        torch.set_num_threads(n_threads)
+    return [results[e] for e in range(n_tasks)]
+
+
+def _send_idle_threads_home() -> None:
+    """Those that help the calling thread. Torch's next operation of several threads makes new ones."""
+    try:
+        pause = ctypes.CDLL(None).omp_pause_resource_all  # OpenMP 5.0, section 3.6
+    except (AttributeError, OSError, TypeError):  # torch came without it
+        return
+    pause(OMP_PAUSE_SOFT)

@@ -18,16 +18,17 @@ IN_TURN = f"fsl, {own.OF_TASKS} off"
 def figures(bench: Bench) -> Iterator[Figure]:
     for name, title in (("reptile", "Reptile"), ("maml", "first-order MAML")):
         task = {"name": name, "threads": bench.threads}
-        makers = {"fsl": (fsl, {**task, "overrides": []}), "deep copies": (copies, task)}
-        if name == "maml":  # Reptile's tasks are learned in turn
-            makers[IN_TURN] = (fsl, {**task, "overrides": [f"hardware.{own.OF_TASKS}=false"]})
+        makers = {
+            "fsl": (fsl, {**task, "overrides": []}),
+            "deep copies": (copies, task),
+            IN_TURN: (fsl, {**task, "overrides": [f"hardware.{own.OF_TASKS}=false"]}),
+        }
         with apart(makers, threads=bench.threads) as runs:
             contestants = {contestant: Contestant(run, META_BATCHES) for contestant, run in runs.items()}
             samples = race(contestants, rounds=bench.rounds(ROUNDS))
         figure = f"{title}: time a meta-batch"
         yield speedup(figure, samples, against="deep copies", target=1.5)
-        if IN_TURN in samples:
-            yield speedup(figure, samples, against=IN_TURN)
+        yield speedup(figure, samples, against=IN_TURN)
 
 
 def fsl(name: str, threads: int, overrides: list[str]) -> Callable[[int], None]:

@@ -9,7 +9,7 @@ class UserError(ValueError):
 
 
 class Absent(UserError):
-    """Data are not where they are looked for; damaged ones are there."""
+    """Data are missing; damaged ones are a plain `UserError`."""
 
 
 class RunFailed(Exception):

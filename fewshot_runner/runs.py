@@ -18,7 +18,8 @@ from fewshot_runner.errors import UserError
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 SECTIONS = ("choices", "dataset", "model", "method", "episode", "hardware", "trainer", "eval")  # of every run's config
-# What reading a damaged file raises: closed, no text, no date (2026-13-45), no YAML, nested too deeply, no timestamp.
+# What reading a damaged file raises: no permission (OSError), no UTF-8 or an impossible date (ValueError), no YAML,
+# nested too deeply, a malformed timestamp (AttributeError, of PyYAML).
 UNREADABLE = (OSError, ValueError, yaml.YAMLError, RecursionError, AttributeError)
 CONFIG, STATUS, SUMMARY = "config.yaml", "status.json", "summary.json"
 BEST, STEP, STEPS = "best.pt", "step-{:08d}.pt", "step-*.pt"  # checkpoints: one, one of a step, all of steps

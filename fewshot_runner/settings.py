@@ -11,8 +11,8 @@ PLACES_OF_SOURCE = ("dataset.source.root", "dataset.source.path", "dataset.sourc
 TESTS = ("dataset.tests", "dataset.runs")  # that a run may be put to
 SIZES = ("eval.episodes", "eval.pairs", "eval.runs")  # of its tests
 
-# Two configs that differ in these alone are of the same sweep, job or experiment. What data a command is about is told
-# by PLACES alone, so that they make another sweep; in a run's config by its source as well, which makes another job.
+# Two configs that differ in these alone are of the same sweep, job or experiment. A command names its data by PLACES
+# alone, so these make another sweep. A run's config repeats them in its source, which tells jobs apart without PLACES.
 SAME_SWEEP = (*WITHOUT_EFFECT, *LABELS, *PACE, *LAST_BITS)
 SAME_JOB = (*SAME_SWEEP, *PLACES)
 SAME_EXPERIMENT = (*WITHOUT_EFFECT, *PACE, *LAST_BITS, *PLACES, *PLACES_OF_SOURCE, *TESTS, *SIZES)

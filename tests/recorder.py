@@ -14,10 +14,12 @@ class Recorder:
         self.val: dict[int, dict[str, float]] = {}
         self.states: dict[int, dict] = {}
         self.best: dict | None = None
+        self.speeds: list[float] = []
 
     def step(self, step: int, figures: dict[str, float], *, rate: float, images_per_second: float) -> None:
         self.events.append(f"log {step}")
         self.train[step] = {**figures, "learning_rate": rate}
+        self.speeds.append(images_per_second)
 
     def validation(self, step: int, figures: dict[str, float]) -> None:
         self.events.append(f"log validation {step}")

@@ -209,7 +209,7 @@ class Dataset:
         said = self.source.remarks(self.split.name)
         unknown = self.source.unknown_label
         if not searched and unknown is not None:
-            count = int((self.store.class_names[self.store.labels] == unknown).sum())
+            count = int((self.store.class_names == unknown)[self.store.labels].sum())
             said.append(f"{count:,} images are labelled {unknown}, which is no class: only a retrieval asks for them")
         if searched and unknown is not None and unknown not in self.split.classes["val"]:
             said.append(
@@ -258,7 +258,7 @@ class Dataset:
 
     def unlabelled(self) -> np.ndarray:
         """The indices of the images that nobody has labelled, in the source's order."""
-        return np.flatnonzero(self.store.class_names[self.store.labels] == "")
+        return np.flatnonzero((self.store.class_names == "")[self.store.labels])
 
     def viewer(self, part: str, device: torch.device) -> Viewer:
         """Where the indices of `table(part)` become images, on `device`."""

@@ -170,7 +170,7 @@ def _add_episode(
     for (meant, said), places in sorted(wrong.items(), key=lambda item: -len(item[1]))[:MISTAKES]:
         examples = [images.support[0][drawn.support_labels[0] == label][0] for label in (meant, said)]
         file = f"episode-{number}-mistake-{len(mistakes)}.png"
-        analysis.pictures[file] = side_by_side([images.query[0][places[0]], *examples])
+        analysis.pictures[file] = in_a_row([images.query[0][places[0]], *examples])
         mistakes.append({"truth": classes[meant], "answer": classes[said], "count": len(places), "picture": file})
     analysis.content["hardest"].append(
         {"number": number, "accuracy": float(right.mean()), "wrong": int((answers != truth).sum()),
@@ -197,7 +197,7 @@ def _of_images(method: Method, name: str, protocol: ClosedSet, between: Between)
     for place in loss.argsort(descending=True, stable=True)[:HARDEST_IMAGES].tolist():
         said, meant = int(logits[place].argmax()), int(truth[place])
         file = f"image-{place}.png"
-        analysis.pictures[file] = side_by_side([protocol.viewer.pictures(protocol.query[place : place + 1])[0]])
+        analysis.pictures[file] = in_a_row([protocol.viewer.pictures(protocol.query[place : place + 1])[0]])
         analysis.content["hardest"].append(
             {"number": place, "truth": classes[meant], "answer": classes[said], "picture": file,
              "score": float(shares[place, said]), "score_of_truth": float(shares[place, meant])}
@@ -205,7 +205,7 @@ def _of_images(method: Method, name: str, protocol: ClosedSet, between: Between)
     return analysis
 
 
-def side_by_side(images: Sequence[Tensor]) -> np.ndarray:
+def in_a_row(images: Sequence[Tensor]) -> np.ndarray:
     """Images (C, H, W) of any range to one (H, width, 3) uint8, white between them."""
     row = unit_range(torch.stack(list(images)))  # (B, C, H, W)
     pixels = (row * 255).byte().expand(-1, 3, -1, -1)

@@ -21,6 +21,7 @@ IMAGES_AT_ONCE = 64  # more are no faster: their maps leave the cache
 PAIRS_AT_ONCE = 1024
 TASK_IMAGES_AT_ONCE = 1024  # of tasks that are each fitted: enough to give every core some
 COMPARISONS_AT_ONCE = 1 << 17  # query-support pairs that are scored in one call, if an episode has no more of them
+VALUES_AT_ONCE = 1 << 26  # of the features of episodes that are scored in one call: 256 MB in float32
 MOST_COMPARISONS = 1 << 24  # of one episode in one call: 64 MB a tensor; fewer would make prototypes anew too often
 
 Between = Callable[[], None]  # called now and then; may raise to end an evaluation early
@@ -40,7 +41,8 @@ def answer(
 ) -> Iterator[tuple[Episode, Tensor]]:
     """Chunks of episodes, as indices or features, with their logits (E, Q, N).
 
-    `draw(start, stop)` gives episodes of indices. The size of a chunk depends on the episodes alone, as last bits may.
+    `draw(start, stop)` gives episodes of indices. The size of a chunk depends on the shape of the episodes and of the
+    features alone, as last bits may.
     """
     if not embeds_once(method):
         some = draw(0, 1)
@@ -56,10 +58,16 @@ def answer(
     needed, position = drawn.unique(return_inverse=True)  # (M,), (E, S + Q)
     features = embed_all(method, viewer, needed, between)  # (M, ...)
     positions = replace(episodes, support=position[:, :n_support], query=position[:, n_support:])
-    chunk = max(1, COMPARISONS_AT_ONCE // (n_support * n_query))
+    chunk = episodes_at_once(n_support, n_query, features)
     for start in range(0, n_episodes, chunk):
         embedded = positions[start : start + chunk].to(features.device).map(features.__getitem__)
         yield embedded, _score(method, embedded, between)
+
+
+def episodes_at_once(n_support: int, n_query: int, features: Tensor) -> int:
+    """How many episodes are scored in one call, whose images are rows of `features` (M, ...)."""
+    n_values = (n_support + n_query) * features[0].numel()
+    return max(1, min(COMPARISONS_AT_ONCE // (n_support * n_query), VALUES_AT_ONCE // n_values))
 
 
 def _score(method: EmbeddingMethod, episodes: Episode, between: Between) -> Tensor:

@@ -77,8 +77,8 @@ def fit(
             log.step(progress.step, means, rate=optimizer.param_groups[0]["lr"], images_per_second=speed)
             began, n_images = time.perf_counter(), 0
 
+        paused = time.perf_counter()
         if progress.step % trainer.val_every == 0 or last:
-            paused = time.perf_counter()
             check_sound()
             val_figures = validate()
             check_finite({f"validation {name}": value for name, value in val_figures.items()}, progress.step)
@@ -90,13 +90,13 @@ def fit(
             if given_up and not (last or stopping.exhausted or stop.requested):
                 keep_state()
                 raise Pruned(progress.step, stopping)
-            began += time.perf_counter() - paused
 
         stopped = stop.requested  # asked once: no signal ends the run before its state is kept
         if progress.step % trainer.checkpoint_every == 0 or stopped:
             keep_state()
         if stopped:
             stop.check()
+        began += time.perf_counter() - paused
 
     keep_state()
     if stopping.best is None:  # nothing was trained, so the initial state is the best

@@ -3,8 +3,8 @@
 A step of training asks for maps of many megabytes and frees them again. The C library gives such blocks back to the
 system at once and gets them anew, page by page and filled with zeros: a third of the time of a step on a CPU. Kept,
 they cost what the largest step needs for as long as the process runs, which is what its peak was anyway; the first
-steps may take a little more, until every small object lies where it hides no freed block from the next. Large pages do
-the rest: the processor finds its way to 2 MB at a time instead of 4 KB.
+steps may take a little more, until small objects that stay no longer lie between freed blocks. Large pages do the rest:
+the processor finds its way to 2 MB at a time instead of 4 KB.
 
 glibc alone has these settings; elsewhere nothing changes.
 """

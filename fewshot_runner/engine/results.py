@@ -16,7 +16,7 @@ Result = dict[str, Any]
 
 MOST_CLASSES = 200  # whose confusion matrix stands in the summary; of more it is a file beside the tasks
 
-# What a result says besides the tasks and the data that it is of, and the figure that its metric names.
+# Keys of a result that do not say which tasks and data it is of; nor does the one that its metric names.
 NOT_OF_THE_TASKS = ("name", "step", "metric", "ci95", "unit", "tasks_count", "tasks", "further", "confusion")
 
 

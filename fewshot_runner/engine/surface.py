@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fewshot_runner.data.classes import ClassTable
 from fewshot_runner.data.samplers import EpisodeSampler
-from fewshot_runner.engine.answers import COMPARISONS_AT_ONCE, Between, embed_all
+from fewshot_runner.engine.answers import Between, embed_all, episodes_at_once
 from fewshot_runner.engine.features import AnyViewer
 from fewshot_runner.engine.metrics import query_accuracy
 from fewshot_runner.intervals import interval
@@ -83,7 +83,7 @@ def _accuracies(
 ) -> np.ndarray:
     """(E,) of episodes whose support (E, S) and queries (E, Q) are rows of `features`, shots class by class."""
     support_labels = torch.arange(n_way).repeat_interleave(support.shape[1] // n_way).expand_as(support)
-    at_once = max(1, COMPARISONS_AT_ONCE // (support.shape[1] * query.shape[1]))
+    at_once = episodes_at_once(support.shape[1], query.shape[1], features)
     right = []
     for chunk in zip(
         *(each.to(features.device).split(at_once) for each in (support, support_labels, query)), strict=True

@@ -66,7 +66,7 @@ def _train(
 ) -> None:
     method, hardware, progress = experiment.method, experiment.hardware, experiment.progress
     checkpoints = Checkpoints(run.checkpoints)
-    state, damaged = checkpoints.load_step()  # to where each part of it belongs it goes by itself
+    state, damaged = checkpoints.load_step()  # on the CPU; loading copies each tensor to its device
     for line in damaged:
         narrator.say(f"passed over: {line}")
     if state is not None:

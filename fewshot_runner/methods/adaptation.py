@@ -49,7 +49,7 @@ class TaskNetwork:
     def copy_of(cls, backbone: nn.Module, n_way: int, *, images: Tensor) -> "TaskNetwork":
         """The start of every task. Its weights are the backbone's, so that gradients flow back to them.
 
-        It is where the task's `images` are, as precise as the weights, or as these where there are none.
+        The head is on the device of `images`, and of the type of the weights, or of `images` where there are none.
         """
         like = next(backbone.parameters(), images)
         return cls(
@@ -88,7 +88,8 @@ class TaskNetwork:
             return self._first_gradients(images, labels, reduction=reduction, create_graph=create_graph)
         with differentiated_twice(self.backbone, when=create_graph):
             loss = functional.cross_entropy(self.logits(images), labels, reduction=reduction)
-        return loss.detach(), torch.autograd.grad(loss, self.adapted, create_graph=create_graph)
+        with full_precision(loss):
+            return loss.detach(), torch.autograd.grad(loss, self.adapted, create_graph=create_graph)
 
     def _first_gradients(
         self, images: Tensor, labels: Tensor, *, reduction: str, create_graph: bool
@@ -97,7 +98,8 @@ class TaskNetwork:
         with torch.set_grad_enabled(create_graph):
             features = self.features(images)
         loss = functional.cross_entropy(self.logits_of(features), labels, reduction=reduction)
-        (head,) = torch.autograd.grad(loss, [self.head], create_graph=create_graph)
+        with full_precision(loss):
+            (head,) = torch.autograd.grad(loss, [self.head], create_graph=create_graph)
         return loss.detach(), (*(torch.zeros_like(weight) for weight in self.weights.values()), head)
 
     def moved(self, changes: Sequence[Tensor], *, scale: float) -> "TaskNetwork":
@@ -180,7 +182,10 @@ def classify_adapted(
             return _answer(task, episode.support[e], episode.query[e], reach=reach, bn_mode=bn_mode)
 
     with evaluating(backbone):
-        answers = of_each_task(answer, len(episode.support), backbone, episode.support, at_once=at_once)
+        pass_size = max(episode.support[0].numel(), episode.query[0].numel())
+        answers = of_each_task(
+            answer, len(episode.support), backbone, episode.support, pass_size=pass_size, at_once=at_once
+        )
         return torch.stack(answers)
 
 

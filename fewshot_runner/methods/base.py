@@ -16,6 +16,8 @@ from fewshot_runner.errors import UserError
 from fewshot_runner.models.batch_norm import normalised_by
 from fewshot_runner.models.precision import finest, full_precision
 
+SUMMED_AT_ONCE = 2**13  # images of the support: their membership in thousands of classes is a large table
+
 
 class Method(nn.Module, ABC):
     """What the training loop and the evaluator know of a method.
@@ -58,7 +60,8 @@ class Method(nn.Module, ABC):
         not that of one loss override this.
         """
         loss = self.loss(batch)
-        loss.backward()
+        with full_precision(loss):  # each gradient is as precise as its forward pass was
+            loss.backward()
         return {"loss": loss.detach()}
 
 
@@ -123,10 +126,14 @@ def class_means(support: Tensor, support_labels: Tensor, n_way: int) -> Tensor:
     Summed in float64, so that equal embeddings have themselves as their mean, however many they are: rounded, the sums
     of 3 and of 5 would decide what is a tie.
     """
-    membership = nn.functional.one_hot(support_labels, n_way).to(finest(support))  # (E, S, N)
+    sums = counts = 0
     with full_precision(support):
-        sums = membership.mT @ support.flatten(2).to(membership.dtype)  # (E, N, D)
-    means = sums / membership.sum(dim=1)[..., None]
+        parts = (each.split(SUMMED_AT_ONCE, dim=1) for each in (support.flatten(2), support_labels))
+        for some, labels in zip(*parts, strict=True):
+            membership = nn.functional.one_hot(labels, n_way).to(finest(support))  # (E, S, N)
+            sums = sums + membership.mT @ some.to(membership.dtype)  # (E, N, D)
+            counts = counts + membership.sum(dim=1)[..., None]  # (E, N, 1)
+    means = sums / counts
     return means.to(support.dtype).unflatten(2, support.shape[2:])  # (E, N, ...)
 
 

@@ -27,6 +27,7 @@ from fewshot_runner.methods.adaptation import (
 from fewshot_runner.methods.base import Method
 from fewshot_runner.methods.side_by_side import T, Work, of_each_task
 from fewshot_runner.models.fast_paths import FastPaths
+from fewshot_runner.models.precision import full_precision
 
 
 class Maml(FastPaths, Method):
@@ -70,7 +71,8 @@ class Maml(FastPaths, Method):
 
         def gradients_of(backbone: nn.Module, e: int) -> tuple[Tensor, dict[str, Tensor], tuple[Tensor, ...]]:
             loss, buffers = self._query_loss(backbone, batch[e : e + 1])
-            return loss.detach(), buffers, torch.autograd.grad(loss, learned)
+            with full_precision(loss):
+                return loss.detach(), buffers, torch.autograd.grad(loss, learned)
 
         losses, copies, gradients = zip(*self._of_each_task(gradients_of, batch), strict=True)
         add_to_gradients(learned, (sum(each) / len(losses) for each in zip(*gradients, strict=True)))
@@ -89,7 +91,10 @@ class Maml(FastPaths, Method):
         )
 
     def _of_each_task(self, work: Work[T], batch: Episode) -> list[T]:
-        return of_each_task(work, len(batch.support), self.backbone, batch.support, at_once=self.side_by_side)
+        return of_each_task(
+            work, len(batch.support), self.backbone, batch.support,
+            pass_size=max(batch.support[0].numel(), batch.query[0].numel()), at_once=self.side_by_side,
+        )  # fmt: skip
 
     def _query_loss(self, backbone: nn.Module, batch: Episode) -> tuple[Tensor, dict[str, Tensor]]:
         """What the queries of the one task in `batch` cost after adaptation, and the buffers of the copy."""

@@ -33,7 +33,7 @@ from fewshot_runner.models.fast_paths import FastPaths
 
 
 class Reptile(FastPaths, Method):
-    """`inner_steps` of `inner_batch` images each in training, `test_steps` in `classify`.
+    """`inner_steps` of `inner_batch` images each in training, `test_steps` in `classify`, all at the rate `inner_lr`.
 
     `inner_optimizer` is "sgd" or "adam", the latter without momentum, its second moments carried over from task to
     task. `inner_loss` is the "mean" or the "sum" over the images of a step.
@@ -109,7 +109,8 @@ class Reptile(FastPaths, Method):
             return task, torch.stack(losses).mean()
 
         at_once = self.side_by_side and moments is None  # moments go on from task to task
-        learned = of_each_task(learn, len(order), self.backbone, images, at_once=at_once)
+        pass_size = self.inner_batch * images[0, 0].numel()
+        learned = of_each_task(learn, len(order), self.backbone, images, pass_size=pass_size, at_once=at_once)
         tasks, losses = zip(*learned, strict=True)
         if self.training:
             absorb_statistics(self.backbone, [task.buffers for task in tasks])

@@ -4,11 +4,11 @@ The maps of one task are small. Cores that share every operation on them wait fo
 each takes a whole task instead, in a thread of its own: torch's operations let go of Python's lock. Large maps keep all
 cores busy, and the graphs of several such tasks would fill the memory.
 
-The threads that torch shares an operation with look out for the next one for milliseconds, at the price of a core each.
-They are sent home first: by OpenMP, which torch has brought along.
+Torch's OpenMP threads wait for the next operation in a loop, which keeps a core busy for some milliseconds. They are
+ended before the tasks begin.
 
-The random numbers of dropout would depend on which task came first. A network that has been seen to draw some does its
-tasks in turn.
+The random numbers of dropout would depend on which task came first. A network that has been seen to draw some in
+training does its tasks in turn there.
 """
 
 import copy
@@ -16,8 +16,6 @@ import ctypes
 import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from queue import Empty, SimpleQueue
 from typing import TypeVar
 
 import torch
@@ -29,27 +27,30 @@ T = TypeVar("T")
 Work = Callable[[nn.Module, int], T]
 
 OMP_PAUSE_SOFT = 1  # omp.h
-SMALL = 2**17  # values of a task's images
+SMALL = 2**18  # values of the images that a task passes through its network together
 _draws: weakref.WeakSet[nn.Module] = weakref.WeakSet()  # networks with dropout, or what else takes random numbers
 
 
-def of_each_task(work: Work[T], n_tasks: int, backbone: nn.Module, where: Tensor, *, at_once: bool) -> list[T]:
-    """`work(backbone, e)` for each task e, in their order; `where` (E, ...) are their images, or some of them.
+def of_each_task(
+    work: Work[T], n_tasks: int, backbone: nn.Module, images: Tensor, *, pass_size: int, at_once: bool
+) -> list[T]:
+    """`work(backbone, e)` for each task e, in their order; `images` are theirs, or some of them.
 
-    `at_once` allows several at the same time.
+    `at_once` allows several at the same time, `pass_size` is how many values go through the network in one pass.
 
     What `work` gets is the backbone itself or a twin with the same parameters and buffers of its own, so it may replace
     them and change modes. It must add to no gradient: whichever task came first would decide how sums are rounded.
     """
-    precision, gradients = same_precision(where), torch.is_grad_enabled()  # a thread begins without either
+    precision, gradients = same_precision(images), torch.is_grad_enabled()  # a thread begins without either
 
     def one(backbone: nn.Module, e: int) -> T:
         with precision(), torch.set_grad_enabled(gradients):
             return work(backbone, e)
 
-    are_small = where.device.type == "cpu" and where[0].numel() <= SMALL
+    are_small = images.device.type == "cpu" and pass_size <= SMALL
     n_workers = min(n_tasks, torch.get_num_threads()) if at_once and are_small else 1
-    if n_workers > 1 and backbone not in _draws and not is_compiled(backbone):
+    draws = backbone.training and backbone in _draws
+    if n_workers > 1 and not draws and not is_compiled(backbone):
         before = torch.get_rng_state()
         results = _at_once(one, n_tasks, backbone, n_workers)
         if torch.equal(torch.get_rng_state(), before):
@@ -68,20 +69,21 @@ def _at_once(work: Work[T], n_tasks: int, backbone: nn.Module, n_workers: int) -
     """The calling thread takes tasks with the backbone itself, each of its helpers with a twin."""
     shared = {id(each): each for each in backbone.parameters()}
     twins = [copy.deepcopy(backbone, dict(shared)) for _ in range(n_workers - 1)]
-    tasks: SimpleQueue[int] = SimpleQueue()
-    for e in range(n_tasks):
-        tasks.put(e)
+    tasks = iter(range(n_tasks))  # each of which goes to one thread
     results: dict[int, T] = {}
 
     def take_tasks(backbone: nn.Module) -> None:
-        with suppress(Empty):
-            while True:
-                e = tasks.get_nowait()
+        try:
+            for e in tasks:
                 results[e] = work(backbone, e)
+        except BaseException:
+            for _ in tasks:  # nobody begins another
+                pass
+            raise
 
     n_threads = torch.get_num_threads()
     share = max(1, n_threads // n_workers)
-    _send_idle_threads_home()
+    _end_idle_threads()
     try:
         with ThreadPoolExecutor(n_workers - 1, initializer=torch.set_num_threads, initargs=(share,)) as pool:
             helpers = [pool.submit(take_tasks, twin) for twin in twins]
@@ -94,10 +96,13 @@ def _at_once(work: Work[T], n_tasks: int, backbone: nn.Module, n_workers: int) -
     return [results[e] for e in range(n_tasks)]
 
 
-def _send_idle_threads_home() -> None:
-    """Those that help the calling thread. Torch's next operation of several threads makes new ones."""
+def _end_idle_threads() -> None:
+    """Ends OpenMP's, of the calling thread in GNU's library; torch's next operation of several threads makes new ones.
+
+    OpenMP 5.1, section 3.6.2.
+    """
     try:
-        pause = ctypes.CDLL(None).omp_pause_resource_all  # OpenMP 5.0, section 3.6
+        pause = ctypes.CDLL(None).omp_pause_resource_all
     except (AttributeError, OSError, TypeError):  # torch came without it
         return
     pause(OMP_PAUSE_SOFT)

@@ -54,7 +54,7 @@ class ConvBlock(FastPaths, nn.Sequential):
         if self.norm.training:
             if self.pool == "last" and self.fuse and not self.twice and self._is_worth_fusing(images):
                 return self._fused(images)
-        elif self.fold and self.pool != "first" and self.norm.running_mean is not None and not self._learns(images):
+        elif self.fold and self.pool != "first" and self.norm.running_mean is not None and not self._in_graph(images):
             return self._folded(images)
         return super().forward(images)
 
@@ -62,7 +62,7 @@ class ConvBlock(FastPaths, nn.Sequential):
         """No scale may be zero: fused blocks do not allow it."""
         return _has_large_maps(self.norm.num_features, images) and bool(self.norm.weight.all())
 
-    def _learns(self, images: Tensor) -> bool:
+    def _in_graph(self, images: Tensor) -> bool:
         return torch.is_grad_enabled() and (images.requires_grad or any(p.requires_grad for p in self.parameters()))
 
     def _fused(self, images: Tensor) -> Tensor:

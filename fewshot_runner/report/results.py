@@ -116,13 +116,15 @@ def result_cells(result: Mapping[str, Any]) -> dict[str, str]:
 def mode_of(result: Mapping[str, Any]) -> str:
     """What the method was allowed to see: batch norm's statistics, imbalanced queries, images that are shown and a
     precision that is otherwise than in the run's own config, are said where they differ; validation, which has chosen
-    the weights, where it stands in for a test without labels; and test images that copy others.
+    the weights and fitted a threshold, where it stands in for a test without labels; and test images that copy others.
     """
     bn_mode = result.get("bn_mode", "running")
     mode = result["mode"] if bn_mode in ("running", "transductive") else f"{result['mode']}, bn {bn_mode}"
     shown = f", shown {result['shown']}" if result.get("shown") else ""
     precision = f", {result['precision']}" if result.get("precision") else ""
     part = ", on validation, which chose the weights" * (result.get("part") == "val")
+    if part and result.get("unknown"):
+        part += f" and the similarity of {result['unknown']}"
     copies = f", {result['copies']} test images seen in training or validation" if result.get("copies") else ""
     return mode + ", imbalanced" * (result.get("imbalance") is not None) + part + copies + shown + precision
 

@@ -9,7 +9,7 @@ import torch
 from fewshot_runner.data.classes import ClassTable
 from fewshot_runner.data.samplers import EpisodeSampler
 from fewshot_runner.data.source import Run
-from fewshot_runner.engine.analysis import HARDEST, analyse, by_part, side_by_side
+from fewshot_runner.engine.analysis import HARDEST, analyse, by_part, in_a_row
 from fewshot_runner.engine.protocols.closed_set import ClosedSet
 from fewshot_runner.engine.protocols.episodes import Episodes, Runs
 from fewshot_runner.engine.surface import surface
@@ -236,9 +236,9 @@ def test_a_constant_network_is_at_chance_everywhere(world, make_method):
         assert row == pytest.approx([1 / n_way] * len(made["shots"]))
 
 
-def test_pictures_side_by_side():
+def test_pictures_in_a_row():
     dark, bright = torch.zeros(1, 4, 3), torch.full((1, 4, 3), 2.0)
-    picture = side_by_side([dark, bright])
+    picture = in_a_row([dark, bright])
     assert picture.shape == (4, 3 + 4 + 3, 3)
     assert (picture[:, :3] == 0).all()
     assert (picture[:, 3:] == 255).all()

@@ -165,16 +165,20 @@ def test_chunks_do_not_change_accuracies(
         assert len(calls) == 6 * 8 + 25  # once an image, once an episode
 
 
+@pytest.mark.parametrize("bound", ["COMPARISONS_AT_ONCE", "VALUES_AT_ONCE"])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
 @pytest.mark.parametrize("make", EMBEDDING.values(), ids=EMBEDDING)
 def test_chunks_are_answered_as_episode_by_episode(
     world, monkeypatch: pytest.MonkeyPatch, make: Callable[[nn.Module], EmbeddingMethod], dtype: torch.dtype,
-    tolerance: float,
+    tolerance: float, bound: str,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(module, "IMAGES_AT_ONCE", 7)
-    monkeypatch.setattr(module, "COMPARISONS_AT_ONCE", 3 * 8 * 12)  # of three episodes
+    """Three episodes at a time, of eight images of support and twelve queries."""
     torch.manual_seed(0)
-    method = make(Conv4(FACTS, widths=(8, 8))).to(dtype).eval()
+    backbone = Conv4(FACTS, widths=(8, 8))
+    method = make(backbone).to(dtype).eval()
+    of_three = {"COMPARISONS_AT_ONCE": 3 * 8 * 12, "VALUES_AT_ONCE": 3 * (8 + 12) * backbone.out_features}
+    monkeypatch.setattr(module, "IMAGES_AT_ONCE", 7)
+    monkeypatch.setattr(module, bound, of_three[bound])
     world.viewer.standardise = lambda images: images.to(dtype)
     protocol = world.protocol("test", episodes=25, n_shot=2)
     with torch.no_grad():

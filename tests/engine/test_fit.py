@@ -1,6 +1,7 @@
 """The training loop: what happens when, at which rate, and what is kept."""
 
 import math
+import time
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,14 @@ def test_events_come_in_order(scripted, recorder) -> None:
         "item 3", *a_step, "log 4", "validate", "log validation 4", "save best 4", "flush", "save step 4",
         "flush", "save step 4",
     ]  # fmt: skip
+
+
+def test_speed_is_that_of_training_alone(scripted, recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that a step takes a second of, and a checkpoint or a validation a hundred."""
+    lasts = {"backward": 1, "validate": 100, "flush": 100}
+    monkeypatch.setattr(time, "perf_counter", lambda: sum(lasts.get(event, 0) for event in recorder.events))
+    scripted([1.0] * 6, [0.5] * 3, max_steps=6, log_every=2, val_every=2, checkpoint_every=1)
+    assert recorder.speeds == [Item.n_images] * 3
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,17 @@ def episode(*, n_episodes: int = 2, shots: int = 2, n_query: int = 4) -> Episode
     return Episode(support, labels, query, query_labels, N)
 
 
+@pytest.mark.parametrize("at_start", [True, False])
+def test_gradients_of_the_head_are_exact_where_the_network_is_not(at_start: bool) -> None:
+    features, labels = torch.rand(6, 1, 4, 4), torch.arange(6) % N
+    task = replace(TaskNetwork.copy_of(Pixels(Facts((1, 4, 4), 9, N)), N, images=features), at_start=at_start)
+    task = replace(task, head=torch.rand(N, 16).requires_grad_() if not at_start else task.head)
+    _, exact = task.gradients(features, labels)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        _, mixed = task.gradients(features, labels)
+    torch.testing.assert_close(mixed[-1], exact[-1], rtol=1e-5, atol=1e-7)
+
+
 def descend(task: TaskNetwork, images: Tensor, labels: Tensor) -> TaskNetwork:
     for _ in range(STEPS):
         task = task.cut()

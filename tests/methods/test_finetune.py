@@ -89,6 +89,21 @@ def test_the_trained_head_is_exact_where_the_network_is_not(hidden: int) -> None
     assert all(len(set(row)) == 300 for row in mixed.tolist())
 
 
+@pytest.mark.parametrize("hidden", [0, 6])
+def test_so_is_its_gradient(hidden: int) -> None:
+    torch.manual_seed(0)
+    method = Finetune(FACTS, Flat(), hidden=hidden).eval()
+    images, labels = torch.rand(8, 1, 4, 4), torch.randint(3, (8,))
+    batch = Batch(images.bfloat16().float(), labels, torch.zeros(8, dtype=torch.long))
+    method.backward(batch)
+    exact = [parameter.grad.clone() for parameter in method.parameters()]
+    method.zero_grad()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        method.backward(batch)
+    for parameter, expected in zip(method.parameters(), exact, strict=True):
+        torch.testing.assert_close(parameter.grad, expected, rtol=1e-5, atol=1e-7)
+
+
 def test_a_linear_head_has_one_layer() -> None:
     method = Finetune(FACTS, Flat(), hidden=0)
     assert [tuple(p.shape) for p in method.head.parameters()] == [(3, 16), (3,)]

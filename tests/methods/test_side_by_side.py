@@ -5,6 +5,7 @@ Shapes: E episodes, N ways, S support images, Q queries.
 
 import copy
 import threading
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ from fewshot_runner.data.batch import Episode
 from fewshot_runner.engine.device import Hardware
 from fewshot_runner.errors import UserError
 from fewshot_runner.facts import Facts
-from fewshot_runner.methods import side_by_side
+from fewshot_runner.methods import adaptation, maml, reptile, side_by_side
 from fewshot_runner.methods.base import Method
 from fewshot_runner.methods.maml import Maml
 from fewshot_runner.methods.reptile import Reptile
@@ -189,11 +190,11 @@ def test_what_is_in_force_around_the_tasks_is_so_for_each(n_threads: Callable) -
     module = nn.Linear(2, 2).eval()
     n_threads(5)
     with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
-        seen = of_each_task(look_together, 2, module, images, at_once=True)
+        seen = of_each_task(look_together, 2, module, images, pass_size=1, at_once=True)
     assert [row[:-1] for row in seen] == [(e, 2, torch.bfloat16, False, False) for e in range(2)]
     assert len({row[-1] for row in seen}) == 2
     assert threading.get_ident() in {row[-1] for row in seen}
-    seen = of_each_task(look, 9, module, images, at_once=True)
+    seen = of_each_task(look, 9, module, images, pass_size=1, at_once=True)
     assert seen == [(e, 1, torch.float32, True, False) for e in range(9)]
     assert torch.get_num_threads() == 5
     later = []
@@ -214,20 +215,20 @@ def test_a_twin_shares_parameters_and_nothing_else() -> None:
             part.running_mean.fill_(7)
         seen.append(part)
 
-    of_each_task(change, 2, module, torch.zeros(1), at_once=True)
+    of_each_task(change, 2, module, torch.zeros(1), pass_size=1, at_once=True)
     assert module.training
     assert torch.equal(module.running_mean, torch.zeros(3))
     (twin,) = (part for part in seen if part is not module)
     assert twin.weight is module.weight
 
 
-def test_threads_that_wait_for_the_next_operation_are_sent_home() -> None:
+def test_threads_that_wait_for_the_next_operation_are_ended() -> None:
     threads = Path("/proc/self/task")
     if not threads.exists():
         pytest.skip("only Linux lists the threads of a process here")
     torch.zeros(10**6).add_(1)
     before = set(threads.iterdir())
-    side_by_side._send_idle_threads_home()
+    side_by_side._end_idle_threads()
     torch.zeros(10**6).add_(1)
     assert not set(threads.iterdir()) >= before, "one of them is a new thread"
 
@@ -238,24 +239,74 @@ def test_what_goes_wrong_in_a_task_is_said_as_it_would_be_in_turn() -> None:
             raise UserError(f"task {e}")
 
     with pytest.raises(UserError, match="task 3"):
-        of_each_task(fail, 6, nn.Linear(1, 1), torch.zeros(1), at_once=True)
+        of_each_task(fail, 6, nn.Linear(1, 1), torch.zeros(1), pass_size=1, at_once=True)
     assert torch.get_num_threads() == 2
+
+
+def test_nobody_begins_a_task_after_another_has_failed() -> None:
+    begun = []
+    both_are_here = threading.Barrier(2, timeout=60)
+
+    def fail(module: nn.Module, e: int) -> None:
+        begun.append(e)
+        if e < 2:
+            both_are_here.wait()
+        if e == 0:
+            raise KeyboardInterrupt
+        time.sleep(0.2)  # by then the other has failed
+
+    with pytest.raises(KeyboardInterrupt):
+        of_each_task(fail, 50, nn.Linear(1, 1), torch.zeros(1), pass_size=1, at_once=True)
+    assert len(begun) < 5
+
+
+def test_a_network_that_drew_in_training_is_tested_at_once(at_once: list[int]) -> None:
+    """So that its answers have the same bits in the process that trained it and in another."""
+    method = METHODS["first order"](backbone(dropout=0.5))
+    learned(method)
+    del at_once[:]
+    method.classify(episode())
+    assert at_once == [E]
 
 
 def test_a_compiled_network_is_not_copied(at_once: list[int]) -> None:
     module = nn.Linear(1, 1)
     module.compile(backend="eager")
-    assert of_each_task(lambda each, e: each is module, 3, module, torch.zeros(1), at_once=True) == [True] * 3
+    assert (
+        of_each_task(lambda each, e: each is module, 3, module, torch.zeros(1), pass_size=1, at_once=True) == [True] * 3
+    )
     assert at_once == []
 
 
 def test_tasks_on_a_gpu_are_done_in_turn(at_once: list[int]) -> None:
     on_a_gpu = SimpleNamespace(device=torch.device("cuda"))
-    assert of_each_task(lambda _, e: e, 3, nn.Linear(1, 1), on_a_gpu, at_once=True) == [0, 1, 2]
+    assert of_each_task(lambda _, e: e, 3, nn.Linear(1, 1), on_a_gpu, pass_size=1, at_once=True) == [0, 1, 2]
     assert at_once == []
 
 
-def test_tasks_of_large_images_are_done_in_turn(at_once: list[int]) -> None:
-    large = torch.zeros(1).expand(3, 25, 3, 84, 84)
-    assert of_each_task(lambda _, e: e, 3, nn.Linear(1, 1), large, at_once=True) == [0, 1, 2]
-    assert at_once == []
+@pytest.mark.parametrize(("pass_size", "expected"), [(side_by_side.SMALL, [3]), (side_by_side.SMALL + 1, [])])
+def test_tasks_of_large_passes_are_done_in_turn(pass_size: int, expected: list[int], at_once: list[int]) -> None:
+    images = torch.zeros(3, 1)
+    found = of_each_task(lambda _, e: e, 3, nn.Linear(1, 1), images, pass_size=pass_size, at_once=True)
+    assert found == [0, 1, 2]
+    assert at_once == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [("first order", [9 * 64, 9 * 64]), ("reptile", [5 * 64, 9 * 64])],  # of (6 + 9) images of 8 x 8
+)
+def test_the_largest_pass_of_a_task_is_told(name: str, sizes: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """In training MAML's queries or Reptile's inner batch; in answering the queries."""
+    told = []
+
+    def spy(*words: object, pass_size: int, **options: object) -> list:
+        told.append(pass_size)
+        return of_each_task(*words, pass_size=pass_size, **options)
+
+    for module in (adaptation, maml, reptile):
+        monkeypatch.setattr(module, "of_each_task", spy)
+    method = METHODS[name](backbone())
+    learned(method)
+    method.classify(episode())
+    assert told == sizes

@@ -134,3 +134,14 @@ def test_the_mean_of_equal_embeddings_is_that_embedding(n_images: int) -> None:
     labels = torch.tensor([[0] * n_images + [1] * 4])
     means = class_means(features.repeat(1, n_images + 4, 1), labels, 2)
     assert torch.equal(means, features.repeat(1, 2, 1))
+
+
+def test_means_of_a_large_support_are_those_of_its_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few images at a time, which does not divide the support."""
+    monkeypatch.setattr("fewshot_runner.methods.base.SUMMED_AT_ONCE", 7)
+    random = torch.Generator().manual_seed(0)
+    features, labels = torch.randn(2, 30, 5, generator=random), torch.arange(30).repeat(2, 1) % 4
+    means = class_means(features, labels, 4)
+    for e in range(2):
+        for k in range(4):
+            torch.testing.assert_close(means[e, k], features[e][labels[e] == k].mean(dim=0))

@@ -168,8 +168,8 @@ def _item(name: str) -> Item:
 class LakeRuns(FixedRuns):
     """The authors' 20 runs: 20 characters of one alphabet by one drawer, 20 drawings by another to be matched.
 
-    400 trials in all. Their characters are evaluation characters of the split `lake`; under `vinyals` some of them
-    are trained on, so the figure belongs to `lake` alone.
+    400 trials in all. Their characters are evaluation characters of the splits `lake` and `koch`; under `vinyals` some
+    of them are trained on.
     """
 
     name = "lake_runs"

@@ -5,7 +5,6 @@ import io
 from PIL import Image
 
 from fewshot_runner import atomic
-from fewshot_runner.cli.evaluation import evaluation_config
 from fewshot_runner.cli.session import build
 from fewshot_runner.cli.trained import load_trained
 from fewshot_runner.engine.analysis import analyse
@@ -17,11 +16,10 @@ from fewshot_runner.runs import RunFolder
 
 def analyse_run(run: RunFolder) -> None:
     """Leaves the analysis of the best weights in the run folder. Raises `UserError`."""
-    config = evaluation_config(run.read_config(), [])
-    trained = load_trained(run, hardware=config["hardware"])
+    trained = load_trained(run)
     narrator = Narrator()
     with run.held(), StopRequest() as stop:
-        builder = build(config, narrator, stop)
+        builder = build(trained.config, narrator, stop)
         with narrator.doing(f"analyse {run.name}"):
             analysis = analyse(
                 trained.method, builder.tests(trained.classes), hardware=builder.hardware, between=stop.check

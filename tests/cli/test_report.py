@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+import yaml
 
 
 def test_a_report_without_analyses_says_what_is_missing(fsl, copied, tmp_path):
@@ -66,6 +67,16 @@ def test_a_run_in_a_folder_that_cannot_be_written_to_does_not_end_the_report(fsl
     assert answer.code == 0
     assert "Read-only file system" in answer.err
     assert (tmp_path / "page.html").is_file()
+
+
+def test_a_run_of_a_gpu_is_analysed_where_there_is_none(fsl, copied, tmp_path):
+    run = copied()
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["hardware"]["device"] = "cuda"
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    answer = fsl("report", run, "-o", tmp_path / "page.html")
+    assert "not analysed" not in answer.err
+    assert (run / "analysis" / "analysis.json").is_file()
 
 
 def test_wrong_places_are_refused(refused, copied, tmp_path):

@@ -8,7 +8,7 @@ from fewshot_runner.errors import UserError
 from fewshot_runner.report.records import Record
 from fewshot_runner.runs import UNREADABLE
 
-VERSION = 2
+VERSION = 3  # what was made before may be of other data than the run's
 
 
 def read_analysis(record: Record) -> dict[str, Any] | None:

@@ -69,6 +69,34 @@ def test_a_run_in_a_folder_that_cannot_be_written_to_does_not_end_the_report(fsl
     assert (tmp_path / "page.html").is_file()
 
 
+def test_data_that_have_changed_are_not_analysed_and_say_how_they_would_be(fsl, pictures, tmp_path):
+    """Further pictures divide the classes otherwise, so that what is hardest may be what was trained on."""
+    run = fsl("train", *pictures(range(6)), f"output_dir={tmp_path}/outputs").run
+    pictures(range(6, 9))
+    answer = fsl("report", run, "-o", tmp_path / "page.html")
+    assert answer.code == 0, answer.err
+    [said] = [line for line in answer.err.splitlines() if line.startswith(f"not analysed: {run}: ")]
+    assert "images_hash" in said
+    assert said.endswith("put the former data back")
+    assert not (run / "analysis").exists()
+    assert "Hardest episodes" not in (tmp_path / "page.html").read_text()
+    for number in range(6, 9):
+        for picture in (tmp_path / "pictures").glob(f"*/{number}.png"):
+            picture.unlink()
+    answer = fsl("report", run, "-o", tmp_path / "page.html")
+    assert "not analysed" not in answer.err
+    assert "Hardest episodes" in (tmp_path / "page.html").read_text()
+
+
+def test_data_that_were_moved_are_analysed(fsl, pictures, tmp_path):
+    run = fsl("train", *pictures(range(6)), f"output_dir={tmp_path}/outputs").run
+    (tmp_path / "pictures").rename(tmp_path / "moved")
+    (tmp_path / "pictures").symlink_to(tmp_path / "moved")
+    answer = fsl("report", run, "-o", tmp_path / "page.html")
+    assert "not analysed" not in answer.err
+    assert (run / "analysis" / "analysis.json").is_file()
+
+
 def test_a_run_of_a_gpu_is_analysed_where_there_is_none(fsl, copied, tmp_path):
     run = copied()
     config = yaml.safe_load((run / "config.yaml").read_text())

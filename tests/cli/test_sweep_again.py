@@ -12,6 +12,7 @@ from sweeps import manifest_of, runs_below
 
 from fewshot_runner.cli import session
 from fewshot_runner.cli.sweeps import planning
+from fewshot_runner.cli.sweeps.job import Outcome, perform
 from fewshot_runner.cli.sweeps.launchers.serial import Serial
 from fewshot_runner.engine.tensorboard import TensorBoard
 from fewshot_runner.runs import RunFolder
@@ -175,3 +176,17 @@ def test_a_job_that_finds_the_disk_full_fails_without_a_trace(fsl, tiny, tmp_pat
     assert answer.code == 3
     assert "Traceback" not in answer.err
     assert all(job["reason"].startswith("last.pt: No space left") for job in manifest_of(tmp_path)["jobs"])
+
+
+def test_a_job_whose_process_is_lost_after_its_last_step_is_done(fsl, tiny, tmp_path, monkeypatch):
+    def run(launcher, jobs, folder):
+        for job in jobs:
+            assert perform(job, quiet=True).state == "done"
+            yield job, Outcome("failed", reason="its process was killed by SIGKILL (out of memory?)")
+
+    monkeypatch.setattr(Serial, "run", run)
+    answer = fsl("train", "-m", *tiny(), "trainer.max_steps=2", "seed=0,1", f"output_dir={tmp_path}")
+    assert answer.code == 0, answer.err
+    assert "killed" not in answer.err
+    jobs = manifest_of(tmp_path)["jobs"]
+    assert [(job["state"], job["result"]["episodes"]) for job in jobs] == [("done", 50)] * 2

@@ -163,9 +163,11 @@ class Sweep:
 def with_run(job: Job, outcome: Outcome) -> Outcome:
     """The outcome with the run that there is of the job: who was killed could not name it, nor say how it ended."""
     remove_lock(job)
-    run = find_run(job)[0]
+    run, state = find_run(job)
     if run is None:
         return outcome
+    if state == DONE:  # lost after its last step
+        return Outcome(DONE, run.path)
     with suppress(Busy), run.held():
         status = run.read_status()
         if status["state"] == RUNNING:

@@ -301,13 +301,27 @@ def test_the_groups_of_sweeps_are_refused_without_one(refused):
     assert "give -m" in refused("train", "launcher=parallel")
 
 
-def test_dry_run_tells_what_is_missing(fsl, quick, tmp_path):
-    assert fsl("train", "-m", *quick(), "seed=1", f"output_dir={tmp_path}").code == 0
+def test_dry_run_tells_what_is_missing(fsl, quick, tmp_path, started):
+    """In the words of what the command then does."""
+    command = ["train", "-m", *quick(), "seed=0,1,2,3", f"output_dir={tmp_path}"]
+    assert fsl("train", "-m", *quick(), "seed=1,2,3", f"output_dir={tmp_path}").code == 0
+    for run in runs_below(tmp_path):
+        if state := {2: "failed", 3: "stopped"}.get(run.read_config()["seed"]):
+            run.write_status(state, step=2, seconds=1.0)
+            run.summary.unlink()
     before = sorted(tmp_path.rglob("*"))
-    answer = fsl("train", "-m", *quick(), "seed=0,1", f"output_dir={tmp_path}", "--dry-run")
+    answer = fsl(*command, "--dry-run")
     assert answer.code == 0
-    assert [line.split()[-1] for line in answer.out.splitlines() if line.split()[:1] == ["0"]] == ["pending"]
     assert sorted(tmp_path.rglob("*")) == before
+    states = {"pending": [], "to be resumed": []}
+    for line in answer.out.splitlines():
+        for state in states:
+            if line.endswith(f" {state}"):
+                states[state].append(int(line.split()[1]))
+    started.clear()
+    assert fsl(*command).code == 0
+    assert started == [("start", 0), ("resume", 2), ("resume", 3)]
+    assert states == {"pending": [0], "to be resumed": [2, 3]}
 
 
 def test_random_search_draws_the_same_and_adds_to_itself(fsl, quick, tmp_path, started):

@@ -154,9 +154,8 @@ class Sweep:
         if self.search.adaptive:
             raise UserError("--dry-run: this search proposes nothing before it has results; leave --dry-run out")
         for _, entry, job in self.planner.planned(to_run=False):
-            if entry["state"] == PENDING:
-                state = self.planner.found(job)[1]
-                entry["state"] = {None: PENDING, FAILED: FAILED}.get(state, "to be resumed")
+            if entry["state"] == PENDING and self.planner.found(job)[0] is not None:
+                entry["state"] = "to be resumed"
         output().print(sweep_table(self.manifest.jobs, swept=self.swept, title=self.manifest.folder.name))
 
 

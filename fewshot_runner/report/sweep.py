@@ -32,7 +32,7 @@ def sweep_table(
     jobs = ranked(jobs)
     tests = {test_key(job): test_of(job["result"]) for job in jobs if job.get("result")}
     names = names_apart(list(tests.values()))
-    every = [{"job": str(job["number"]), **settings_of(job, keys), **cells(job, names)} for job in jobs]
+    every = [{"job": str(number_of(job)), **settings_of(job, keys), **cells(job, names)} for job in jobs]
     if not every:
         return Text(title, style="bold")
     told = ("test", MEASURED)
@@ -51,6 +51,11 @@ def sweep_table(
     )
     below = [] if MEASURED in common else [textwrap.fill(one_line(line), width) for line in measures(every)]
     return Text("\n").join([head, table, *(Text(line, style="dim") for line in below)])
+
+
+def number_of(job: Mapping[str, Any]) -> int:
+    """By which people are told of a job: from 1, where its manifest counts from 0."""
+    return job["number"] + 1
 
 
 def measures(rows: Sequence[Mapping[str, str]]) -> list[str]:

@@ -150,7 +150,10 @@ def test_defects_and_refused_settings_fail_their_job_alone(fsl, quick, tmp_path,
     answer = fsl(*command)
     assert answer.code == 3
     assert "RuntimeError: out of luck" in answer.out
-    assert "Traceback" in answer.err  # a defect of ours shows where
+    assert "\njob 2\nTraceback" in answer.err  # a defect of ours shows where
+    assert "[2/2] failed  seed=1" in answer.err
+    [row] = [line.split() for line in answer.out.splitlines() if "out of luck" in line]
+    assert row[:2] == ["2", "1"]  # the seed
     assert [job["state"] for job in manifest_of(tmp_path)["jobs"]] == ["done", "failed"]
     monkeypatch.setattr(session, "start", start)
     assert fsl(*command).code == 0

@@ -42,12 +42,12 @@ def lines_of(jobs, width: int, swept=SWEPT) -> list[str]:
 
 
 def rows_of(lines: list[str], count: int) -> dict[int, str]:
-    """The words of every job, with those beneath its row."""
+    """The words of every job, with those beneath its row, by its number in the manifest, which counts from 0."""
     rows: dict[int, list[str]] = {}
     for line in lines:
         words = line.split()
-        if words and words[0] in map(str, range(count)) and not line.startswith("    "):
-            rows[int(words[0])] = []
+        if words and words[0] in map(str, range(1, count + 1)) and not line.startswith("    "):
+            rows[int(words[0]) - 1] = []
         if rows:
             rows[list(rows)[-1]].extend(words)
     return {number: " ".join(words) for number, words in rows.items()}
@@ -104,7 +104,7 @@ def test_one_test_stands_in_the_title_and_several_have_a_column():
 def test_trap_04_figures_of_other_modes_of_batch_norm_are_ranked_apart_and_say_so():
     lines = lines_of([job_of(0), job_of(1, of_result={"bn_mode": "support"}), job_of(2)], 400)
     assert lines[0] == "method-lr-67772a01"
-    assert [line.split()[0] for line in lines[3:6]] == ["0", "2", "1"]
+    assert [line.split()[0] for line in lines[3:6]] == ["1", "3", "2"]
     told = [line[line.index("omniglot lake") :].partition(" %")[0] for line in lines[3:6]]
     assert told[0] == told[1].replace("88.00", "90.00")
     assert "bn_mode=running" in told[0]
@@ -118,10 +118,10 @@ def test_trap_12_every_figure_stands_with_the_number_and_the_seed_of_its_tasks()
     larger = {"tasks_count": 10_000, "episodes": 10_000}
     lines = lines_of([job_of(0), job_of(1, of_result=larger)], 400)
     assert lines[0] == "method-lr-67772a01  omniglot lake 5way1shot"
-    assert [line.split()[0] for line in lines[3:5]] == ["0", "1"]
+    assert [line.split()[0] for line in lines[3:5]] == ["1", "2"]
     assert lines[6:] == [
-        "omniglot lake 5way1shot (job 0): 600 episodes of seed 4, episodes, inductive",
-        "omniglot lake 5way1shot (job 1): 10,000 episodes of seed 4, episodes, inductive",
+        "omniglot lake 5way1shot (job 1): 600 episodes of seed 4, episodes, inductive",
+        "omniglot lake 5way1shot (job 2): 10,000 episodes of seed 4, episodes, inductive",
     ]
     fixed = {"protocol": "runs", "tasks_count": 20, "unit": "runs", "episodes": None, "episode_seed": None}
     assert "20 fixed runs, runs, inductive" in lines_of([job_of(0, of_result=fixed)], 220)[0]
@@ -132,7 +132,7 @@ def test_trap_12_every_figure_stands_with_the_number_and_the_seed_of_its_tasks()
 def test_what_waits_says_so_and_columns_without_anything_are_left_out():
     lines = lines_of([failed(0, None, "pending"), failed(1, "behind\nthe others", "pruned")], 180)
     assert lines[1].split() == ["job", *SWEPT, "state"]
-    assert lines[3].split() == ["0", NAMES[0], RATES[0], "pending"]
+    assert lines[3].split() == ["1", NAMES[0], RATES[0], "pending"]
     assert lines[4].split()[3:] == ["pruned:", "behind"]
     assert lines_of([], 80) == ["method-lr-67772a01"]
-    assert lines_of([job_of(0)], 180, ["+method.optimizer.lr"])[3].split()[:2] == ["0", RATES[0]]
+    assert lines_of([job_of(0)], 180, ["+method.optimizer.lr"])[3].split()[:2] == ["1", RATES[0]]

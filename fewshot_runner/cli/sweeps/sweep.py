@@ -23,7 +23,7 @@ from fewshot_runner.engine.stopping import merit
 from fewshot_runner.errors import RunFailed, UserError
 from fewshot_runner.report.console import output
 from fewshot_runner.report.results import with_interval
-from fewshot_runner.report.sweep import sweep_table, test_key
+from fewshot_runner.report.sweep import number_of, sweep_table, test_key
 from fewshot_runner.runs import DONE, FAILED, PRUNED, RUNNING, STOPPED, Busy
 
 
@@ -108,14 +108,14 @@ class Sweep:
         if outcome.state != STOPPED:
             self.search.tell(proposal, outcome.state, objective(entry))
         if outcome.trace:
-            self.traces.append(f"job {entry['number']}\n{outcome.trace}")
+            self.traces.append(f"job {number_of(entry)}\n{outcome.trace}")
         figure = with_interval(entry["result"]) if entry.get("result") else entry.get("reason", "").split("\n")[0]
         where = f"  {outcome.run}" if outcome.run else ""
         print(f"{self._place(entry)} {verb}  {self._swept(entry)}  {figure}{where}", file=sys.stderr, flush=True)
 
     def _place(self, entry: Entry) -> str:
         of_all = "" if self.search.adaptive else f"/{len(self.manifest.jobs)}"
-        return f"[{entry['number'] + 1}{of_all}]"
+        return f"[{number_of(entry)}{of_all}]"
 
     def _swept(self, entry: Entry) -> str:
         """The settings in which the jobs differ, as on the command line."""

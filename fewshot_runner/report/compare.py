@@ -3,7 +3,6 @@
 import textwrap
 from collections.abc import Mapping, Sequence
 
-from rich.cells import cell_len
 from rich.text import Text
 
 from fewshot_runner.report.cells import (
@@ -16,8 +15,7 @@ from fewshot_runner.report.cells import (
     states_text,
 )
 from fewshot_runner.report.config import shown
-from fewshot_runner.report.grid import grid
-from fewshot_runner.report.line import one_line
+from fewshot_runner.report.grid import grid, heading
 from fewshot_runner.report.ranking import Ranking, Row
 from fewshot_runner.report.records import Record
 from fewshot_runner.report.results import interval_text
@@ -123,18 +121,13 @@ def ranking_table(ranking: Ranking, *, width: int) -> Text:
     )
     folded = FOLDED if MANY_SETTINGS in columns.settings else None
     note = textwrap.fill("; ".join(filter(None, [footnote(ranking), folded])), width)
-    return Text.assemble(heading(ranking, width=width), "\n", table, (f"{note}\n" if note else "", "dim"))
+    return Text.assemble(ranking_heading(ranking, width=width), "\n", table, (f"{note}\n" if note else "", "dim"))
 
 
-def heading(ranking: Ranking, *, width: int) -> Text:
-    """In one line where the terminal is wide enough."""
-    title = one_line(ranking.title)
-    if ranking.forced:
-        return Text.assemble(("forced: ", "bold red"), (title, "bold"), ": their figures do not measure the same")
-    details = one_line(ranking.details)
-    fits = cell_len(f"{title}  {details}") <= width
-    details = details if fits else textwrap.fill(details, width)
-    return Text.assemble((title, "bold"), "  " if fits else "\n", (details, "dim"))
+def ranking_heading(ranking: Ranking, *, width: int) -> Text:
+    if not ranking.forced:
+        return heading(ranking.title, ranking.details, width=width)
+    return Text.assemble(("forced: ", "bold red"), (ranking.title, "bold"), ": their figures do not measure the same")
 
 
 def footnote(ranking: Ranking) -> str | None:

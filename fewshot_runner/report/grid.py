@@ -46,6 +46,14 @@ def grid(
     return text
 
 
+def heading(title: str, details: str, *, width: int) -> Text:
+    """What stands above a table, in one line where that is wide enough."""
+    title, details = one_line(title), one_line(details)
+    fits = cell_len(f"{title}  {details}") <= width
+    head = Text.assemble((title, "bold"))
+    return head.append(f"  {details}" if fits else f"\n{textwrap.fill(details, width)}", "dim") if details else head
+
+
 def _width(widths: Mapping[str, int]) -> int:
     return sum(widths.values()) + len(GAP) * (len(widths) - 1)
 

@@ -5,11 +5,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.cells import cell_len
 from rich.text import Text
 
-from fewshot_runner.report.console import output
-from fewshot_runner.report.grid import grid
+from fewshot_runner.report.grid import grid, heading
 from fewshot_runner.report.line import one_line
 from fewshot_runner.report.measured import names_apart, test_of
 from fewshot_runner.report.results import figure_of, with_interval
@@ -20,26 +18,20 @@ MEASURED = "measured over"  # no column: told above the table where all results 
 FURTHER = (STATE, "run", "seconds", "validation", "test")  # what a narrow table tells beneath its rows, in this order
 
 
-def sweep_table(
-    jobs: Sequence[Mapping[str, Any]], *, swept: Sequence[str], title: str, width: int | None = None
-) -> Text:
-    """A row a job; `swept` are the keys that get a column. Jobs of different tests are ranked each among their own.
-
-    As wide as the output unless `width` is given.
-    """
-    width = output().width if width is None else width
+def sweep_table(jobs: Sequence[Mapping[str, Any]], *, swept: Sequence[str], title: str, width: int) -> Text:
+    """A row a job; `swept` are the keys that get a column. Jobs of different tests are ranked each among their own."""
     keys = [key.lstrip("+") for key in swept]
     jobs = ranked(jobs)
     tests = {test_key(job): test_of(job["result"]) for job in jobs if job.get("result")}
     names = names_apart(list(tests.values()))
     every = [{"job": str(number_of(job)), **settings_of(job, keys), **cells(job, names)} for job in jobs]
     if not every:
-        return Text(title, style="bold")
+        return heading(title, "", width=width)
     told = ("test", MEASURED)
     common = {name: said.pop() for name in told if len(said := {row[name] for row in every if row[name]}) == 1}
     left_out = {name for name in every[0] if name not in keys and not any(row[name] for row in every)}
     left_out |= {*common, MEASURED}
-    head = heading(title, one_line(", ".join(common.values())), width=width)
+    head = heading(title, ", ".join(common.values()), width=width)
     rows = [{name: value for name, value in row.items() if name not in left_out} for row in every]
     table = grid(
         rows,
@@ -67,13 +59,6 @@ def measures(rows: Sequence[Mapping[str, str]]) -> list[str]:
     times = Counter(test for test, _ in jobs)
     which = {test: f" (job {', '.join(of)})" if times[test[0]] > 1 else "" for test, of in jobs.items()}
     return [f"{test}{said}: {measured}" for (test, measured), said in which.items()]
-
-
-def heading(title: str, details: str, *, width: int) -> Text:
-    """In one line where the table is wide enough."""
-    fits = cell_len(f"{title}  {details}") <= width
-    head = Text.assemble((title, "bold"))
-    return head.append(f"  {details}" if fits else f"\n{textwrap.fill(details, width)}", "dim") if details else head
 
 
 def cells(job: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, str]:

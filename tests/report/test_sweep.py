@@ -33,11 +33,11 @@ def failed(number: int, reason: str = REASON, state: str = "failed") -> dict:
     return {key: value for key, value in job.items() if key not in ("result", "validation", "seconds", "run")}
 
 
-def lines_of(jobs, width: int, swept=SWEPT) -> list[str]:
+def lines_of(jobs, width: int, swept=SWEPT, title="method-lr-67772a01") -> list[str]:
     """What a terminal of that width shows: rich crops what is wider."""
     console = Console(width=width, highlight=False)
     with console.capture() as capture:
-        console.print(sweep_table(jobs, swept=swept, title="method-lr-67772a01", width=width))
+        console.print(sweep_table(jobs, swept=swept, title=title, width=width))
     return capture.get().rstrip("\n").splitlines()
 
 
@@ -136,3 +136,9 @@ def test_what_waits_says_so_and_columns_without_anything_are_left_out():
     assert lines[4].split()[3:] == ["pruned:", "behind"]
     assert lines_of([], 80) == ["method-lr-67772a01"]
     assert lines_of([job_of(0)], 180, ["+method.optimizer.lr"])[3].split()[:2] == ["1", RATES[0]]
+
+
+@pytest.mark.parametrize("width", [40, 180])
+@pytest.mark.parametrize("jobs", [[], [job_of(0), job_of(1)]])
+def test_the_name_of_a_folder_is_one_clean_line(jobs, width):
+    assert lines_of(jobs, width, title="a\x1b[31m\nb")[0].startswith("a\\x1b[31m b")

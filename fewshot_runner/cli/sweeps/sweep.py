@@ -136,7 +136,7 @@ class Sweep:
     def _report(self, code: int) -> None:
         self.manifest.save()
         jobs, folder = self.manifest.jobs, self.manifest.folder
-        output().print(sweep_table(jobs, swept=self.swept, title=folder.name))
+        self._show_table()
         if best := best_of(jobs):
             words = [*config_option(self.planner.config_dir), *best["overrides"]]
             print(f"best on validation: fsl train {shlex.join(words)}")
@@ -156,7 +156,11 @@ class Sweep:
         for _, entry, job in self.planner.planned(to_run=False):
             if entry["state"] == PENDING and self.planner.found(job)[0] is not None:
                 entry["state"] = "to be resumed"
-        output().print(sweep_table(self.manifest.jobs, swept=self.swept, title=self.manifest.folder.name))
+        self._show_table()
+
+    def _show_table(self) -> None:
+        console, title = output(), self.manifest.folder.name
+        console.print(sweep_table(self.manifest.jobs, swept=self.swept, title=title, width=console.width))
 
 
 def with_run(job: Job, outcome: Outcome) -> Outcome:

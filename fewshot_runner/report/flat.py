@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fewshot_runner.report.measured import names_apart, test_of
-from fewshot_runner.report.ranking import Ranking, Row
+from fewshot_runner.report.measured import names_apart
+from fewshot_runner.report.ranking import Ranking, Row, results_by_test
 from fewshot_runner.report.records import Record
 from fewshot_runner.report.results import figure_of
 from fewshot_runner.report.settings import differing, short
@@ -29,9 +29,8 @@ def flat_rows(rankings: Sequence[Ranking], records: Sequence[Record]) -> list[di
             for record, result in zip(row.group.records, row.results, strict=True):
                 rows[id(record)] |= flat_figures(result, names[row.test.key]) | shared
             for record in row.group.repeats:  # which have figures of their own, and no part in the comparison
-                for result in record.results:
-                    if test_of(result).key == row.test.key:
-                        rows[id(record)] |= flat_figures(result, names[row.test.key])
+                if (answer := results_by_test(record.results).get(row.test.key)) is not None:
+                    rows[id(record)] |= flat_figures(answer[1], names[row.test.key])
     for record in records:
         rows[id(record)]["seconds"] = record.status.get("seconds")
         if record.reason:

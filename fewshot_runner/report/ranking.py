@@ -107,12 +107,9 @@ def rank(
     for group in groups:
         answers: dict[str, dict[int, tuple[Record, Mapping[str, Any]]]] = {}  # by test and run
         for record in (*group.repeats, *group.records):  # of a seed, the run that counts comes last
-            for result in filter(wanted, record.results):
-                test = test_of(result)
-                tests.setdefault(test.key, test)
-                of_runs = answers.setdefault(test.key, {})
-                known = of_runs.get(id(record), (record, None))[1]
-                of_runs[id(record)] = record, _larger(known, result)
+            for key, (test, result) in results_by_test(filter(wanted, record.results)).items():
+                tests.setdefault(key, test)
+                answers.setdefault(key, {})[id(record)] = record, result
         for key, of_runs in answers.items():
             part, results = _of_test(group, of_runs)
             rows.setdefault(key, []).append(_row(part, tests[key], results))
@@ -120,6 +117,17 @@ def rank(
         every = [row for key in tests for row in rows[key]]
         return [_ranked(list(tests.values()), every, baseline, forced=len(tests) > 1)] if every else []
     return [_ranked([test], rows[key], baseline) for key, test in tests.items()]
+
+
+def results_by_test(results: Iterable[Mapping[str, Any]]) -> dict[str, tuple[Test, Mapping[str, Any]]]:
+    """Of a run's results that of each test, by its key: the one over most episodes, and of these the latest."""
+    answers: dict[str, tuple[Test, Mapping[str, Any]]] = {}
+    for result in results:
+        test = test_of(result)
+        known = answers.get(test.key)
+        if known is None or (result.get("episodes") or 0) >= (known[1].get("episodes") or 0):
+            answers[test.key] = test, result
+    return answers
 
 
 def _of_test(
@@ -134,13 +142,6 @@ def _of_test(
     others = [record for record in group.repeats if all(record is not each for each in records)]
     repeats = [record for record in others if id(record) in answers or not record.results]
     return replace(group, records=records, repeats=repeats), list(results)
-
-
-def _larger(known: Mapping[str, Any] | None, result: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Of two results of one run the one over more episodes, else the later one."""
-    if known is None or (result.get("episodes") or 0) >= (known.get("episodes") or 0):
-        return result
-    return known
 
 
 def _row(group: Group, test: Test, results: Sequence[Mapping[str, Any]]) -> Row:

@@ -1,8 +1,5 @@
 """Tables made from run folders alone; the folders are written here by hand."""
 
-import csv
-import io
-import json
 import re
 import subprocess
 import sys
@@ -208,15 +205,6 @@ def test_tests_of_one_name_have_columns_of_their_own(make, result, tmp_path):
     assert row["squares classes 5way1shot (n_query=1)"] == pytest.approx(FIGURES.mean() - 0.1)
 
 
-def test_flat_rows_are_json_and_csv(make, config, result, tmp_path):
-    make(config(seed=0), results=[result(FIGURES)]), make(config(seed=1), results=[result(FIGURES)])
-    rows = json.loads(json.dumps(rows_of(tmp_path)))
-    out = io.StringIO()
-    writer = csv.DictWriter(out, list(dict.fromkeys(key for row in rows for key in row)))
-    writer.writeheader(), writer.writerows(rows)
-    assert len(list(csv.DictReader(io.StringIO(out.getvalue())))) == 2
-
-
 def test_a_result_stands_with_interval_episodes_and_seed():
     table = text_of(
         results_table(
@@ -290,16 +278,6 @@ def test_reports_are_made_without_torch():
         "assert 'torch' not in sys.modules and 'hydra' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
-
-
-def test_rows_without_a_table_stand_in_the_order_of_the_rankings(make, config, result, tmp_path):
-    """And behind them what stands in none: repeats, and runs without results."""
-    random = np.random.default_rng(1)
-    for seed, shift in ((1, 0.0), (0, 0.0), (1, 0.1)):  # the last is a repeat that counts
-        make(config(lr=0.1, seed=seed), results=[result(random.uniform(0, 0.5, 50) + shift)])
-    make(config(lr=0.2), state="failed", reason="x")
-    make(config(lr=0.3), results=[result(random.uniform(0.5, 1, 50))])
-    assert [row["run"][-8] for row in rows_of(tmp_path)] == ["4", "1", "2", "0", "3"]
 
 
 def test_the_tasks_that_a_difference_is_of_are_told_where_their_numbers_differ(make, config, result, tmp_path):

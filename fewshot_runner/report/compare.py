@@ -84,12 +84,8 @@ def told_alone(row: Row, ranking: Ranking) -> dict[str, str]:
 
 def without_results(rankings: Sequence[Ranking], records: Sequence[Record]) -> list[Record]:
     """The runs that stand in no ranking."""
-    ranked = {id(record) for ranking in rankings for row in ranking.rows for record in members(row)}
+    ranked = {id(record) for ranking in rankings for row in ranking.rows for record in row.group.members}
     return [record for record in records if id(record) not in ranked and not record.results]
-
-
-def members(row: Row) -> list[Record]:
-    return [*row.group.records, *row.group.repeats]
 
 
 def table_alone(rows: Sequence[Mapping[str, str]], *, width: int) -> Text:

@@ -22,6 +22,10 @@ class Group:
     repeats: Sequence[Record] = ()
 
     @property
+    def members(self) -> list[Record]:
+        return [*self.records, *self.repeats]
+
+    @property
     def settings(self) -> dict[str, object]:
         return {name: value for name, value in self.records[0].settings.items() if name != SEED}
 

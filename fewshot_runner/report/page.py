@@ -62,7 +62,7 @@ def in_order_of_results(rankings: Sequence[Ranking], records: Sequence[Record]) 
     places = {}
     for row in (row for ranking in rankings for row in ranking.rows):
         places.setdefault(id(row.group.records[0]), len(places))
-    return sorted(groups, key=lambda group: min(places.get(id(record), len(places)) for record in group.records))
+    return sorted(groups, key=lambda group: min(places.get(id(record), len(places)) for record in group.members))
 
 
 def in_detail(groups: Sequence[Group]) -> Sequence[Group]:
@@ -81,7 +81,7 @@ def label_of(group: Group, names: Sequence[str]) -> str:
 def comparison_section(
     rankings: Sequence[Ranking], records: Sequence[Record], chosen: Mapping[int, Group]
 ) -> str:  # fmt: skip
-    numbers = {id(each): number for number, group in chosen.items() for each in (*group.records, *group.repeats)}
+    numbers = {id(each): number for number, group in chosen.items() for each in group.members}
     ranked, alone = divided(rankings)
     parts = [ranking_html(ranking, numbers) for ranking in ranked]
     if alone:

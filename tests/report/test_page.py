@@ -10,7 +10,7 @@ from PIL import Image
 
 from fewshot_runner.report.analysis import VERSION, read_analysis
 from fewshot_runner.report.curves import series
-from fewshot_runner.report.page import page
+from fewshot_runner.report.page import in_order_of_results, page
 from fewshot_runner.report.ranking import rank
 from fewshot_runner.report.records import find_records
 
@@ -260,3 +260,15 @@ def test_an_older_run_that_answers_for_its_seed_leads_to_its_experiment(make, co
     make(config(lr=0.2), results=[result(FIGURES), result(FIGURES, n_way=20)])
     links = [attributes["href"] for attributes in show().every("a")]
     assert sorted(link for link in links if link.startswith("#run-")) == ["#run-0", "#run-0", "#run-1", "#run-1"]
+
+
+def test_an_experiment_has_its_place_by_an_older_run_that_answers_for_its_seed(make, config, result, tmp_path):
+    best = make(config(lr=0.1), results=[result(FIGURES)])
+    make(config(lr=0.2), results=[result(FIGURES - 0.1)])
+    newer = make(config(lr=0.1), results=[result(FIGURES, n_way=20)])
+    records, _ = find_records([tmp_path])
+    rankings = rank(records)
+    assert rankings[0].rows[0].group.records[0].run.path == best.path
+    first, second = in_order_of_results(rankings, records)
+    assert first.records[0].run.path == newer.path
+    assert second.settings["method.optimizer.lr"] == 0.2

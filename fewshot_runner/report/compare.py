@@ -42,10 +42,10 @@ LEGEND = (
 
 def comparison(rankings: Sequence[Ranking], records: Sequence[Record], *, width: int) -> Text:
     """A table a ranking, one of the runs without results, and what the columns mean."""
-    ranked, alone = divided(rankings)
+    ranked, alone, common = divided(rankings)
     tables = [ranking_table(ranking, width=width) for ranking in ranked]
     if alone:
-        tables.append(table_alone([told for _, told in alone], width=width))
+        tables.append(table_alone([told for _, told in alone], common, width=width))
     if waiting := without_results(rankings, records):
         tables.append(state_table(state_rows(waiting, records), width=width))
     if any(len(ranking.rows) > 1 for ranking in rankings):
@@ -54,22 +54,23 @@ def comparison(rankings: Sequence[Ranking], records: Sequence[Record], *, width:
     return Text("\n").join(tables)
 
 
-def divided(rankings: Sequence[Ranking]) -> tuple[list[Ranking], list[tuple[Row, dict[str, str]]]]:
-    """The rankings in which something is ranked, and the rows of the others with what is told of them.
+def divided(rankings: Sequence[Ranking]) -> tuple[list[Ranking], list[tuple[Row, dict[str, str]]], str]:
+    """The rankings in which something is ranked, the rows of the others with what is told of each, and what all of
+    these were measured over.
 
     What is empty in all of these is left out.
     """
     ranked = [ranking for ranking in rankings if len(ranking.rows) > 1]
-    alone = []
-    for ranking in rankings:
-        if len(ranking.rows) == 1:
-            [row] = ranking.rows
-            alone.append((row, told_alone(row, ranking)))
+    single = [ranking for ranking in rankings if len(ranking.rows) == 1]
+    common = [each for each in single[0].details if all(each in other.details for other in single)] if single else []
+    alone = [(ranking.rows[0], told_alone(ranking, common)) for ranking in single]
     used = {name for _, told in alone for name, cell in told.items() if cell}
-    return ranked, [(row, {name: told[name] for name in told if name in used}) for row, told in alone]
+    alone = [(row, {name: told[name] for name in told if name in used}) for row, told in alone]
+    return ranked, alone, ", ".join(common)
 
 
-def told_alone(row: Row, ranking: Ranking) -> dict[str, str]:
+def told_alone(ranking: Ranking, common: Sequence[str]) -> dict[str, str]:
+    [row] = ranking.rows
     return {
         "run": run_text(row.group),
         "state": states_text(row.group),
@@ -78,7 +79,7 @@ def told_alone(row: Row, ranking: Ranking) -> dict[str, str]:
         "metric": row.test.metric,
         "result": interval_text(row.mean, row.ci95),
         "± over seeds (s.d.)": spread_text(row),
-        "measured over": ranking.details,
+        "measured over": ", ".join(each for each in ranking.details if each not in common),
     }
 
 
@@ -88,7 +89,7 @@ def without_results(rankings: Sequence[Ranking], records: Sequence[Record]) -> l
     return [record for record in records if id(record) not in ranked and not record.results]
 
 
-def table_alone(rows: Sequence[Mapping[str, str]], *, width: int) -> Text:
+def table_alone(rows: Sequence[Mapping[str, str]], common: str, *, width: int) -> Text:
     table = grid(
         rows,
         width=width,
@@ -96,7 +97,7 @@ def table_alone(rows: Sequence[Mapping[str, str]], *, width: int) -> Text:
         beneath=[name for name in BENEATH_ALONE if name in rows[0]],
         unnamed=["reason"],
     )
-    return Text.assemble((f"{ALONE}\n", "bold"), table)
+    return Text.assemble(heading(ALONE, common, width=width), "\n", table)
 
 
 def ranking_table(ranking: Ranking, *, width: int) -> Text:
@@ -122,7 +123,7 @@ def ranking_table(ranking: Ranking, *, width: int) -> Text:
 
 def ranking_heading(ranking: Ranking, *, width: int) -> Text:
     if not ranking.forced:
-        return heading(ranking.title, ranking.details, width=width)
+        return heading(ranking.title, ", ".join(ranking.details), width=width)
     return Text.assemble(("forced: ", "bold red"), (ranking.title, "bold"), ": their figures do not measure the same")
 
 

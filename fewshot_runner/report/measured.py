@@ -50,12 +50,12 @@ class Test:
             said.append(f"images {self.fields.get('files_hash', self.fields['images_hash'])}")
         return said
 
-    def measured_over(self, n_tasks: int | None) -> str:
-        """What figures on so many tasks have in common, in one line; None where they are not on as many."""
+    def measured_over(self, n_tasks: int | None) -> list[str]:
+        """What figures on so many tasks have in common; None where they are not on as many."""
         count = f"{n_tasks:,} " if n_tasks else ""
         drawn = "" if self.tasks_are_fixed else f" of seed {self.fields['episode_seed']}"
         fixed = "fixed " if self.tasks_are_fixed else ""
-        return ", ".join([f"{count}{fixed}{self.unit}{drawn}", *self.details])
+        return [f"{count}{fixed}{self.unit}{drawn}", *self.details]
 
 
 def test_of(result: Mapping[str, Any]) -> Test:

@@ -82,14 +82,13 @@ def comparison_section(
     rankings: Sequence[Ranking], records: Sequence[Record], chosen: Mapping[int, Group]
 ) -> str:  # fmt: skip
     numbers = {id(each): number for number, group in chosen.items() for each in group.members}
-    ranked, alone = divided(rankings)
+    ranked, alone, common = divided(rankings)
     parts = [ranking_html(ranking, numbers) for ranking in ranked]
     if alone:
         rows = [{**told, "run": run_html(row, numbers)} for row, told in alone]
-        title = ALONE[0].upper() + ALONE[1:]
-        parts.append(
-            tag("h3", title) + table(rows, figures=["result", "± over seeds (s.d.)"], names=["run"], html=["run"])
-        )
+        title, about = ALONE[0].upper() + ALONE[1:], paragraph(common, css="faint") if common else ""
+        cells = table(rows, figures=["result", "± over seeds (s.d.)"], names=["run"], html=["run"])
+        parts.append(tag("h3", title) + about + cells)
     if waiting := without_results(rankings, records):
         parts.append(
             tag("h3", "Without results") + table(state_rows(waiting, records), figures=["step"], names=["run"])
@@ -108,7 +107,7 @@ def ranking_html(ranking: Ranking, numbers: Mapping[int, int]) -> str:
     if ranking.forced:
         about = paragraph("Forced: these figures do not measure the same.", css="warning")
     else:
-        about = paragraph(ranking.details, css="faint")
+        about = paragraph(", ".join(ranking.details), css="faint")
     note = footnote(ranking)
     end = paragraph(note, css="faint") if note else ""
     return title + about + table(rows, figures=columns.right, names=["run"], html=["run"], marked=marked) + end

@@ -77,8 +77,8 @@ class Ranking:
         return names_apart(self.tests)
 
     @property
-    def details(self) -> str:
-        """What all figures of the ranking have in common, in one line."""
+    def details(self) -> list[str]:
+        """What all figures of the ranking have in common."""
         [test] = self.tests
         return test.measured_over(self.n_tasks)
 

@@ -69,7 +69,7 @@ def cells(job: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, str]:
     reason = f": {job['reason'].splitlines()[0]}" if job.get("reason") else ""
     return {
         "test": names[test.key] + metric if test else "",
-        MEASURED: test.measured_over(result.get("tasks_count", result.get("episodes"))) if test else "",
+        MEASURED: ", ".join(test.measured_over(result.get("tasks_count", result.get("episodes")))) if test else "",
         "result": with_interval(result) if result else "",
         "validation": "" if job.get("validation") is None else f"{job['validation']:.4f}",
         "seconds": "" if job.get("seconds") is None else f"{job['seconds']:.0f}",

@@ -135,6 +135,27 @@ def test_an_older_run_of_the_same_seed_keeps_its_figures_and_takes_no_part(make,
     assert newer[f"{name} tasks"] == 50
 
 
+@pytest.mark.parametrize("width", [80, 200])
+def test_what_single_results_were_all_measured_over_is_said_once(make, result, tmp_path, width):
+    more = result(FIGURES[:20], n_shot=5, name="5way5shot", mode="inductive", bn_mode="support")
+    make(results=[result(FIGURES), more])
+    lines = [line.strip() for line in plain_of(tmp_path, width=width).splitlines()]
+    common = "episodes, 15 queries a class, split abc"
+    said = " ".join(" ".join(lines).split())
+    assert said.startswith(f"results with nothing to compare them with {common} run test")
+    assert said.count("split abc") == said.count("15 queries a class") == 1
+    assert said.count("50 episodes of seed 3, inductive") == 1
+    assert said.count("20 episodes of seed 3, inductive, bn support") == 1
+
+
+def test_of_single_results_on_other_data_each_says_what_it_was_measured_over(make, config, result, tmp_path):
+    make(config(lr=0.1), results=[result(FIGURES)])
+    make(config(lr=0.2), results=[result(FIGURES, dataset="circles", split_hash="def")])
+    lines = table_of(tmp_path).splitlines()
+    assert lines[0].endswith("  50 episodes of seed 3, episodes, inductive, 15 queries a class")
+    assert [line.split()[-2:] for line in lines[3:5]] == [["split", "abc"], ["split", "def"]]
+
+
 def test_failed_and_running_runs_stand_apart_with_their_reason(make, config, result, tmp_path):
     make(config(seed=0), results=[result(FIGURES)])
     make(config(seed=1), state="failed", reason="loss is\nnan")

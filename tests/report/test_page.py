@@ -121,6 +121,13 @@ def test_a_page_holds_comparison_settings_curves_and_what_is_missing(make, confi
     assert {link["href"] for link in shown.every("a")} <= {f"#{anchor}" for anchor in anchors if anchor}
 
 
+def test_what_single_results_were_all_measured_over_is_said_once(make, result, show):
+    make(results=[result(FIGURES), result(FIGURES[:20], n_shot=5)])
+    text = show().text
+    assert text.count("split abc") == 1
+    assert [text.count(f"{count} episodes of seed 3") for count in (50, 20)] == [1, 1]
+
+
 def test_a_page_asks_for_nothing(analysed, show):
     analysed()
     shown = show()

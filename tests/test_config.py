@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from fewshot_runner.cli import schema
 from fewshot_runner.cli.build import Builder
-from fewshot_runner.cli.compose import Composer, compose, composed
+from fewshot_runner.cli.compose import Composer, compose, composed, parsed
 from fewshot_runner.cli.compose import hydra_compose as hydra
 from fewshot_runner.cli.conf import conf_dir
 from fewshot_runner.cli.list import purpose
@@ -218,6 +218,15 @@ def test_groups_of_a_users_own_folder_are_composed_and_not_taken_for_values(tmp_
     for overrides in (["method=mine", "seed=1"], ["+extra=one", "seed=2"], ["method=mine", "seed=3"]):
         assert composer(overrides) == compose(overrides, config_dir=tmp_path), overrides
     assert composer(["method=mine"])["method"]["optimizer"]["lr"] == 0.125
+
+
+@pytest.mark.parametrize("name", ["andré", "conf (copy)", "a,b", "a#b", "it's", "[a]", "{a}", "a=b", "~a ", "a'b\\"])
+def test_a_users_own_folder_may_have_any_name(name, tmp_path):
+    place = tmp_path / name
+    (place / "method").mkdir(parents=True)
+    (place / "method/mine.yaml").write_text("defaults: [siamese]\noptimizer: {lr: 0.125}\n")
+    assert compose(["method=mine"], config_dir=place)["method"]["optimizer"]["lr"] == 0.125
+    assert list(parsed(["method=glob(min*)"], config_dir=place)[0].sweep_string_iterator()) == ["mine"]
 
 
 def outcome(composed_by: Callable[[list[str]], dict[str, Any]], overrides: list[str]) -> str:

@@ -19,7 +19,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, OverrideType
+from hydra.core.override_parser.types import Override, OverrideType, Quote, QuotedString
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -135,8 +135,11 @@ class Members:
 
 
 def search_path(config_dir: Path | None) -> list[str]:
-    """The override that has Hydra look for configs in `config_dir` as well."""
-    return [] if config_dir is None else [f"hydra.searchpath=[file://{config_dir.absolute()}]"]
+    """The override that has Hydra look for configs in `config_dir` as well: quoted, as paths have any signs in them."""
+    if config_dir is None:
+        return []
+    place = QuotedString(f"file://{config_dir.absolute()}", Quote.single)
+    return [f"hydra.searchpath=[{place.with_quotes()}]"]
 
 
 @contextmanager

@@ -300,6 +300,24 @@ def test_a_wrong_sweep_is_refused_before_anything_runs(refused, words, told):
     assert told in refused("train", "-m", *words)
 
 
+@pytest.mark.parametrize("many", ["-m", "--multirun", "--multi"])
+@pytest.mark.parametrize(
+    "words", [["--config-name=train"], ["--cfg", "job"], ["--package", "trainer"], ["--info"], ["--no"]]
+)
+def test_options_for_one_job_are_refused_with_a_sweep_and_hydras_own_does_not_run(refused, quick, many, words):
+    said = refused("train", many, *words, *quick(), "seed=0,1")
+    assert said.startswith(f"fsl: {words[0]}: ")
+    assert "leave it out" in said
+
+
+def test_a_sweep_has_help(fsl, elsewhere):
+    for words in (["--help"], ["-h"], ["--hydra-help"], ["--version"]):
+        answer = fsl("train", "-m", *words)
+        assert answer.code == 0, answer.err
+        assert answer.out == fsl("train", *words).out != ""
+    assert not list(elsewhere.iterdir())
+
+
 def test_the_groups_of_sweeps_are_refused_without_one(refused):
     assert "give -m" in refused("train", "launcher=parallel")
 

@@ -1,8 +1,6 @@
 """fsl compare: runs side by side, from their folders alone."""
 
 import argparse
-import csv
-import io
 import json
 import math
 import sys
@@ -16,8 +14,8 @@ from fewshot_runner.cli.garbage import no_search_for_garbage
 from fewshot_runner.errors import UserError
 from fewshot_runner.report.compare import comparison
 from fewshot_runner.report.console import output
+from fewshot_runner.report.csv_text import csv_text
 from fewshot_runner.report.flat import flat_rows
-from fewshot_runner.report.line import encodable
 from fewshot_runner.report.measured import test_of
 from fewshot_runner.report.order import sorted_rows
 from fewshot_runner.report.ranking import Ranking, find_baseline, rank
@@ -53,8 +51,10 @@ def run(arguments: list[str]) -> None:
     with no_search_for_garbage():
         records, rankings, _ = selected(options)
         rankings = [in_order(ranking, options.sort, options.reverse, records) for ranking in rankings]
-        if options.json or options.csv:
-            print_flat(flat_rows(rankings, records), as_json=options.json)
+        if options.json:
+            print(json.dumps(plain(flat_rows(rankings, records)), indent=2))
+        elif options.csv:
+            sys.stdout.write(csv_text(flat_rows(rankings, records)))
         else:
             console = output()
             console.print(comparison(rankings, records, width=console.width), soft_wrap=True)
@@ -161,14 +161,3 @@ def plain(value: Any) -> Any:
     if value is None or isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value)):
         return value
     return str(value)
-
-
-def print_flat(rows: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(plain(rows), indent=2))
-        return
-    lines = io.StringIO(newline="")
-    writer = csv.DictWriter(lines, list(dict.fromkeys(column for row in rows for column in row)))
-    writer.writeheader()
-    writer.writerows(rows)
-    sys.stdout.write(encodable(lines.getvalue()))

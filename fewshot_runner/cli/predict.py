@@ -1,7 +1,6 @@
 """fsl predict: classify a user's own pictures against a folder of labelled examples."""
 
 import argparse
-import csv
 import json
 import sys
 from collections.abc import Sequence
@@ -87,11 +86,14 @@ def show(predictions: Sequence["Prediction"], options: argparse.Namespace) -> No
     if options.json:
         print(json.dumps([prediction.as_dict() for prediction in predictions], indent=2))
     elif options.csv:
-        writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerow(["image", "rank", "class", "score"])
-        for prediction in predictions:
-            for rank, (name, score) in enumerate(prediction.ranking, start=1):
-                writer.writerow([prediction.image, rank, name, f"{score:.6f}"])
+        from fewshot_runner.report.csv_text import csv_text
+
+        rows = [
+            {"image": prediction.image, "rank": rank, "class": name, "score": f"{score:.6f}"}
+            for prediction in predictions
+            for rank, (name, score) in enumerate(prediction.ranking, start=1)
+        ]
+        sys.stdout.write(csv_text(rows))
     else:
         from fewshot_runner.report.console import output
         from fewshot_runner.report.predictions import prediction_table

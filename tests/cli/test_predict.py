@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -100,6 +101,20 @@ def test_predict_in_its_three_forms(fsl, trained, pictures):
     table = fsl("predict", *words).out
     assert rows[0]["class"] in table
     assert "%" in table
+
+
+@pytest.mark.usefixtures("any_bytes_are_names")
+def test_names_that_are_no_text_are_spelt_out(fsl, trained, pictures):
+    own = os.fsdecode(b"caf\xe9")
+    (pictures / "support" / "one").rename(pictures / "support" / own)
+    picture = (pictures / "queries" / "0.png").rename(pictures / "queries" / f"{own}.png")
+    for form in ([], ["--json"], ["--csv"]):
+        answer = fsl("predict", trained(), picture, "--support", pictures / "support", *form)
+        assert answer.code == 0, answer.err
+        assert r"caf\udce9.png" in answer.out.encode().decode()
+    rows = list(csv.DictReader(io.StringIO(answer.out)))
+    assert {row["class"] for row in rows} == {r"caf\udce9", "three", "two"}
+    assert {row["image"] for row in rows} == {rf"{pictures}/queries/caf\udce9.png"}
 
 
 def test_predict_is_not_swayed_by_the_other_pictures(fsl, trained, pictures):

@@ -17,12 +17,11 @@ from fewshot_runner.report.console import output
 from fewshot_runner.report.csv_text import csv_text
 from fewshot_runner.report.flat import flat_rows
 from fewshot_runner.report.measured import test_of
-from fewshot_runner.report.order import sorted_rows
+from fewshot_runner.report.order import FIGURES, sorted_rows
 from fewshot_runner.report.ranking import Ranking, find_baseline, rank
 from fewshot_runner.report.records import Record, find_records, oldest_first
 from fewshot_runner.report.settings import CHOICES, either, matches, short
 
-FIGURES = ("result", "difference", "p", "seconds", "run")
 OF_TEST = "test."
 
 EPILOG = """Runs that were tested on the same tasks stand in one ranking, and those that differ in nothing but the seed
@@ -41,7 +40,7 @@ def run(arguments: list[str]) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_selection(parser)
-    parser.add_argument("--sort", metavar="KEY", help="result (default, best first), " + ", ".join(FIGURES[1:]) +
+    parser.add_argument("--sort", metavar="KEY", help="result (default, best first), " + ", ".join([*FIGURES][1:]) +
                         ", or a setting, smallest first")  # fmt: skip
     parser.add_argument("--reverse", action="store_true", help="the other way round")
     form = parser.add_mutually_exclusive_group()
@@ -135,15 +134,13 @@ def conditions(
 
 def in_order(ranking: Ranking, key: str | None, reverse: bool, records: Sequence[Record]) -> Ranking:
     """Best first, or by the key that `--sort` names."""
-    rows = list(ranking.rows)
-    if key is not None:
-        settings = {name for record in records for name in record.settings}
-        if key not in (*FIGURES, *settings) and f"{CHOICES}{key}" not in settings:
-            known = [*FIGURES, *map(short, settings)]
-            raise UserError(f"--sort {key}: there is no such figure or setting{_near(key, known)}")
-        rows = sorted_rows(ranking, key)
-        reverse ^= key == "result"
-    return replace(ranking, rows=rows[::-1] if reverse else rows)
+    if key is None:
+        return replace(ranking, rows=ranking.rows[::-1] if reverse else ranking.rows)
+    settings = {name for record in records for name in record.settings}
+    if key not in (*FIGURES, *settings) and f"{CHOICES}{key}" not in settings:
+        known = [*FIGURES, *map(short, settings)]
+        raise UserError(f"--sort {key}: there is no such figure or setting{_near(key, known)}")
+    return replace(ranking, rows=sorted_rows(ranking, key, reverse=reverse != (key == "result")))
 
 
 def _near(key: str, known: Sequence[str]) -> str:

@@ -132,6 +132,9 @@ def test_rankings_are_sorted(fsl, outputs):
     assert order("--sort", "method") == ["000002", "000000"]
     assert order("--sort", "method", "--reverse") == ["000000", "000002"]
     assert order("--sort", "result") == ["000000", "000002"]
+    assert order("--sort", "result", "--reverse") == ["000002", "000000"]
+    for figure in ("p", "difference"):  # which the reference has not
+        assert order("--sort", figure) == order("--sort", figure, "--reverse") == ["000002", "000000"]
 
 
 @pytest.mark.parametrize("form", ["--json", "--csv"])

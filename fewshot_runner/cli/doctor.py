@@ -11,6 +11,7 @@ from rich.table import Table
 
 from fewshot_runner.errors import Absent, UserError
 from fewshot_runner.report.console import output
+from fewshot_runner.report.line import as_markup
 
 
 def run(arguments: list[str]) -> None:
@@ -21,10 +22,10 @@ def run(arguments: list[str]) -> None:
     failed = False
     for name, check in CHECKS.items():
         try:
-            table.add_row("[green]ok[/]", f"[bold]{name}[/]", check())
+            table.add_row("[green]ok[/]", f"[bold]{name}[/]", as_markup(check()))
         except UserError as error:
             failed = True
-            table.add_row("[red]no[/]", f"[bold]{name}[/]", str(error))
+            table.add_row("[red]no[/]", f"[bold]{name}[/]", as_markup(str(error)))
     output().print(table)
     if failed:
         raise UserError("some checks failed: see the lines marked no")

@@ -14,6 +14,7 @@ from fewshot_runner.cli.arguments import nearest
 from fewshot_runner.cli.conf import conf_dir
 from fewshot_runner.errors import UserError
 from fewshot_runner.report.console import output
+from fewshot_runner.report.line import as_markup
 
 OF_EVERY_RUN = "train"
 
@@ -44,10 +45,10 @@ def run(arguments: list[str]) -> None:
         show_settings(folders, f"{group}/{choice}.yaml")
         return
     for name in [group] if group else groups:
-        table = Table(title=name, title_justify="left", show_header=False, box=None, padding=(0, 2))
+        table = Table(title=as_markup(name), title_justify="left", show_header=False, box=None, padding=(0, 2))
         for folder in folders:
             for path in sorted((folder / name).glob("*.yaml")):
-                table.add_row(f"[bold]{name}={path.stem}[/]", purpose(path))
+                table.add_row(f"[bold]{as_markup(f'{name}={path.stem}')}[/]", as_markup(purpose(path)))
         if table.row_count:
             output().print(table, "")
     print(f"settings: fsl list GROUP=CHOICE has those of a choice, fsl list {OF_EVERY_RUN} those of every run")
@@ -74,5 +75,5 @@ def purpose(path: Path) -> str:
     """The first comment of a config that is no directive."""
     for line in path.read_text().splitlines():
         if line.startswith("#") and not line.startswith("# @"):
-            return line.lstrip("# ").replace("[", "\\[")
+            return line.lstrip("# ")
     return ""

@@ -163,6 +163,17 @@ def test_doctor_says_what_is_amiss(fsl, tmp_path, monkeypatch):
     assert "Traceback" not in answer.err
 
 
+@pytest.mark.parametrize("name", ["[old]", "[/x]", "[red]x"])
+def test_doctor_names_folders_in_brackets(fsl, tmp_path, monkeypatch, name):
+    (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "file[old]").write_text("")
+    monkeypatch.setenv("FSL_DATA", str(tmp_path / name))
+    monkeypatch.setenv("FSL_CACHE", str(tmp_path / "file[old]"))
+    said = "".join(fsl("doctor").out.split())  # a long path is broken
+    assert f"{tmp_path}/{name}:" in said
+    assert f"{tmp_path}/file[old]:" in said
+
+
 def test_doctor_tells_data_that_are_damaged_from_those_that_are_absent(fsl, tmp_path, monkeypatch):
     monkeypatch.setenv("FSL_DATA", str(tmp_path))
     monkeypatch.setenv("COLUMNS", "500")

@@ -37,6 +37,12 @@ def test_list_shows_the_settings_of_a_choice(fsl, refused, tmp_path):
     assert "there is no such choice" in refused("list", "method=../train")
 
 
+def test_names_and_purposes_are_no_markup(fsl, tmp_path):
+    (tmp_path / "method").mkdir()
+    (tmp_path / "method" / "[red]own.yaml").write_text("# [bold]mine[/x]\n")
+    assert "method=[red]own [bold]mine[/x]" in " ".join(fsl("list", "method", f"--config-dir={tmp_path}").out.split())
+
+
 def test_on_a_narrow_terminal_no_word_of_a_comment_is_cut_off(fsl, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "60")

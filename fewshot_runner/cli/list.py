@@ -46,9 +46,12 @@ def run(arguments: list[str]) -> None:
         return
     for name in [group] if group else groups:
         table = Table(title=as_markup(name), title_justify="left", show_header=False, box=None, padding=(0, 2))
-        for folder in folders:
-            for path in sorted((folder / name).glob("*.yaml")):
-                table.add_row(f"[bold]{as_markup(f'{name}={path.stem}')}[/]", as_markup(purpose(path)))
+        taken: set[str] = set()
+        for path in (path for folder in folders for path in sorted((folder / name).glob("*.yaml"))):
+            choice = f"{name}={path.stem}"
+            told = f"{path}: not taken, fsl's own is; give it another name" if choice in taken else purpose(path)
+            table.add_row(f"[bold]{as_markup(choice)}[/]", as_markup(told))
+            taken.add(choice)
         if table.row_count:
             output().print(table, "")
     print(f"settings: fsl list GROUP=CHOICE has those of a choice, fsl list {OF_EVERY_RUN} those of every run")

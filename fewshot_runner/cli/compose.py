@@ -64,7 +64,8 @@ def compose(overrides: Sequence[str] = (), *, config_dir: Path | None = None) ->
 def composed(overrides: Sequence[str], *, config_dir: Path | None = None) -> DictConfig:
     """The same before anything is resolved, with `sweep`, `launcher` and what is Hydra's own."""
     GlobalHydra.instance().clear()
-    with hydra_errors(overrides, config_dir), initialize_config_dir(str(conf_dir()), version_base=VERSION_BASE):
+    errors = hydra_errors(lambda: known_keys(overrides, config_dir))
+    with errors, initialize_config_dir(str(conf_dir()), version_base=VERSION_BASE):
         return hydra_compose("train", overrides=[*overrides, *search_path(config_dir)], return_hydra_config=True)
 
 
@@ -142,15 +143,30 @@ def search_path(config_dir: Path | None) -> list[str]:
     return [f"hydra.searchpath=[{place.with_quotes()}]"]
 
 
+def known_keys(overrides: Sequence[str] = (), config_dir: Path | None = None) -> list[str]:
+    """The dotted names of all keys of the config with the groups that `overrides` choose.
+
+    Where these cannot be composed, those of the default config.
+    """
+    chosen = [word for word in overrides if "=" in word and is_group(word.split("=")[0].lstrip("+"), config_dir)]
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(conf_dir()), version_base=VERSION_BASE):
+        try:
+            config = hydra_compose("train", overrides=[*chosen, *search_path(config_dir)])
+        except (HydraException, OmegaConfBaseException, ValueError):
+            config = hydra_compose("train")
+    return list(flatten(OmegaConf.to_container(of_run(config))))  # names alone: values may be missing
+
+
 @contextmanager
-def hydra_errors(overrides: Sequence[str] = (), config_dir: Path | None = None) -> Iterator[None]:
-    """Hydra's and OmegaConf's errors, in composing with `overrides`, as the user's."""
+def hydra_errors(keys: Callable[[], Sequence[str]] = known_keys) -> Iterator[None]:
+    """Hydra's and OmegaConf's errors as the user's; a key that was misspelt may be one of `keys()`."""
     try:
         yield
     except UserError:
         raise
     except (HydraException, OmegaConfBaseException, ValueError) as error:  # the last: Hydra's, of overrides such as =5
-        raise as_user_error(error, lambda: known_keys(overrides, config_dir)) from error
+        raise as_user_error(error, keys) from error
 
 
 def run_hydra(
@@ -179,7 +195,7 @@ def run_hydra(
         kept.append((config, HydraConfig.get()))
 
     sys.argv = [program, *arguments]
-    with hydra_errors(arguments, config_dir), no_search_for_garbage():
+    with hydra_errors(lambda: known_keys(arguments, config_dir)), no_search_for_garbage():
         keep()
         settled = [(plain(config, hydra.runtime.choices), hydra) for config, hydra in kept]
     for config, hydra in settled:
@@ -221,19 +237,16 @@ def overlay(
     chosen = [override.key_or_group for override in sections]
     of_chosen = [each.input_line for each in read if each.key_or_group.split(".")[0] in chosen]
     if chosen:
-        composed = compose(of_chosen, config_dir=config_dir)
+        fresh = compose(of_chosen, config_dir=config_dir)
         for group in chosen:
-            merged[group] = composed[group]
-            merged["choices"] = {**merged["choices"], group: composed["choices"][group]}
+            merged[group] = fresh[group]
+            merged["choices"] = {**merged["choices"], group: fresh["choices"][group]}
     values = [override for override in overrides if override not in of_chosen]
     GlobalHydra.instance().clear()
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "saved.yaml").write_text(to_yaml(merged))
-        with initialize_config_dir(folder, version_base=VERSION_BASE):
-            try:
-                return OmegaConf.to_container(hydra_compose("saved", overrides=values), resolve=True)
-            except (HydraException, OmegaConfBaseException) as error:
-                raise as_user_error(error, lambda: list(flatten(merged))) from error
+        with hydra_errors(lambda: list(flatten(merged))), initialize_config_dir(folder, version_base=VERSION_BASE):
+            return OmegaConf.to_container(hydra_compose("saved", overrides=values), resolve=True)
 
 
 def plain(config: DictConfig, choices: Mapping[str, Any]) -> dict[str, Any]:
@@ -266,21 +279,6 @@ def refuse_no_folder(output_dir: Any) -> None:
     """Raises `UserError` where runs would lie in the current folder because a variable of the shell is not set."""
     if output_dir == "":
         raise UserError("output_dir= is empty; give a folder for the runs, as in output_dir=outputs")
-
-
-def known_keys(overrides: Sequence[str], config_dir: Path | None) -> list[str]:
-    """The dotted names of all keys of the config with the groups that `overrides` choose.
-
-    Where these cannot be composed, those of the default config.
-    """
-    chosen = [word for word in overrides if "=" in word and is_group(word.split("=")[0].lstrip("+"), config_dir)]
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(conf_dir()), version_base=VERSION_BASE):
-        try:
-            config = hydra_compose("train", overrides=[*chosen, *search_path(config_dir)])
-        except (HydraException, OmegaConfBaseException, ValueError):
-            config = hydra_compose("train")
-    return list(flatten(OmegaConf.to_container(of_run(config))))  # names alone: values may be missing
 
 
 def to_yaml(config: Any) -> str:

@@ -267,6 +267,7 @@ def test_trap_09_eval_refuses_lake_for_a_run_trained_under_vinyals(refused, omni
         (["trainer.max_steps=9"], ["trainer.max_steps=9", "keeps its trainer"]),
         (["seed=4"], ["seed=4", "keeps its seed"]),
         (["eval=x"], ["eval=x", "keeps its eval"]),
+        (["=5"], ["override must be"]),
         (["dataset.tests=[1"], ["dataset.tests=[1", "key=value"]),
         (["model=pixels"], ["model=pixels"]),
         (["episode.n_shots=3"], ["episode.n_shots", "episode.n_shot"]),

@@ -13,7 +13,7 @@ from types import ModuleType
 
 from fewshot_runner.cli.garbage import no_search_for_garbage
 from fewshot_runner.cli.shortage import shortage
-from fewshot_runner.cli.unread import StandardError
+from fewshot_runner.cli.unread import StandardError, discard
 
 COMMANDS = {
     "train": "train a method, test its best checkpoint, leave a run folder (-m sweeps)",
@@ -89,7 +89,7 @@ def run(command: str, arguments: list[str]) -> int:
         print(f"\n{with_notes('interrupted', error)}", file=sys.stderr)
         return 128 + signal.SIGINT
     except BrokenPipeError:
-        discard_output()
+        discard(sys.stdout)
         return DONE
     except RunFailed as error:
         return _complain(with_notes(str(error), error), error.exit_code)
@@ -109,12 +109,7 @@ def flush_output() -> None:
     try:
         sys.stdout.flush()
     except BrokenPipeError:
-        discard_output()
-
-
-def discard_output() -> None:
-    """Nobody reads what is still to come, as in `fsl list | head`."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard(sys.stdout)
 
 
 def command_module(command: str) -> ModuleType:

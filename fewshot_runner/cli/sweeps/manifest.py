@@ -9,7 +9,7 @@ from fewshot_runner import atomic
 from fewshot_runner.cli.sweeps.job import Outcome
 from fewshot_runner.errors import UserError
 from fewshot_runner.report.records import is_number
-from fewshot_runner.runs import DONE, PRUNED, RUNNING, RunFolder
+from fewshot_runner.runs import DONE, PRUNED, RunFolder
 
 OF_THE_RUN = ("tasks", "further", "confusion")  # what its summary alone tells of a result
 PENDING = "pending"
@@ -26,14 +26,6 @@ class Manifest:
         self.path = folder / "manifest.json"
         self.command = list(command)
         self.jobs: list[Entry] = []
-
-    def begin(self, entry: Entry) -> None:
-        self.note(entry, Outcome(RUNNING))
-        self.save()
-
-    def end(self, entry: Entry, outcome: Outcome) -> None:
-        self.note(entry, outcome)
-        self.save()
 
     def note(self, entry: Entry, outcome: Outcome) -> None:
         """How far a job is, with the results of its run; paths are relative to the sweep's folder."""

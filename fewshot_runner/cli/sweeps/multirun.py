@@ -83,20 +83,20 @@ def config_of_all(read: Sequence[Override], *, config_dir: Path | None) -> DictC
     A key may be there in some members of a swept group alone, and a member may not be there at all, which is its own
     job's affair: members take turns until all can be composed. Raises `UserError`.
     """
-    values: dict[int, list[str]] = {}
-    for number, override in enumerate(read):
+    values: list[list[str]] = []
+    for override in read:
         if override.is_interval_sweep():
-            values[number] = [f"{override.get_key_element()}={override.value().start}"]
+            values.append([f"{override.get_key_element()}={override.value().start}"])
         elif override.is_sweep_override():
             words = [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
             if not words:
                 raise UserError(f"{override.input_line}: matches no choice; fsl list shows what there is")
-            values[number] = words if is_group(override.key_or_group, config_dir) else words[:1]
+            values.append(words if is_group(override.key_or_group, config_dir) else words[:1])
         else:
-            values[number] = [override.input_line]
+            values.append([override.input_line])
     refused = None
-    for turn in range(max([1, *map(len, values.values())])):
-        words = [each[min(turn, len(each) - 1)] for each in values.values() if each]
+    for turn in range(max(map(len, values), default=1)):
+        words = [each[min(turn, len(each) - 1)] for each in values]
         try:
             return composed(words, config_dir=config_dir)
         except UserError as error:

@@ -88,7 +88,8 @@ class Sweep:
                 self._tell(proposal, entry, outcome, f"{outcome.state} already")
             else:
                 self.open[job.fingerprint] = [(entry, proposal)]
-                self.manifest.begin(entry)
+                self.manifest.note(entry, Outcome(RUNNING))
+                self.manifest.save()
                 if sys.stderr.isatty():  # the head of what it shows of itself
                     print(f"{self._place(entry)} {self._swept(entry)}", file=sys.stderr, flush=True)
                 yield job
@@ -100,7 +101,8 @@ class Sweep:
         return outcome_of(found, state) if state == DONE or (state == PRUNED and behind) else None
 
     def _end(self, proposal: Proposal, entry: Entry, outcome: Outcome) -> None:
-        self.manifest.end(entry, outcome)
+        self.manifest.note(entry, outcome)
+        self.manifest.save()
         self._tell(proposal, entry, outcome, outcome.state)
 
     def _tell(self, proposal: Proposal, entry: Entry, outcome: Outcome, verb: str) -> None:

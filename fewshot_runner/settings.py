@@ -1,4 +1,9 @@
-"""Which settings do not count, and for what: each key stands here once, with others of its kind."""
+"""Settings by their dotted names, and which of them do not count, and for what: each key stands here once, with others
+of its kind.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 OF_SWEEPS = ("sweep", "launcher")  # groups that say how runs come about, and stand in no run's config
 
@@ -17,3 +22,19 @@ SAME_SWEEP = (*WITHOUT_EFFECT, *LABELS, *PACE, *LAST_BITS)
 SAME_JOB = (*SAME_SWEEP, *PLACES)
 SAME_EXPERIMENT = (*WITHOUT_EFFECT, *PACE, *LAST_BITS, *PLACES, *PLACES_OF_SOURCE, *TESTS, *SIZES)
 NO_HYPERPARAMETER = (*WITHOUT_EFFECT, *LABELS, *PLACES, *TESTS, "dataset.source")
+
+
+def is_below(key: str, names: Sequence[str]) -> bool:
+    """Whether a dotted key is one of `names`, or lies in a group that is."""
+    return any(key == name or key.startswith(f"{name}.") for name in names)
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested groups to one level of dotted names."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

@@ -5,7 +5,7 @@ import yaml
 
 from fewshot_runner import settings
 from fewshot_runner.cli.conf import conf_dir
-from fewshot_runner.report.config import flatten, is_below
+from fewshot_runner.settings import flatten, is_below
 
 TABLES = [settings.SAME_SWEEP, settings.SAME_JOB, settings.SAME_EXPERIMENT, settings.NO_HYPERPARAMETER]
 
@@ -28,3 +28,11 @@ def test_every_setting_that_does_not_count_is_one_of_conf(key, known):
 @pytest.mark.parametrize("table", TABLES)
 def test_no_setting_stands_in_a_table_twice(table):
     assert not [key for k, key in enumerate(table) if is_below(key, table[:k] + table[k + 1 :])]
+
+
+def test_names_of_settings_are_dotted():
+    config = {"seed": 0, "model": {"widths": [8, 8], "head": {"bias": None}}, "schedule": {}}
+    assert flatten(config) == {"seed": 0, "model.widths": [8, 8], "model.head.bias": None, "schedule": {}}
+    below = [name for name in ("model", "model.head", "model.head.bias", "models", "model.header", "seed")
+             if is_below(name, ("model.head", "seed"))]  # fmt: skip
+    assert below == ["model.head", "model.head.bias", "seed"]

@@ -28,9 +28,8 @@ from fewshot_runner.cli.conf import conf_dir
 from fewshot_runner.cli.garbage import no_search_for_garbage
 from fewshot_runner.cli.hydra_messages import as_user_error
 from fewshot_runner.errors import UserError
-from fewshot_runner.report.config import flatten
 from fewshot_runner.runs import SECTIONS
-from fewshot_runner.settings import OF_SWEEPS
+from fewshot_runner.settings import OF_SWEEPS, flatten
 
 VERSION_BASE = "1.3"
 DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)

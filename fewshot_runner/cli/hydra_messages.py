@@ -11,8 +11,7 @@ from omegaconf.errors import MissingMandatoryValue
 from fewshot_runner.cli.arguments import nearest
 from fewshot_runner.cli.conf import conf_dir
 from fewshot_runner.errors import UserError
-from fewshot_runner.report.config import flatten
-from fewshot_runner.settings import OF_SWEEPS
+from fewshot_runner.settings import OF_SWEEPS, flatten
 
 
 def as_user_error(error: Exception, keys: Callable[[], Sequence[str]]) -> UserError:

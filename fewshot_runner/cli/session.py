@@ -25,11 +25,11 @@ from fewshot_runner.engine.protocols.episodes import EpisodeProtocol
 from fewshot_runner.engine.stopping import Stopped, StopRequest, Watch
 from fewshot_runner.engine.train import train
 from fewshot_runner.errors import UserError
-from fewshot_runner.report.config import config_tree, flatten, is_below, shown
+from fewshot_runner.report.config import config_tree, shown
 from fewshot_runner.report.console import output
 from fewshot_runner.report.results import published_table, result_table
 from fewshot_runner.runs import DONE, RUNNING, RunFolder, experiment_of
-from fewshot_runner.settings import NO_HYPERPARAMETER
+from fewshot_runner.settings import NO_HYPERPARAMETER, flatten, is_below
 
 
 def start(

@@ -1,6 +1,6 @@
-"""A config as a tree, and flat."""
+"""A config as a tree, and its values in words."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from fewshot_runner.report.line import as_markup
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 def config_tree(config: Mapping[str, Any]) -> "Tree":
     """Groups as branches, headed by the choices that composed them."""
-    from rich.tree import Tree  # late: whoever flattens a config alone need not wait for it
+    from rich.tree import Tree  # late: whoever shows a value alone need not wait for it
 
     choices = config.get("choices", {})
     tree = Tree("[bold]config")
@@ -47,19 +47,3 @@ def shown(value: Any) -> str:
     if value is None or value == "":
         return "-"
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def is_below(key: str, names: Sequence[str]) -> bool:
-    """Whether a dotted key is one of `names`, or lies in a group that is."""
-    return any(key == name or key.startswith(f"{name}.") for name in names)
-
-
-def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested groups to one level of dotted names."""
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping) and value:
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat

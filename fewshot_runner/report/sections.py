@@ -11,8 +11,8 @@ from typing import Any
 
 import yaml
 
-from fewshot_runner.report.config import flatten
 from fewshot_runner.runs import LOADER
+from fewshot_runner.settings import flatten
 
 SECTION = re.compile(r"^(?=[A-Za-z_]\w*:(?:[ \n]|$))", re.MULTILINE)
 

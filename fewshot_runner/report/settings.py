@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from fewshot_runner.report.config import is_below, shown
-from fewshot_runner.settings import SAME_EXPERIMENT
+from fewshot_runner.report.config import shown
+from fewshot_runner.settings import SAME_EXPERIMENT, is_below
 
 CHOICES = "choices."
 SEED = "seed"

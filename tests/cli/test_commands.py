@@ -25,8 +25,8 @@ from fewshot_runner.cli.main import COMMANDS, complete
 from fewshot_runner.data.decode import fit
 from fewshot_runner.data.sources.glyphs import Glyphs
 from fewshot_runner.engine.checkpoint import load, save
-from fewshot_runner.report.config import flatten
 from fewshot_runner.runs import RunFolder
+from fewshot_runner.settings import flatten
 
 
 def test_compare_shows_differing_settings_and_results(fsl, copied, tmp_path):

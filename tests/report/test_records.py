@@ -8,11 +8,11 @@ import pytest
 import yaml
 
 from fewshot_runner.errors import UserError
-from fewshot_runner.report.config import flatten
 from fewshot_runner.report.records import find_records
 from fewshot_runner.report.sections import parse_settings
 from fewshot_runner.report.settings import compared, differing, matches
 from fewshot_runner.report.tasks import read_tasks
+from fewshot_runner.settings import flatten
 
 
 def paths_of(records):

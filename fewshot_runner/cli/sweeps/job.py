@@ -22,10 +22,9 @@ from fewshot_runner.cli.user_code import code_of
 from fewshot_runner.data.provenance import Provenance
 from fewshot_runner.engine.stopping import Pruned, Watch, merit
 from fewshot_runner.errors import RunFailed, UserError
-from fewshot_runner.report.config import flatten, is_below
 from fewshot_runner.report.records import are_results, is_number
 from fewshot_runner.runs import DONE, FAILED, PRUNED, STOPPED, Busy, RunFolder, experiment_of
-from fewshot_runner.settings import SAME_JOB
+from fewshot_runner.settings import SAME_JOB, flatten, is_below
 
 SECONDS_BETWEEN_LOOKS = 0.5  # at a run that another process is at work on
 

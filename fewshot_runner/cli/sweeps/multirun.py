@@ -24,8 +24,7 @@ from fewshot_runner.cli.sweeps.search.space import Space, space_of, swept_keys
 from fewshot_runner.cli.sweeps.sweep import Sweep, config_option
 from fewshot_runner.cli.targets import make
 from fewshot_runner.errors import UserError
-from fewshot_runner.report.config import is_below
-from fewshot_runner.settings import OF_SWEEPS, SAME_SWEEP
+from fewshot_runner.settings import OF_SWEEPS, SAME_SWEEP, is_below
 
 OF_THE_WHOLE = (*OF_SWEEPS, "output_dir")  # the same for all jobs, which are looked up in one place
 SAME_SEARCH = ("folder", "trials", "params")

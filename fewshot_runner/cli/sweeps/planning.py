@@ -15,8 +15,8 @@ from fewshot_runner.cli.sweeps.search.base import Proposal, Search
 from fewshot_runner.cli.sweeps.search.space import Space
 from fewshot_runner.data.provenance import Provenance
 from fewshot_runner.errors import UserError
-from fewshot_runner.report.config import flatten, is_below
 from fewshot_runner.runs import DONE, FAILED, PRUNED, RunFolder
+from fewshot_runner.settings import flatten, is_below
 
 OF_USERS = "path"  # the key of data sets that are a user's own
 OF_VALIDATION = ("episode", "eval", "trainer.monitor", "trainer.val_episodes", "dataset.split", "dataset.path")

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from fewshot_runner.cli import schema
 from fewshot_runner.cli.build import Builder
-from fewshot_runner.cli.compose import Composer, compose, composed, parsed
+from fewshot_runner.cli.compose import Composer, compose, hydra_config, parsed
 from fewshot_runner.cli.compose import hydra_compose as hydra
 from fewshot_runner.cli.conf import conf_dir
 from fewshot_runner.cli.list import purpose
@@ -50,7 +50,7 @@ def test_the_files_and_groups_are_found():
 @pytest.mark.parametrize("path", MEMBERS, ids=name_of)
 def test_every_file_composes_and_its_values_arrive(path):
     group, name = path.parent.name, path.stem
-    config = composed([f"{group}={name}", *NEEDS_PATH.get(name, [])])
+    config = hydra_config([f"{group}={name}", *NEEDS_PATH.get(name, [])])
     assert config.hydra.runtime.choices[group] == name
     content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)  # to which 2e-3 is a number
     content.pop("defaults", None)

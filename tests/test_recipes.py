@@ -11,7 +11,7 @@ from recorder import Recorder
 from small_runs import GLYPHS, HARDWARE, smaller_sampler
 
 from fewshot_runner.cli.build import Builder
-from fewshot_runner.cli.compose import compose, composed
+from fewshot_runner.cli.compose import compose, hydra_config
 from fewshot_runner.cli.conf import conf_dir
 from fewshot_runner.engine.evaluate import evaluate
 from fewshot_runner.engine.fit import fit
@@ -54,7 +54,7 @@ def test_there_are_recipes() -> None:
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_is_built_and_takes_a_step(name: str, pictures: Path) -> None:
     recipe = f"experiment={name}"
-    choices = composed([recipe, "++dataset.path=x"]).hydra.runtime.choices
+    choices = hydra_config([recipe, "++dataset.path=x"]).hydra.runtime.choices
     for package in EXTRA_PACKAGES.get(choices["model"], ()):
         pytest.importorskip(package, reason=f"needs {package}: pip install 'fewshot-runner[timm]'")
     stand_in = STAND_IN[choices["dataset"]]

@@ -51,7 +51,7 @@ def run(arguments: list[str]) -> None:
         records, rankings, _ = selected(options)
         rankings = [in_order(ranking, options.sort, options.reverse, records) for ranking in rankings]
         if options.json:
-            print(json.dumps(plain(flat_rows(rankings, records)), indent=2))
+            print(json.dumps(json_safe(flat_rows(rankings, records)), indent=2))
         elif options.csv:
             sys.stdout.write(csv_text(flat_rows(rankings, records)))
         else:
@@ -149,12 +149,12 @@ def _near(key: str, known: Sequence[str]) -> str:
     return hint if hint.startswith("; did") else "; fsl train --cfg job shows the names of settings"
 
 
-def plain(value: Any) -> Any:
+def json_safe(value: Any) -> Any:
     """What JSON can hold: a config may have dates, and numbers that are none."""
     if isinstance(value, Mapping):
-        return {str(key): plain(inner) for key, inner in value.items()}
+        return {str(key): json_safe(inner) for key, inner in value.items()}
     if isinstance(value, list):
-        return list(map(plain, value))
+        return list(map(json_safe, value))
     if value is None or isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value)):
         return value
     return str(value)

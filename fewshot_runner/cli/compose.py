@@ -56,11 +56,11 @@ def compose(overrides: Sequence[str] = (), *, config_dir: Path | None = None) ->
     `config_dir` is a config folder of the user's own, searched beside conf/.
     """
     with hydra_errors():
-        config = composed(overrides, config_dir=config_dir)
-        return plain(config, config.hydra.runtime.choices)
+        config = hydra_config(overrides, config_dir=config_dir)
+        return run_config(config, config.hydra.runtime.choices)
 
 
-def composed(overrides: Sequence[str], *, config_dir: Path | None = None) -> DictConfig:
+def hydra_config(overrides: Sequence[str], *, config_dir: Path | None = None) -> DictConfig:
     """The same before anything is resolved, with `sweep`, `launcher` and what is Hydra's own."""
     GlobalHydra.instance().clear()
     errors = hydra_errors(lambda: known_keys(overrides, config_dir))
@@ -94,7 +94,7 @@ class Composer:
 
     def _laid_over(self, groups: tuple[str, ...], values: Sequence[Override]) -> dict[str, Any]:
         if groups not in self._bases:
-            base = composed(groups, config_dir=self.config_dir)
+            base = hydra_config(groups, config_dir=self.config_dir)
             self._bases[groups] = of_run(base), base.hydra.runtime.choices
         base, choices = self._bases[groups]
         config = copy.deepcopy(base)
@@ -196,7 +196,7 @@ def run_hydra(
     sys.argv = [program, *arguments]
     with hydra_errors(lambda: known_keys(arguments, config_dir)), no_search_for_garbage():
         keep()
-        settled = [(plain(config, hydra.runtime.choices), hydra) for config, hydra in kept]
+        settled = [(run_config(config, hydra.runtime.choices), hydra) for config, hydra in kept]
     for config, hydra in settled:
         if (launcher := hydra.runtime.choices["launcher"]) != "serial":  # by a choice such as hardware=slurm
             raise UserError(
@@ -248,8 +248,8 @@ def overlay(
             return OmegaConf.to_container(hydra_compose("saved", overrides=values), resolve=True)
 
 
-def plain(config: DictConfig, choices: Mapping[str, Any]) -> dict[str, Any]:
-    """What `resolved` makes of the part of a composed config that is a run's."""
+def run_config(config: DictConfig, choices: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run's own config is of a composed one, `resolved`."""
     return resolved(of_run(config), choices)
 
 

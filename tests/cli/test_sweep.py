@@ -8,7 +8,7 @@ import torch
 from sweeps import manifest_of, runs_below
 
 from fewshot_runner.cli import session
-from fewshot_runner.cli.compose import compose, composed
+from fewshot_runner.cli.compose import compose, hydra_config
 from fewshot_runner.cli.sweeps import multirun
 from fewshot_runner.cli.sweeps.job import fingerprint
 from fewshot_runner.cli.sweeps.sweep import best_of
@@ -230,7 +230,7 @@ def test_a_finished_run_without_readable_results_is_done_again(fsl, quick, tmp_p
 def test_a_slip_in_a_long_sweep_is_told_at_once(refused, monkeypatch):
     """What all jobs have in common is composed once a member of a swept group, not once a value."""
     calls = []
-    monkeypatch.setattr(multirun, "composed", lambda *a, **o: (calls.append(a), composed(*a, **o))[1])
+    monkeypatch.setattr(multirun, "hydra_config", lambda *a, **o: (calls.append(a), hydra_config(*a, **o))[1])
     refused("train", "-m", "methd.x=1", "seed=range(100)", "method=prototypical,pixels")
     assert len(calls) == 2
 

@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
-from fewshot_runner.cli.compose import composed, hydra_errors, is_group, parsed, refuse_no_folder
+from fewshot_runner.cli.compose import hydra_config, hydra_errors, is_group, parsed, refuse_no_folder
 from fewshot_runner.cli.sweeps.launchers.base import Launcher
 from fewshot_runner.cli.sweeps.manifest import Manifest
 from fewshot_runner.cli.sweeps.planning import Planner
@@ -97,7 +97,7 @@ def config_of_all(read: Sequence[Override], *, config_dir: Path | None) -> DictC
     for turn in range(max(map(len, values), default=1)):
         words = [each[min(turn, len(each) - 1)] for each in values]
         try:
-            return composed(words, config_dir=config_dir)
+            return hydra_config(words, config_dir=config_dir)
         except UserError as error:
             refused = refused or error
     raise refused

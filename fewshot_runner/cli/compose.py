@@ -178,7 +178,7 @@ def run_hydra(
 ) -> None:
     """Calls `task(config, overrides)` as a Hydra program does; Hydra itself answers --help, --cfg, --info and the like.
 
-    `config_dir` is what `arguments` say it is.
+    `config_dir` is the folder that `arguments` name with --config-dir; it is only needed to suggest keys in messages.
     Sweeps are not for this function: see `fewshot_runner.cli.sweeps.multirun`.
     """
     for argument in arguments:

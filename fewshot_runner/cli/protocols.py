@@ -190,10 +190,8 @@ def used_by(test: TestConfig) -> set[str]:
 
 
 def ignored(overrides: Iterable[str], own: TestConfig, further: Collection[TestConfig] = ()) -> dict[str, str]:
-    """By setting, the overrides of episodes and tests that change the figures of neither `own`, of which they are, nor
-    of those `further` tests that have taken them over.
-
-    The shape that takes all classes is no wish for anything else, nor is a value that is taken back.
+    """The overrides of episodes and tests, by setting, that affect no test: neither `own` nor one of `further` that has
+    the same value. `n_way=all` and null are not counted.
     """
     found = {}
     for override in overrides:

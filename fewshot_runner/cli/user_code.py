@@ -1,4 +1,6 @@
-"""What the packages of a user hold, whose classes a run is made of: edited, they make another run of its config."""
+"""A hash of the user's own packages: when their code changes, a sweep no longer takes an earlier run of the same config
+for this one.
+"""
 
 import hashlib
 import sys

@@ -65,7 +65,9 @@ def with_row_of(record: Record, groups: Sequence[Group]) -> list[Group]:
 
 
 def makes_an_experiment(name: str) -> bool:
-    """What else was chosen is told by the settings that it has brought."""
+    """Whether this setting tells experiments apart: not the seed, and of group choices only the data set, as the others
+    show in their own settings.
+    """
     return name != SEED and (name == DATA or not name.startswith(CHOICES))
 
 

@@ -51,7 +51,10 @@ class Test:
         return said
 
     def measured_over(self, n_tasks: int | None) -> list[str]:
-        """What figures on so many tasks have in common; None where they are not on as many."""
+        """What figures on so many tasks have in common.
+
+        `n_tasks` is None where rows differ in it; the count is then left out.
+        """
         count = f"{n_tasks:,} " if n_tasks else ""
         drawn = "" if self.tasks_are_fixed else f" of seed {self.fields['episode_seed']}"
         fixed = "fixed " if self.tasks_are_fixed else ""

@@ -162,7 +162,10 @@ def _finished(job: Job) -> RunFolder:
 
 @contextlib.contextmanager
 def alone_with(job: Job) -> Iterator[None]:
-    """Waits for another sweep that is at work on the same job: before its data are read, it has no run to be found."""
+    """Waits for another sweep that is at work on the same job.
+
+    This takes a lock: a job has no run folder until its data are read, so `find_run` cannot see that it has begun.
+    """
     place = Path(job.config["output_dir"])
     with contextlib.suppress(OSError):  # told better when a run folder is made
         place.mkdir(parents=True, exist_ok=True)

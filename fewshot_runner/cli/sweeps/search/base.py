@@ -31,7 +31,7 @@ class Search(ABC):
         """
 
     def settle(self, proposal: Proposal, fingerprint: str) -> None:
-        """Which job a proposal has become; raises `UserError` where it was another one when its figures were told."""
+        """Records which job a proposal became. Raises `UserError` if an earlier session recorded another one."""
         return
 
     def tell(self, proposal: Proposal, state: str, value: float | None) -> None:

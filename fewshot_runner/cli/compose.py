@@ -184,7 +184,7 @@ def run_hydra(
     for argument in arguments:
         if argument.lstrip("+").startswith("hydra.mode="):  # Hydra's own sweeps would leave a folder behind
             raise UserError(f"{argument}: give -m instead, as in fsl train -m seed=0,1,2")
-        if argument.startswith("--experimental-rerun"):  # which unpickles a file
+        if argument.startswith("--e"):  # --experimental-rerun, or a part of it, which unpickles a file
             raise UserError(f"{argument}: give the overrides of the run again, which its overrides.yaml holds")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here instead of being printed
     kept: list[tuple[DictConfig, DictConfig]] = []

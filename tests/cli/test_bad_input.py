@@ -49,6 +49,7 @@ WRONG_VALUES = {
     "~trainer.patiense": ["~trainer.patiense: there is no such key", "did you mean trainer.patience"],
     "dataset.source=null": ["dataset.source=null: give a group of keys with _target_"],
     "--experimental-rerun=config.pickle": ["--experimental-rerun=config.pickle", "overrides.yaml"],
+    "--exp=config.pickle": ["--exp=config.pickle", "overrides.yaml"],
     "method.optimizer.lr=fast": ["method.optimizer.lr=fast", "number"],
     "method.optimizer.lr=-1": ["method.optimizer.lr=-1", "Invalid learning rate"],
     "episode.within_group=maybe": ["episode.within_group=maybe", "true or false"],

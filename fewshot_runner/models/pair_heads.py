@@ -10,8 +10,8 @@ from torch.nn import functional
 from fewshot_runner.models.koch import initialise
 from fewshot_runner.models.precision import full_precision
 
-# Differences that go through a hidden layer at once: enough for a fast matrix product, and few enough for the cache
-# and for memory, where those of all pairs of hundreds of classes would take tens of gigabytes.
+# Differences that go through a hidden layer at once, or those of one image with all others where these are more: enough
+# for a fast matrix product, where those of all pairs of hundreds of classes would take tens of gigabytes.
 ROWS_AT_ONCE = 1024
 
 

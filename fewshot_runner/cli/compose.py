@@ -14,6 +14,7 @@ import yaml
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra import main as hydra_main
+from hydra._internal.utils import get_args_parser
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -184,8 +185,11 @@ def run_hydra(
     for argument in arguments:
         if argument.lstrip("+").startswith("hydra.mode="):  # Hydra's own sweeps would leave a folder behind
             raise UserError(f"{argument}: give -m instead, as in fsl train -m seed=0,1,2")
-        if argument.startswith("--e"):  # --experimental-rerun, or a part of it, which unpickles a file
-            raise UserError(f"{argument}: give the overrides of the run again, which its overrides.yaml holds")
+    asked = get_args_parser().parse_args(arguments)  # as Hydra reads them: parts of names, letters in one word
+    if asked.experimental_rerun is not None:  # which unpickles a file
+        raise UserError("--experimental-rerun: give the overrides of the run again, which its overrides.yaml holds")
+    if asked.multirun and not (asked.help or asked.hydra_help):
+        raise UserError("-m: give it as a word by itself, as in fsl train -m seed=0,1,2")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here instead of being printed
     kept: list[tuple[DictConfig, DictConfig]] = []
 

@@ -106,16 +106,15 @@ def build(
     shutil.rmtree(building, ignore_errors=True)  # left by a build that was killed: the lock is ours
     building.mkdir()
     try:
-        checksums: list[int | None] = []
 
         def tell(done: int) -> None:
-            checksums.append(source.checksum(done - 1))  # now, while its file is in memory
             if progress is not None and (done % 500 == 0 or done == len(items)):
                 progress(done, len(items))
 
         shapes = layout.write(building / layout.file, source, len(items), tell)
         classes = sorted({(item.group, item.class_name) for item in items})
         number = {class_name: index for index, (_, class_name) in enumerate(classes)}
+        checksums = [source.checksum(index) for index in range(len(items))]
         if None not in checksums:
             shapes["checksums"] = np.array(checksums, dtype=np.uint64)
         np.savez(

@@ -10,6 +10,7 @@ from functools import partial
 
 import pytest
 import torch
+from inner_loops import backbone, centred, episode, fitted_by_optimiser
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
@@ -38,28 +39,6 @@ from fewshot_runner.models.pretrained import Pretrained
 N, LR, STEPS = 3, 0.1, 4
 
 
-def backbone(model: type = Conv4Strided, *, widths: tuple = (4, 6)) -> Conv4 | Conv4Strided:
-    """With running statistics that are not those of the images, nor 0 and 1."""
-    torch.manual_seed(0)
-    network = model(Facts(image_shape=(1, 8, 8), n_classes=9, n_way=N), widths=widths)
-    generator = torch.Generator().manual_seed(1)
-    for name, buffer in network.named_buffers():
-        if buffer.is_floating_point():
-            spread = torch.rand(buffer.shape, generator=generator)
-            buffer.copy_(0.02 + 0.1 * spread if name.endswith("var") else 0.2 * spread - 0.2)  # no channel is silent
-    return network
-
-
-def episode(*, n_episodes: int = 2, shots: int = 2, n_query: int = 4) -> Episode:
-    generator = torch.Generator().manual_seed(2)
-    labels = torch.arange(N).repeat_interleave(shots).repeat(n_episodes, 1)  # (E, S)
-    marks = torch.rand(N, 1, 8, 8, generator=generator)
-    query_labels = torch.randint(N, (n_episodes, n_query), generator=generator)
-    support = marks[labels] + 0.5 * torch.rand(*labels.shape, 1, 8, 8, generator=generator)
-    query = marks[query_labels] + 0.5 * torch.rand(*query_labels.shape, 1, 8, 8, generator=generator)
-    return Episode(support, labels, query, query_labels, N)
-
-
 @pytest.mark.parametrize("at_start", [True, False])
 def test_gradients_of_the_head_are_exact_where_the_network_is_not(at_start: bool) -> None:
     features, labels = torch.rand(6, 1, 4, 4), torch.arange(6) % N
@@ -76,20 +55,6 @@ def descend(task: TaskNetwork, images: Tensor, labels: Tensor) -> TaskNetwork:
         task = task.cut()
         task = task.moved(task.gradients(images, labels)[1], scale=-LR)
     return task
-
-
-def fitted_by_optimiser(network: nn.Module, images: Tensor, labels: Tensor) -> nn.Sequential:
-    """The slow way: a deep copy with a linear head, trained by torch.optim with batch norm in training mode."""
-    head = nn.Linear(network.out_features, N, bias=False)
-    nn.init.zeros_(head.weight)
-    model = nn.Sequential(copy.deepcopy(network), head)
-    model.train()
-    optimizer = torch.optim.SGD(model.parameters(), lr=LR)
-    for _ in range(STEPS):
-        optimizer.zero_grad()
-        functional.cross_entropy(model(images), labels).backward()
-        optimizer.step()
-    return model
 
 
 @torch.no_grad()
@@ -110,15 +75,11 @@ def by_own_statistics(model: nn.Sequential, normalisers: Tensor, images: Tensor)
     return model[1](torch.cat(features))
 
 
-def centred(logits: Tensor) -> Tensor:
-    return logits - logits.mean(dim=-1, keepdim=True)
-
-
 def test_running_statistics_move_with_the_steps() -> None:
     network, tasks = backbone(), episode()
     logits = classify_adapted(network, tasks, descend, reach=LR * STEPS, bn_mode="running", at_once=True)
     for e in range(2):
-        model = fitted_by_optimiser(network, tasks.support[e], tasks.support_labels[e])
+        model = fitted_by_optimiser(network, tasks.support[e], tasks.support_labels[e], n_way=N, lr=LR, steps=STEPS)
         expected = model.eval()(tasks.query[e])
         assert expected.std() > 0.1
         torch.testing.assert_close(logits[e], centred(expected), rtol=1e-4, atol=1e-4)
@@ -128,7 +89,7 @@ def test_support_statistics_are_those_of_the_fitted_network() -> None:
     network, tasks = backbone(), episode()
     logits = classify_adapted(network, tasks, descend, reach=LR * STEPS, bn_mode="support", at_once=True)
     for e in range(2):
-        model = fitted_by_optimiser(network, tasks.support[e], tasks.support_labels[e])
+        model = fitted_by_optimiser(network, tasks.support[e], tasks.support_labels[e], n_way=N, lr=LR, steps=STEPS)
         expected = by_own_statistics(model, tasks.support[e], tasks.query[e])
         torch.testing.assert_close(logits[e], centred(expected), rtol=1e-4, atol=1e-4)
 
@@ -137,7 +98,7 @@ def test_transductive_statistics_are_those_of_the_queries() -> None:
     network, tasks = backbone(), episode()
     logits = classify_adapted(network, tasks, descend, reach=LR * STEPS, bn_mode="transductive", at_once=True)
     for e in range(2):
-        model = fitted_by_optimiser(network, tasks.support[e], tasks.support_labels[e])
+        model = fitted_by_optimiser(network, tasks.support[e], tasks.support_labels[e], n_way=N, lr=LR, steps=STEPS)
         expected = by_own_statistics(model, tasks.query[e], tasks.query[e])
         torch.testing.assert_close(logits[e], centred(expected), rtol=1e-4, atol=1e-4)
 

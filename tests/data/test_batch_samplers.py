@@ -145,12 +145,31 @@ def test_small_classes_give_all_they_have():
         assert len(set(batch.images.tolist())) == 18
 
 
+def chance_of(counts: np.ndarray, *, drawn: int, times: int) -> float:
+    """The chance of counts at least as uneven where `drawn` of them grow by one, evenly, each of `times` times."""
+    expected = times * drawn / len(counts)
+    statistic = ((counts - expected) ** 2 / expected).sum() * (len(counts) - 1) / (len(counts) - drawn)
+    return stats.chi2.sf(statistic, len(counts) - 1)
+
+
 def test_all_classes_are_equally_likely_without_groups():
     sampler = PKSampler(TABLE, n_classes=4, n_images=2, seed=0)
     counts = sum(np.bincount(sampler[k].labels.unique(), minlength=14) for k in range(3000))
-    expected = 3000 * 4 / 14
-    statistic = ((counts - expected) ** 2 / (expected * (1 - 4 / 14)) * 13 / 14).sum()  # drawn without replacement
-    assert stats.chi2.sf(statistic, 13) > 1e-4
+    assert chance_of(counts, drawn=4, times=3000) > 1e-4
+
+
+def test_with_groups_every_group_class_and_image_has_its_turn_evenly():
+    table = make_table({name: [6] * 5 for name in "abcd"})
+    sampler = PKSampler(table, n_classes=4, n_images=2, n_groups=2, seed=0)
+    batches = [sampler[k] for k in range(4000)]
+    of_image = np.bincount(torch.cat([batch.images for batch in batches]), minlength=120)
+    of_class = np.array([of_image[table.members[6 * c : 6 * c + 6]].sum() // 2 for c in range(20)])
+    of_group = of_class.reshape(4, 5).sum(axis=1) // 2
+    assert chance_of(of_group, drawn=2, times=4000) > 1e-4
+    for group, times in enumerate(of_group):
+        assert chance_of(of_class[5 * group : 5 * group + 5], drawn=2, times=times) > 1e-4
+    for c, times in enumerate(of_class):
+        assert chance_of(of_image[table.members[6 * c : 6 * c + 6]], drawn=2, times=times) > 1e-4
 
 
 @pytest.mark.parametrize(

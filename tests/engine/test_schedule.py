@@ -70,6 +70,12 @@ def test_linear_by_hand() -> None:
     assert Linear()(1.0, 0, 0) == 1.0
 
 
+def test_linear_arrives_after_its_own_steps_however_long_the_run() -> None:
+    schedule = Linear(steps=4)
+    assert [schedule(1.0, step, 100) for step in (0, 1, 2, 3, 4, 5, 99)] == [1.0, 0.75, 0.5, 0.25, 0.0, 0.0, 0.0]
+    assert schedule(1.0, 1, 2) == 0.75  # also a shorter one
+
+
 @pytest.mark.parametrize("base", [0.9, 0.7, 0.5, 0.3])
 def test_momentum_begins_alike_and_ends_at_each_layers_own(base: float) -> None:
     """Koch et al. 2015, 3.2: 0.5 in every layer, rising linearly; here over 100 of 200 epochs."""

@@ -40,11 +40,7 @@ def guards() -> dict[int, list[str]]:
     return found
 
 
-def test_all_twenty_are_listed() -> None:
-    assert list(TRAPS) == list(range(1, 21))
-
-
-@pytest.mark.parametrize("number", TRAPS)
+@pytest.mark.parametrize("number", range(1, 21))
 def test_a_trap_is_guarded(number: int) -> None:
     assert guards().get(number), f"trap {number} ({TRAPS[number]}) has no test called test_trap_{number:02d}_..."
 

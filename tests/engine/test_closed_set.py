@@ -174,14 +174,6 @@ def test_few_shot_supports_are_different_training_images_and_no_queries(world, n
     assert not torch.equal(other.support, episodes.support)
 
 
-def test_with_few_shots_even_a_trained_head_is_shown_the_support(world, hardware: Hardware) -> None:
-    """Episodes are the tasks, and the method's own score answers, not its head."""
-    evaluation = evaluate(ConstantHead(), closed_set(world, n_shot=2), hardware=hardware)
-    assert (evaluation.unit, len(evaluation.values), evaluation.confusion) == ("episodes", 6, None)
-    described = evaluation.protocol
-    assert (described["n_shot"], described["episodes"], described["episode_seed"]) == (2, 6, 0)
-
-
 class OneClass(Head):
     """Whatever the support, it answers one class."""
 
@@ -189,13 +181,19 @@ class OneClass(Head):
         return torch.eye(n_way)[3].expand(*query.shape[:2], n_way)
 
 
-def test_the_interval_of_few_shots_is_that_of_the_support(world, hardware: Hardware) -> None:
-    """It is nothing where the support changes nothing, though other test images would change the figure."""
+def test_with_few_shots_the_support_decides_and_not_the_trained_head(world, hardware: Hardware) -> None:
+    """Episodes are the tasks: their interval is nothing where the support changes nothing, though other test images
+    would change the figure."""
     few = by_image(world, range(5, 8), classes=[3, 4, 7])
     evaluation = evaluate(OneClass(), closed_set(world, n_shot=2, queries=few), hardware=hardware)
-    assert evaluation.mean == pytest.approx(1 / 3)
+    assert evaluation.values.tolist() == pytest.approx([1 / 3] * 6)
     assert evaluation.ci95 == pytest.approx(0.0, abs=1e-12)
+    assert (evaluation.unit, evaluation.confusion) == ("episodes", None)
+    described = evaluation.protocol
+    assert (described["n_shot"], described["episodes"], described["episode_seed"]) == (2, 6, 0)
     assert evaluate(OneClass(), closed_set(world, n_shot=2), hardware=hardware).mean == pytest.approx(1 / 12)
+    by_head = evaluate(OneClass(), closed_set(world, queries=few), hardware=hardware)
+    assert by_head.mean != pytest.approx(1 / 3), "the head would give the same figure"
 
 
 @pytest.mark.parametrize("n_shot", ["all", 2])

@@ -226,7 +226,8 @@ def test_a_single_image_left_over_joins_the_batch_before_it(n_images, batch_size
 
 
 @pytest.mark.parametrize(("n_images", "batch_size"), [(51, 7), (50, 8), (50, 1), (50, 50), (50, 64), (49, 10)])
-def test_batches_are_slices_of_a_shuffled_epoch(n_images, batch_size):
+def test_pinned_batches_are_slices_of_the_permutation_that_seed_stream_and_epoch_draw(n_images, batch_size):
+    """The sampler's own formula: which order a seed means may not change, or a resumed run would repeat images."""
     sampler = BatchSampler(make_table({"": [n_images]}), batch_size=batch_size, seed=3)
     for epoch in range(2):
         order = numpy_generator(3, "train", epoch).permutation(n_images).tolist()

@@ -10,6 +10,7 @@ from same_bits import assert_same_bits
 from torch import Tensor, nn
 
 from fewshot_runner.engine.checkpoint import Checkpoints
+from fewshot_runner.engine.device import Hardware
 from fewshot_runner.engine.experiment import Experiment
 from fewshot_runner.engine.fit import NotFinite, fit
 from fewshot_runner.engine.schedule import Cosine, Exponential
@@ -353,3 +354,20 @@ def test_a_step_never_waits_for_the_device(make_experiment, recorder, monkeypatc
 def test_early_stopping_is_what_the_trainer_says(make_experiment) -> None:
     stopping: EarlyStopping = make_experiment(patience=4).stopping
     assert (stopping.patience, stopping.monitor) == (4, "accuracy")
+
+
+@pytest.mark.parametrize(("precision", "mixed"), [("float32", False), ("bfloat16", True)])
+def test_the_loss_is_computed_in_the_precision_of_the_hardware(
+    make_experiment, recorder, precision: str, mixed: bool
+) -> None:
+    class Asking(Scripted):
+        def loss(self, batch: Item) -> Tensor:
+            found.append(torch.is_autocast_enabled("cpu"))
+            return super().loss(batch)
+
+    found: list[bool] = []
+    method = Asking([1.0] * 3)
+    hardware = Hardware(device="cpu", threads=1, precision=precision)
+    experiment = make_experiment(method=method, items=Items([]), hardware=hardware, max_steps=3)
+    fit(experiment, lambda: {"accuracy": 0.5}, recorder, recorder, StopRequest())
+    assert found == [mixed] * 3

@@ -1,6 +1,7 @@
 """A run from its first step to its summary."""
 
 import json
+import time
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from fewshot_runner.engine.evaluate import evaluate
 from fewshot_runner.engine.fit import NotFinite
 from fewshot_runner.engine.protocols.base import Evaluation, Protocol
 from fewshot_runner.engine.stopping import Pruned, Stopped, StopRequest
+from fewshot_runner.engine.train import Clock, median_speed
 from fewshot_runner.intervals import t_interval
 from fewshot_runner.methods.base import Method
 from fewshot_runner.methods.prototypical import Prototypical
@@ -239,3 +241,20 @@ def test_a_signal_in_a_validation_after_which_the_run_would_be_given_up_is_honou
     with pytest.raises(Stopped):
         train_in(make_experiment(), run_folder, stop, watch=watch)
     assert run_folder.read_status()["state"] == "stopped"
+
+
+def test_seconds_are_those_of_all_sessions(run_folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = iter([100.0, 107.0, 300.0, 305.0])
+    monkeypatch.setattr(time, "perf_counter", lambda: next(now))
+    seconds = Clock(run_folder).seconds
+    assert seconds == 7
+    run_folder.write_status("stopped", step=3, seconds=seconds)
+    assert Clock(run_folder).seconds == 12
+
+
+def test_the_speed_of_a_run_is_the_middle_one(run_folder: RunFolder) -> None:
+    assert median_speed(run_folder) is None
+    lines = [{"step": step, "wall": {"images_per_second": speed}} for step, speed in enumerate([9.0, 1.0, 2.0])]
+    lines.append({"step": 3, "wall": {}})  # of a validation
+    run_folder.metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert median_speed(run_folder) == 2

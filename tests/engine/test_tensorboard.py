@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from class_tables import make_table
 from event_files import begin_another_second
 from PIL import Image
@@ -24,7 +25,9 @@ from tensorboard.plugins.scalar.scalars_plugin import ScalarsPlugin
 
 from fewshot_runner.engine import train as train_module
 from fewshot_runner.engine.checkpoint import Checkpoints
+from fewshot_runner.engine.pictures import episode_picture
 from fewshot_runner.engine.tensorboard import TensorBoard, projected
+from fewshot_runner.methods.base import Method
 from fewshot_runner.runs import RunFolder
 
 EVERYTHING = {"scalars": 0, "images": 0, "tensors": 0}
@@ -169,16 +172,27 @@ def test_another_figure_than_accuracy_is_not_called_so(run_folder: RunFolder) ->
     assert board.points(run_folder, charts["training loss and validation figure"]) == {"map_at_5/val": [(3, 0.5)]}
 
 
-def test_example_episodes_are_pictures(finished: RunFolder) -> None:
+def best_method(run: RunFolder, make_method) -> Method:
+    method = make_method(seed=99).eval()
+    method.load_state_dict(Checkpoints(run.checkpoints).load_best()[0]["method"])
+    return method
+
+
+def test_example_episodes_are_pictures_with_the_best_weights_answers(finished: RunFolder, world, make_method) -> None:
     events = read(finished)
     tags = events.Tags()["images"]
     assert tags == ["episodes/0", "episodes/1", "episodes/2"]
     picture = np.asarray(Image.open(io.BytesIO(events.Images(tags[0])[0].encoded_image_string)))
     # 4 rows of 1 shot and 3 queries, 12 pixels a tile, 8 between
     assert picture.shape == (4 * 12, 4 * 12 + 8, 3)
+    episode = world.protocol("test").draw(0, 1).map(world.viewer)
+    answers = best_method(finished, make_method).classify(episode).argmax(-1)
+    np.testing.assert_array_equal(picture, episode_picture(episode, answers))
 
 
-def test_embeddings_are_there_for_the_projector(finished: RunFolder, world) -> None:
+def test_the_projector_has_the_embeddings_of_the_images_named_beside_them(
+    finished: RunFolder, world, make_method
+) -> None:
     config = (finished.tensorboard / "projector_config.pbtxt").read_text()
     (folder,) = finished.tensorboard.glob("*/test")
     for name in ("tensors.tsv", "metadata.tsv", "sprite.png"):
@@ -188,9 +202,10 @@ def test_embeddings_are_there_for_the_projector(finished: RunFolder, world) -> N
     labels = (folder / "metadata.tsv").read_text().split()
     assert features.shape == (6 * 8, 8 * 2 * 2)
     assert labels == [name for name in world.table("test").names for _ in range(8)]
-    # the projector's rows are embeddings of the images named beside them
-    same = [np.linalg.norm(features[8 * c] - features[8 * c + 1]) for c in range(6)]
-    assert min(same) > 0
+    best = best_method(finished, make_method)
+    index = torch.from_numpy(world.table("test").members)
+    with torch.no_grad():
+        np.testing.assert_allclose(features, best.embed(world.viewer(index)).flatten(1), rtol=1e-4, atol=1e-5)
 
 
 def test_the_projector_shows_whole_classes_from_all_over_the_table() -> None:

@@ -1,4 +1,7 @@
-"""The program from Python; the commands are thin over it."""
+"""The program from Python; the commands are thin over it.
+
+One call at a time in a process: Hydra's state, torch's random numbers and its number of threads are the process's.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path

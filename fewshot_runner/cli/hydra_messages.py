@@ -30,7 +30,7 @@ def as_user_error(error: Exception, keys: Callable[[], Sequence[str]]) -> UserEr
         if key in names:
             return UserError(f"~{key}: is null already; leave this out")
         return UserError(f"~{key}: there is no such key{nearest_key(key, names)}")
-    if found := re.search(r"Could not find '([^'/]+)/([^']*)'", message):
+    if found := re.search(r"Could not find '((?:hydra/)?[^'/]+)/([^']*)'", message):
         group, choice = found.groups()
         choices = re.findall(r"^\t(.+)$", message.partition("Config search path")[0], re.MULTILINE)
         return UserError(f"{group}={choice}: there is no such choice{nearest(choice, choices)}")

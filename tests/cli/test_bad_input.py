@@ -78,6 +78,8 @@ WRONG_VALUES = {
 }
 UNKNOWN_MEMBERS = {
     "method=": ["method=: there is no such choice", "siamese"],
+    "method=my/own": ["method=my/own: there is no such choice"],
+    "hydra/launcher=foo": ["hydra/launcher=foo: there is no such choice"],
     "method=siamez": ["method=siamez: there is no such choice", "siamese"],
     "dataset=omniglott": ["dataset=omniglott: there is no such choice", "omniglot"],
     "episode=3way": ["episode=3way: there is no such choice", "5way1shot"],

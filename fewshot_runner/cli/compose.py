@@ -5,6 +5,7 @@ import os
 import shlex
 import sys
 import tempfile
+from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -169,6 +170,14 @@ def hydra_errors(keys: Callable[[], Sequence[str]] = known_keys) -> Iterator[Non
         raise as_user_error(error, keys) from error
 
 
+def asked_of_hydra(arguments: Sequence[str]) -> Namespace:
+    """What a command line asks for, as Hydra reads it: parts of names, letters in one word. Raises `UserError`."""
+    asked = get_args_parser().parse_intermixed_args(arguments)
+    if asked.experimental_rerun is not None:  # which unpickles a file
+        raise UserError("--experimental-rerun: give the overrides of the run again, which its overrides.yaml holds")
+    return asked
+
+
 def run_hydra(
     config_name: str,
     program: str,
@@ -185,11 +194,6 @@ def run_hydra(
     for argument in arguments:
         if argument.lstrip("+").startswith("hydra.mode="):  # Hydra's own sweeps would leave a folder behind
             raise UserError(f"{argument}: give -m instead, as in fsl train -m seed=0,1,2")
-    asked = get_args_parser().parse_args(arguments)  # as Hydra reads them: parts of names, letters in one word
-    if asked.experimental_rerun is not None:  # which unpickles a file
-        raise UserError("--experimental-rerun: give the overrides of the run again, which its overrides.yaml holds")
-    if asked.multirun and not (asked.help or asked.hydra_help):
-        raise UserError("-m: give it as a word by itself, as in fsl train -m seed=0,1,2")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here instead of being printed
     kept: list[tuple[DictConfig, DictConfig]] = []
 

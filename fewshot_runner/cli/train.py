@@ -2,32 +2,30 @@
 
 from typing import Any
 
-from fewshot_runner.cli.compose import run_hydra
+from fewshot_runner.cli.compose import asked_of_hydra, run_hydra
 from fewshot_runner.cli.conf import without_config_dir
 from fewshot_runner.errors import UserError
 from fewshot_runner.settings import OF_SWEEPS
-
-HELP = ("-h", "--help", "--hydra-help", "--version")
 
 
 def run(arguments: list[str]) -> None:
     dry_run = "--dry-run" in arguments
     arguments = [argument for argument in arguments if argument != "--dry-run"]
-    overrides, config_dir = without_config_dir([word for word in arguments if not is_many(word)])
-    options = [word for word in overrides if word.startswith("-")]
-    many = any(map(is_many, arguments))
-    if many and (stray := [word for word in options if word not in HELP]):  # with these, Hydra's own sweep would run
-        raise UserError(
-            f"{stray[0]}: is not for sweeps; leave it out, or -m: fsl train --cfg job shows the config of one job, "
-            "and fsl train -m ... --dry-run lists those of a sweep"
-        )
-    if many and not options:
+    others, config_dir = without_config_dir(arguments)
+    asked = asked_of_hydra(others)
+    options = [name for name, value in vars(asked).items() if value and name not in ("overrides", "multirun")]
+    if asked.multirun and not options:
         from fewshot_runner.cli.sweeps import multirun
 
-        multirun.run(overrides, config_dir=config_dir, dry_run=dry_run)
+        multirun.run(asked.overrides, config_dir=config_dir, dry_run=dry_run)
         return
+    if asked.multirun and not (asked.help or asked.hydra_help):  # with these, Hydra's own sweep would run
+        raise UserError(
+            f"--{options[0].replace('_', '-')}: is not for sweeps; leave it out, or -m: fsl train --cfg job shows the "
+            "config of one job, and fsl train -m ... --dry-run lists those of a sweep"
+        )
     of_sweeps = tuple(f"{group}{sign}" for group in OF_SWEEPS for sign in "=.")
-    if not options and (stray := [word for word in overrides if word.startswith(of_sweeps)]):
+    if not options and (stray := [word for word in asked.overrides if word.startswith(of_sweeps)]):
         raise UserError(f"{stray[0]}: is for sweeps; give -m for one, as in fsl train -m {stray[0]} seed=0,1,2")
 
     def task(config: dict[str, Any], overrides: list[str]) -> None:
@@ -39,8 +37,3 @@ def run(arguments: list[str]) -> None:
             session.start(config, overrides)
 
     run_hydra("train", "fsl", arguments, task, config_dir=config_dir)
-
-
-def is_many(word: str) -> bool:
-    """Whether it asks for a sweep; Hydra takes a part of --multirun for the whole."""
-    return word == "-m" or (word.startswith("--m") and "--multirun".startswith(word))

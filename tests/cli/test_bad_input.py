@@ -50,7 +50,7 @@ WRONG_VALUES = {
     "dataset.source=null": ["dataset.source=null: give a group of keys with _target_"],
     "--experimental-rerun=config.pickle": ["--experimental-rerun", "overrides.yaml"],
     "--exp=config.pickle": ["--experimental-rerun", "overrides.yaml"],
-    "-mr": ["-m: give it as a word by itself"],
+    "-mr": ["--run: is not for sweeps"],
     "method.optimizer.lr=fast": ["method.optimizer.lr=fast", "number"],
     "method.optimizer.lr=-1": ["method.optimizer.lr=-1", "Invalid learning rate"],
     "episode.within_group=maybe": ["episode.within_group=maybe", "true or false"],

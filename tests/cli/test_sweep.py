@@ -302,16 +302,16 @@ def test_a_wrong_sweep_is_refused_before_anything_runs(refused, words, told):
 
 @pytest.mark.parametrize("many", ["-m", "--multirun", "--multi"])
 @pytest.mark.parametrize(
-    "words", [["--config-name=train"], ["--cfg", "job"], ["--package", "trainer"], ["--info"], ["--no"]]
+    "words", [["--config-name=train"], ["--cfg", "job"], ["--package", "trainer"], ["--info", "all"], ["--run"]]
 )
 def test_options_for_one_job_are_refused_with_a_sweep_and_hydras_own_does_not_run(refused, quick, many, words):
     said = refused("train", many, *words, *quick(), "seed=0,1")
-    assert said.startswith(f"fsl: {words[0]}: ")
+    assert said.startswith(f"fsl: {words[0].partition('=')[0]}: ")
     assert "leave it out" in said
 
 
 def test_a_sweep_has_help(fsl, elsewhere):
-    for words in (["--help"], ["-h"], ["--hydra-help"], ["--version"]):
+    for words in (["--help"], ["--hel"], ["-h"], ["--hydra-help"], ["--version"]):
         answer = fsl("train", "-m", *words)
         assert answer.code == 0, answer.err
         assert answer.out == fsl("train", *words).out != ""

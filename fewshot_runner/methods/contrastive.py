@@ -40,7 +40,8 @@ class Contrastive(MetricMethod):
         features, labels = self.embed(batch.images), batch.labels
         if batch.pairs is not None:
             first, second = batch.pairs.unbind(1)
-            distances = paired_distances(features[first], features[second], self.distance)  # (P,)
+            compared = (features.index_select(0, side) for side in (first, second))  # the same sums in each run
+            distances = paired_distances(*compared, self.distance)  # (P,)
             same = labels[first] == labels[second]
             return contrastive_loss(distances, same, ~same, self.margin)
         distances = all_distances(features, features, self.distance)  # (B, B)

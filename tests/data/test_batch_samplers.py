@@ -8,7 +8,6 @@ import torch
 from class_tables import CLASS_OF, TABLE, make_table
 from scipy import stats
 
-from fewshot_runner.data.classes import ClassTable
 from fewshot_runner.data.samplers import (
     BatchSampler,
     PairSampler,
@@ -186,12 +185,11 @@ def test_impossible_batches_of_classes_are_refused(options, message):
         PKSampler(TABLE, **options, seed=0)
 
 
-@pytest.mark.parametrize("n_pairs", [None, 20])
-def test_classes_of_one_image_each_are_refused(n_pairs):
+def test_classes_of_one_image_each_are_refused():
     """Every loss on such batches would be 0, without a word. One class of two images is enough."""
-    with pytest.raises(UserError, match="same-class pairs need a class of 2 images or more; every class has one image"):
-        PKSampler(make_table({"a": [1, 1], "b": [1]}), n_classes=2, n_images=2, n_pairs=n_pairs, seed=0)
-    PKSampler(make_table({"a": [1, 1], "b": [2]}), n_classes=2, n_images=2, n_pairs=n_pairs, seed=0)
+    with pytest.raises(UserError, match=r"same-class pairs need a class of 2 images or more, .* add images"):
+        PKSampler(make_table({"a": [1, 1], "b": [1]}), n_classes=2, n_images=2, seed=0)
+    PKSampler(make_table({"a": [1, 1], "b": [2]}), n_classes=2, n_images=2, seed=0)
 
 
 @pytest.mark.parametrize("batch_size", [1, 8, 50, 1000])
@@ -239,38 +237,3 @@ def test_pinned_batches_are_slices_of_the_permutation_that_seed_stream_and_epoch
 def test_a_batch_of_nothing_is_refused():
     with pytest.raises(UserError, match="batch_size=0: give a whole number of 1 or more"):
         BatchSampler(TABLE, batch_size=0, seed=0)
-
-
-def test_pairs_chosen_from_a_p_by_k_batch() -> None:
-    """Every pair of one class once, the others half within a group, none twice, no image with itself."""
-    table = ClassTable.build(
-        np.arange(24).repeat(5), [f"c{c:02d}" for c in range(24)], [f"g{c // 6}" for c in range(24)], np.arange(120)
-    )
-    sampler = PKSampler(table, n_classes=12, n_images=3, n_groups=3, n_pairs=100, seed=0)
-    for k in range(20):
-        batch = sampler[k]
-        first, second = batch.pairs.unbind(1)
-        assert len(batch.pairs) == 100
-        assert len({frozenset(pair) for pair in batch.pairs.tolist()}) == 100
-        assert (first != second).all()
-        same = batch.labels[first] == batch.labels[second]
-        within = batch.groups[first] == batch.groups[second]
-        assert int(same.sum()) == 12 * 3  # three images make three pairs
-        assert int((within & ~same).sum()) == int((~within).sum()) == 32
-    assert not torch.equal(sampler[0].pairs, sampler[1].pairs)
-
-
-def test_where_pairs_of_a_kind_run_out_the_other_kind_fills_up() -> None:
-    table = ClassTable.build(np.arange(4).repeat(3), list("abcd"), ["g", "g", "h", "i"], np.arange(12))
-    batch = PKSampler(table, n_classes=4, n_images=2, n_pairs=20, seed=0)[0]
-    assert len(batch.pairs) == 20  # 4 of one class, 4 within the group, 20 across
-    with pytest.raises(UserError, match="n_pairs=4"):
-        PKSampler(table, n_classes=4, n_images=2, n_pairs=4, seed=0)
-
-
-def test_classes_of_one_group_give_as_many_pairs_as_were_asked_for() -> None:
-    """No pair is across groups, so those within take that half as well."""
-    batch = PKSampler(make_table({"only": [5] * 6}), n_classes=4, n_images=2, n_pairs=20, seed=0)[0]
-    assert len({frozenset(pair) for pair in batch.pairs.tolist()}) == len(batch.pairs) == 20
-    first, second = batch.labels[batch.pairs].unbind(1)
-    assert int((first == second).sum()) == 4

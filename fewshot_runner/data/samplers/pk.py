@@ -20,9 +20,6 @@ class PKSampler(Sampler):
     `n_groups` > 0 takes the classes from that many groups (from `n_classes` of them at most), equally many of each or
     one more, so that classes that look alike come together; where a group has too few, any other classes fill up. A
     class of fewer than K images gives all it has.
-
-    `n_pairs` chooses pairs for losses that cannot afford all of them: every pair of one class, and of the pairs of
-    two classes as many as are left, half of them within a group where there are so many.
     """
 
     def __init__(
@@ -32,16 +29,10 @@ class PKSampler(Sampler):
         n_classes: int,
         n_images: int,
         n_groups: int = 0,
-        n_pairs: int | None = None,
         seed: int,
         stream: str = "train",
     ) -> None:
         super().__init__(classes, seed=seed, stream=stream)
-        if n_pairs is not None and n_pairs <= n_classes * n_images * (n_images - 1) // 2:
-            raise UserError(
-                f"{KEY}n_pairs={n_pairs}: the pairs of one class are {n_classes} x {n_images} x "
-                f"{n_images - 1} / 2 alone; give more, or null for all pairs"
-            )
         if n_classes < 2 or n_images < 2 or n_groups < 0:
             raise UserError(
                 f"method.sampler: n_classes={n_classes}, n_images={n_images}, n_groups={n_groups}: a batch needs "
@@ -56,7 +47,6 @@ class PKSampler(Sampler):
         self.n_classes = n_classes
         self.n_images = n_images
         self.n_groups = min(n_groups, classes.n_groups, n_classes)
-        self.n_pairs = n_pairs
 
     def __getitem__(self, k: int) -> Batch:
         random = numpy_generator(self.seed, self.stream, k)
@@ -67,19 +57,7 @@ class PKSampler(Sampler):
             alike = chosen[sizes == size]
             images.append((alike, self.classes.draw_images(alike, random.random((len(alike), int(size))))))
         labels = np.concatenate([classes.repeat(drawn.shape[1]) for classes, drawn in images])
-        pairs = None if self.n_pairs is None else self._choose_pairs(labels, random)
-        return self._batch(labels, np.concatenate([drawn.ravel() for _, drawn in images]), pairs)
-
-    def _choose_pairs(self, labels: np.ndarray, random: np.random.Generator) -> np.ndarray:
-        """(n_pairs, 2) positions in a batch with these labels (B,); fewer where there are not so many pairs."""
-        pairs = np.stack(np.triu_indices(len(labels), k=1), axis=1)  # (B (B - 1) / 2, 2)
-        classes, groups = labels[pairs], self.classes.class_groups[labels[pairs]]
-        same = classes[:, 0] == classes[:, 1]
-        within = groups[:, 0] == groups[:, 1]
-        near, far = random.permutation(pairs[~same & within]), random.permutation(pairs[~within])
-        missing = self.n_pairs - same.sum()
-        n_near = min(len(near), max(missing // 2, missing - len(far)))
-        return np.concatenate([pairs[same], near[:n_near], far[: missing - n_near]])
+        return self._batch(labels, np.concatenate([drawn.ravel() for _, drawn in images]))
 
     def _draw_classes(self, random: np.random.Generator) -> np.ndarray:
         table = self.classes

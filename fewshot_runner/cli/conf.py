@@ -24,6 +24,18 @@ def without_config_dir(words: list[str]) -> tuple[list[str], Path | None]:
             folder = Path(path)
         else:
             rest.append(word)
-    if folder is not None and not folder.is_dir():
+    return rest, None if folder is None else own_configs(folder)
+
+
+def own_configs(folder: Path) -> Path:
+    """A config folder of the user's own.
+
+    Raises `UserError` where there is none, and for a config that has the name of one of fsl's: Hydra would take that.
+    """
+    if not folder.is_dir():
         raise UserError(f"--config-dir={folder}: there is no such folder")
-    return rest, folder
+    for path in sorted(folder.rglob("*.yaml")):
+        ours = conf_dir() / path.relative_to(folder)
+        if ours.is_file() and not ours.samefile(path):
+            raise UserError(f"{path}: fsl has a config of this name and would take its own; give yours another name")
+    return folder

@@ -11,7 +11,7 @@ from rich.syntax import Syntax
 from rich.table import Table
 
 from fewshot_runner.cli.arguments import nearest
-from fewshot_runner.cli.conf import conf_dir
+from fewshot_runner.cli.conf import conf_dir, own_configs
 from fewshot_runner.errors import UserError
 from fewshot_runner.report.console import output
 from fewshot_runner.report.line import as_markup
@@ -30,7 +30,7 @@ def run(arguments: list[str]) -> None:
     )
     parser.add_argument("--config-dir", type=Path, help="a config folder of your own, listed as well")
     options = parser.parse_args(arguments)
-    folders = [conf_dir()] + ([options.config_dir] if options.config_dir else [])
+    folders = [conf_dir()] + ([own_configs(options.config_dir)] if options.config_dir else [])
     groups = sorted({entry.name for folder in folders for entry in subfolders(folder)})
     group, _, choice = (options.group or "").partition("=")
     if options.group == OF_EVERY_RUN:
@@ -46,19 +46,15 @@ def run(arguments: list[str]) -> None:
         return
     for name in [group] if group else groups:
         table = Table(title=as_markup(name), title_justify="left", show_header=False, box=None, padding=(0, 2))
-        taken: set[str] = set()
         for path in (path for folder in folders for path in sorted((folder / name).glob("*.yaml"))):
-            choice = f"{name}={path.stem}"
-            told = f"{path}: not taken, fsl's own is; give it another name" if choice in taken else purpose(path)
-            table.add_row(f"[bold]{as_markup(choice)}[/]", as_markup(told))
-            taken.add(choice)
+            table.add_row(f"[bold]{as_markup(f'{name}={path.stem}')}[/]", as_markup(purpose(path)))
         if table.row_count:
             output().print(table, "")
     print(f"settings: fsl list GROUP=CHOICE has those of a choice, fsl list {OF_EVERY_RUN} those of every run")
 
 
 def show_settings(folders: Sequence[Path], file: str) -> None:
-    """The file itself: its comments say what the keys mean. Where two folders have it, the one that Hydra takes."""
+    """The file itself: its comments say what the keys mean."""
     path = next(folder / file for folder in folders if (folder / file).is_file())
     print(f"# {path}")
     console, text = output(), path.read_text()
@@ -69,8 +65,6 @@ def show_settings(folders: Sequence[Path], file: str) -> None:
 
 
 def subfolders(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        raise UserError(f"--config-dir={folder}: there is no such folder")
     return [entry for entry in folder.iterdir() if entry.is_dir()]
 
 

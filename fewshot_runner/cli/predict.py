@@ -53,6 +53,8 @@ def answers(run: RunFolder, images: Sequence[Path], support: str | Path | None, 
     if support is not None:
         open_files(*locate(support, key="--support"), key="--support")  # refused as what was given
         examples = Folder(path=support)
+        for line in examples.left_out():
+            print(f"--support: {line}", file=sys.stderr)
     pictures = pictures_of(images)
     trained = load_trained(run)
     how: dict[str, Any] = {"pipeline": trained.pipeline, "top": top}

@@ -18,7 +18,16 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from fewshot_runner.errors import UserError
 
-DECODER = f"1, Pillow {PIL.__version__}"  # part of every file source's identity: another decoder, another ingest
+try:
+    import pillow_heif
+except ImportError:  # the extra heic: pictures of telephones
+    _OF_HEIC: tuple[str, ...] = ()
+else:
+    pillow_heif.register_heif_opener()
+    _OF_HEIC = (f"pillow-heif {pillow_heif.__version__}",)
+
+# Part of every file source's identity: another decoder, another ingest.
+DECODER = ", ".join(["1", f"Pillow {PIL.__version__}", *_OF_HEIC])
 
 MOST_NAMED = 6  # of pictures that cannot be read
 MIN_SIDE = 4  # pixels; below that there is nothing to recognise
@@ -34,6 +43,9 @@ _FORMATS = tuple(name for name, (_, accept) in Image.OPEN.items() if accept is n
 EXTENSIONS = frozenset(
     extension for extension, name in Image.registered_extensions().items() if name in _FORMATS
 )  # lower case, with the dot
+_HEIC = (".heic", ".heif")
+_RAW = (".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".orf", ".rw2")
+UNREAD = frozenset((*_HEIC, *_RAW)) - EXTENSIONS  # what telephones and cameras write, and is not decoded
 
 _PHOTOMETRIC, _BITS_PER_SAMPLE, _SAMPLE_FORMAT = 262, 258, 339  # TIFF tags
 _WHITE_IS_ZERO, _SIGNED = 0, 2  # values of the first and the last of them
@@ -48,6 +60,8 @@ def decode(data: bytes | Path, name: str) -> Image.Image:
     Transparency is laid on white. Deep grey is scaled from its bit depth: 65535 of 16 bits becomes 255. Raises
     `UserError` that begins with `name` for whatever is no whole picture of at least 4 x 4 pixels.
     """
+    if (extension := Path(name).suffix.lower()) in UNREAD:  # raw files pass for TIFF: what is seen is a preview
+        raise UserError(f"{name}: {extension} pictures are not read; {how_to_read(extension)}")
     content = _read(data, name)
     if not content:
         raise UserError(f"{name}: the file is empty (0 bytes); replace or remove it")
@@ -69,7 +83,14 @@ def decode(data: bytes | Path, name: str) -> Image.Image:
             f"{name}: this is no image in a known format, or its header is damaged; replace or remove it"
         ) from error
     except Exception as error:  # on damaged files decoders raise anything, from SyntaxError to struct.error
-        raise UserError(f"{name}: the image is damaged or incomplete ({error}); replace or remove it") from error
+        reason = " ".join(str(error).split())  # some tell it in several lines
+        raise UserError(f"{name}: the image is damaged or incomplete ({reason}); replace or remove it") from error
+
+
+def how_to_read(*extensions: str) -> str:
+    """What to do with pictures whose `extensions` are among the `UNREAD`."""
+    of_extra = ", or pip install 'fewshot-runner[heic]'" if any(each in _HEIC for each in extensions) else ""
+    return f"save as JPEG{of_extra}"
 
 
 def opened(image: Callable[[Key], Seen], keys: Iterable[Key], refused: list[UserError]) -> Iterator[tuple[Key, Seen]]:

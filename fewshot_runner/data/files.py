@@ -10,12 +10,12 @@ import stat
 import zlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from PIL import Image
 
-from fewshot_runner.data.decode import EXTENSIONS, decode
+from fewshot_runner.data.decode import EXTENSIONS, UNREAD, decode
 from fewshot_runner.errors import UserError
 
 # Of a file, size in bytes, times in ns of a change in its content and of any change, and inode: an editor or an archive
@@ -29,6 +29,11 @@ class Listing:
 
     images: dict[str, Stamp] = field(default_factory=dict)
     folders: dict[str, list[str]] = field(default_factory=dict)  # folder -> its files that are no images
+
+    def unread(self) -> list[str]:
+        """Pictures in formats that are not decoded."""
+        files = (str(PurePosixPath(folder, name)) for folder, names in self.folders.items() for name in names)
+        return sorted(name for name in files if PurePosixPath(name).suffix.lower() in UNREAD)
 
     def identity(self) -> dict[str, Any]:
         """How many images there are, and a digest of their names and stamps."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from PIL import Image
 
-from fewshot_runner.data.decode import DECODER
+from fewshot_runner.data.decode import DECODER, how_to_read
 from fewshot_runner.data.division import Division, part_called
 from fewshot_runner.data.files import Files, Listing
 from fewshot_runner.data.place import locate, open_files
@@ -22,7 +22,6 @@ from fewshot_runner.data.table import nearest
 from fewshot_runner.errors import UserError
 
 _LAYOUTS = "class/image or group/class/image, either of them also below train, val and test folders"
-_UNREAD = ("heic", "heif", "cr2", "cr3", "nef", "arw", "dng", "raf", "orf", "rw2")  # of telephones and cameras
 
 
 def _wrapping(tree: Listing) -> str | None:
@@ -30,6 +29,12 @@ def _wrapping(tree: Listing) -> str | None:
     tops = {path.partition("/")[0] for path in (*tree.images, *filter(None, tree.folders))}
     wrapped = len(tops) == 1 and all(path.count("/") >= 2 for path in tree.images)
     return tops.pop() if wrapped and part_called(min(tops)) is None else None
+
+
+def _told(unread: Sequence[str]) -> str:
+    extensions = Counter(PurePosixPath(name).suffix.lower() for name in unread)
+    counts = ", ".join(f"{count} {extension}" for extension, count in extensions.most_common())
+    return f"pictures in formats that are not read ({counts}): {how_to_read(*extensions)}"
 
 
 class Folder(Source):
@@ -90,13 +95,11 @@ class Folder(Source):
         return self._division.split(name, self._items)
 
     def remarks(self, split: str) -> list[str]:
-        foreign = [name.rpartition(".")[2].lower() for names in self._tree.folders.values() for name in names]
-        unread = Counter(extension for extension in foreign if extension in _UNREAD)
-        said = self._division.remarks(split, self._items)
-        if unread:
-            told = ", ".join(f"{count} .{extension}" for extension, count in unread.most_common())
-            said.append(f"pictures in formats that are not read are left out ({told}): save them as JPEG")
-        return said
+        return self._division.remarks(split, self._items) + self.left_out()
+
+    def left_out(self) -> list[str]:
+        """A remark on pictures that are no items, as their formats are not decoded."""
+        return [f"left out: {_told(unread)}"] if (unread := self._tree.unread()) else []
 
     @cached_property
     def _found(self) -> tuple[Files, Listing]:
@@ -107,6 +110,8 @@ class Folder(Source):
             tree = files.listing()
             top = _wrapping(tree)
             inner = None if top is None else f"{inner}/{top}".lstrip("/")
+        if not tree.images and (unread := tree.unread()):
+            raise UserError(f"{self._place}: {_told(unread)}")
         if not tree.images:
             raise UserError(f"{self._root} holds no images (.jpg, .png, .webp, .tif and so on); expected {_LAYOUTS}")
         return files, tree

@@ -77,11 +77,16 @@ class RunFolder:
     def open(cls, path: str | Path) -> "RunFolder":
         """An existing run; raises `UserError` where `path` is not one."""
         if not str(path):
-            raise UserError("no run is named; give the folder of one, which fsl train says last")
+            raise UserError("no run is named; give the folder of one, which the last line of fsl train names")
         run = cls(Path(path))
         try:
             if not run.path.is_dir():
-                raise UserError(f"{path}: there is no such run folder; `fsl compare` lists the runs below outputs/")
+                hint = (
+                    "give the folder without run="
+                    if str(path).startswith("run=")
+                    else "`fsl compare` lists the runs below outputs/"
+                )
+                raise UserError(f"{path}: there is no such run folder; {hint}")
             missing = [file.name for file in (run.config, run.status) if not file.is_file()]
         except OSError as error:  # a name that is too long, or behind a door that is closed
             raise UserError(f"{path}: cannot be read ({error.strerror})") from error
@@ -108,7 +113,7 @@ class RunFolder:
         try:
             lock.acquire()
         except Timeout as error:
-            raise Busy(f"{self.path}: another process is at work on this run") from error
+            raise Busy(f"{self.path}: another process is at work on this run; wait for it, or stop it") from error
         try:
             yield
         finally:

@@ -26,7 +26,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fewshot_runner.cli.conf import conf_dir
+from fewshot_runner.cli.conf import conf_dir, own_configs
 from fewshot_runner.cli.garbage import no_search_for_garbage
 from fewshot_runner.cli.hydra_messages import as_user_error
 from fewshot_runner.errors import UserError
@@ -57,6 +57,8 @@ def compose(overrides: Sequence[str] = (), *, config_dir: Path | None = None) ->
 
     `config_dir` is a config folder of the user's own, searched beside conf/.
     """
+    if config_dir is not None:
+        own_configs(config_dir)
     with hydra_errors():
         config = hydra_config(overrides, config_dir=config_dir)
         return run_config(config, config.hydra.runtime.choices)

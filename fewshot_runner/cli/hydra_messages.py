@@ -23,7 +23,9 @@ def as_user_error(error: Exception, keys: Callable[[], Sequence[str]]) -> UserEr
             return UserError(f"{key}: {where_else(key)}")
         names = keys()
         if any(name == key or name.startswith(f"{key}.") for name in names):
-            return UserError(f"{key}: not all keys in it are there; add each as +{key}.NAME=..., or give ++{key}")
+            return UserError(
+                f"{key}: the value has keys that are not there; add each as +{key}.NAME=..., or give ++{key}=..."
+            )
         return UserError(f"{key}: there is no such key{nearest_key(key, names)}")
     if found := re.search(r"Could not delete from config\. '([^']+)' does not exist", message):
         key, names = found.group(1), keys()
@@ -58,7 +60,7 @@ def how_to_write(override: str) -> str:
         for name in reversed(above):
             inner = f"{name}:{{{inner}}}"
         return f"a key that begins with a digit stands in braces: '{key[: number.start()]}={{{inner}}}'"
-    return "give key=value, in quotes where the value has signs in it"
+    return "give key=value; special characters need two pairs of quotes, as in 'key=\"value\"'"
 
 
 def where_else(key: str) -> str:

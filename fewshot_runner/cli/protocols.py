@@ -130,8 +130,9 @@ class Protocols:
                 self._check_imbalance(key, test, part)
             elif test.protocol == "closed_set":
                 ClosedSet.check_classes(
-                    self._known(test), table(part), n_shot=test.n_shot, part=part, bn_mode=test.bn_mode, head=self.head
-                )
+                    self._known(test), table(part), n_shot=test.n_shot, part=part, bn_mode=test.bn_mode, head=self.head,
+                    key=f"{key}.",
+                )  # fmt: skip
             elif test.protocol == "verification":
                 Verification.check_classes(table(part), fitted_on=table("val"), bn_mode=test.bn_mode)
             elif test.protocol == "retrieval":

@@ -24,9 +24,9 @@ def run(arguments: list[str]) -> None:
     add_selection(parser)
     parser.add_argument("-o", "--output", type=Path, default=Path("report.html"), help="default: report.html")
     parser.add_argument("--title", default="Few-shot runs", help="the page's title")
-    parser.add_argument("--analyse", action=argparse.BooleanOptionalAction, default=True, help="whether what is "
-                        "shown in detail is analysed first, a run of each experiment: it takes the data and about as "
-                        "long as a test, once, and stays in the run folder (default: yes)")  # fmt: skip
+    parser.add_argument("--analyse", action=argparse.BooleanOptionalAction, default=True, help="whether a run "
+                        "of each experiment that is shown in detail is analysed first: that needs the data, takes "
+                        "about as long as a test, and is kept in the run folder (default: yes)")  # fmt: skip
     options = parser.parse_args(arguments)
     check_output(options.output)
     records, rankings, skipped = selected(options)

@@ -19,6 +19,6 @@ def shortage(error: BaseException) -> str | None:
         said = f" ({told.splitlines()[0]})" if told else ""
         return (
             f"not enough memory{said}; end other programs, or let the network see fewer or smaller images at once "
-            "(in training method.sampler and dataset.image_size, or hardware.precision=bfloat16)"
+            "(in training: the keys of method.sampler, dataset.image_size, or hardware.precision=bfloat16)"
         )
     return None

@@ -160,10 +160,10 @@ class Dataset:
         chosen = self.images_of(part, left_out)
         table = ClassTable.build(store.labels, store.class_names.tolist(), store.class_groups.tolist(), chosen)
         if not table.n_classes:
-            of_test = " (test is for fsl eval, of episodes or of a trained head)" * (self.split.name == "test")
+            of_test = " (test is for fsl eval, with episodes or a trained head)" * (self.split.name == "test")
             raise UserError(
-                f"dataset.split={self.split.name}: its {part} part holds no classes of {self.name}, and some are "
-                f"needed for this; choose another dataset.split{of_test}"
+                f"dataset.split={self.split.name}: its {part} part holds no classes of {self.name}; choose another "
+                f"dataset.split{of_test}"
             )
         symmetries = self.symmetries_of(part)
         if symmetries == "none":
@@ -213,11 +213,12 @@ class Dataset:
             said.append(f"{count:,} images are labelled {unknown}, which is no class: only a retrieval asks for them")
         if searched and unknown is not None and unknown not in self.split.classes["val"]:
             said.append(
-                f"no image labelled {unknown} is in the val part, so it is not known how unlike the others such images "
-                f"are: {unknown} is never answered"
+                f"no image labelled {unknown} is in the val part to fit a threshold on: {unknown} is never answered"
             )
         if searched and unknown is not None and set(self.split.classes["test"]) == {unknown}:
-            said.append(f"all test images are labelled {unknown}: no figure says whether the known are known again")
+            said.append(
+                f"all test images are labelled {unknown}: no figure says whether known individuals are recognised"
+            )
         if self.split.rotations and self.symmetries not in ("none", "rotations"):
             said.append(
                 f"dataset.symmetries={self.symmetries} has no effect: the split {self.split.name} has every class in "
@@ -226,7 +227,10 @@ class Dataset:
         if names := untested(self.split):
             shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
             verb = "class has" if len(names) == 1 else "classes have"
-            said.append(f"{len(names)} {verb} no test images (a class of fewer than {LEAST} gives none away): {shown}")
+            said.append(
+                f"{len(names)} {verb} no test images (of a class of fewer than {LEAST} images all are trained on): "
+                f"{shown}"
+            )
         if count := self.copies("val", of=("train",)):
             said.append(f"{count:,} of the images for validation are copies of training images: figures are inflated")
         if count := self.provenance.copies:

@@ -65,7 +65,9 @@ class Division:
                 "nothing to train on; their sum must be below 1"
             )
         if not isinstance(self.val_from, int) or self.val_from < 2:
-            raise UserError(f"dataset.val_from={self.val_from!r}: give a whole number of 2 or more; one image remains")
+            raise UserError(
+                f"dataset.val_from={self.val_from!r}: give a whole number of 2 or more: one image is left to train on"
+            )
 
     def split(self, name: str, items: Sequence[Item]) -> Split:
         """Raises `UserError` where `name` is unknown here, and where a part would be empty."""
@@ -143,8 +145,8 @@ class Division:
                     left = left[each:]
         parts = _parts(items, chosen)
         self._check_none_empty(
-            "retrieval", parts, f"identities give away an image while they have dataset.val_from={self.val_from}; add "
-            "images, or set a smaller number"
+            "retrieval", parts, f"only identities of dataset.val_from={self.val_from} images or more give one away; "
+            "add images, or set a smaller number"
         )  # fmt: skip
         return _by_image("retrieval", parts)
 

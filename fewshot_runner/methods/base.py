@@ -38,11 +38,14 @@ class Method(nn.Module, ABC):
         if not isinstance(item, self.learns_from):
             kinds = {Episode: "episodes (EpisodeSampler)", Batch: "labelled batches (PKSampler, BatchSampler)"}
             wanted = " or ".join(kinds[kind] for kind in self.learns_from)
-            raise UserError(f"method.sampler draws {kinds[type(item)]}: {type(self).__name__} learns from {wanted}")
+            raise UserError(
+                f"method.sampler draws {kinds[type(item)]}: {type(self).__name__} learns from {wanted}; set "
+                "method.sampler._target_ to one of these"
+            )
         if isinstance(item, Batch) and item.pairs is not None and not self.takes_pairs:
             raise UserError(
-                f"method.sampler chooses pairs: {type(self).__name__} uses none; take another sampler, or PKSampler "
-                "with n_pairs=null"
+                f"method.sampler chooses pairs: {type(self).__name__} uses none; set "
+                "method.sampler._target_ to PKSampler"
             )
 
     @abstractmethod

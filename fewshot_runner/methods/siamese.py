@@ -66,8 +66,8 @@ class Siamese(EmbeddingMethod):
         super().check_item(item)
         if self.one_shot and item.pairs is not None:
             raise UserError(
-                f"method.learner.one_shot={self.one_shot}: episodes need all pairs of a batch, and the sampler chooses "
-                "some; set method.learner.one_shot=0, or PKSampler with n_pairs=null"
+                f"method.learner.one_shot={self.one_shot}: the one-shot loss needs all pairs of a batch, and the "
+                "sampler chooses some; set method.learner.one_shot=0, or take PKSampler"
             )
 
     def embed(self, images: Tensor) -> Tensor:

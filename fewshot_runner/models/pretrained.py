@@ -84,10 +84,8 @@ def standardised_otherwise(backbone: nn.Module, mean: Sequence[float] | None, st
         if isinstance(part, Pretrained) and (standard := part.standard) is not None:
             pairs = [*zip(standard.mean, cycle(mean or [0])), *zip(standard.std, cycle(std or [1]))]
             if not all(math.isclose(one, other, abs_tol=0.01) for one, other in pairs):
-                said.append(
-                    f"the weights are of images with dataset.mean={list(standard.mean)} and "
-                    f"dataset.std={list(standard.std)}, and these have others: features suffer"
-                )
+                wanted = (f"'dataset.{key}=[{','.join(map(str, getattr(standard, key)))}]'" for key in ("mean", "std"))
+                said.append(f"the weights expect {' '.join(wanted)}; with others their features suffer")
     return said
 
 

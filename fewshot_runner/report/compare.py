@@ -25,14 +25,14 @@ from fewshot_runner.report.settings import SEED, differing, short
 FURTHER = ("reason", "needed", "seconds", "p", "± over seeds (s.d.)", "seeds", "p (Holm)")
 LAST = ("tasks", "test", "difference", "state")
 BENEATH_ALONE = ("reason", "measured over", "metric", "test", "± over seeds (s.d.)", "state")
-FOLDED = "settings: of the first run all that differ, of the others what is not as there"
+FOLDED = "settings: of the first run all that differ between the runs, of the others what differs from the first"
 STATUS = ("run", "state", "step", "updated", "reason")  # what is told of a run that has no results
 ALONE = "results with nothing to compare them with"
 LEGEND = (
     "±: half of a 95 % interval over tasks, the wider half where they differ; over seeds where it says so.\n"
     "difference: to the run marked *, in points, task by task.\n"
     "p: of the two-sided test (paired t-test over tasks; where there are several seeds, over tasks and seeds), and "
-    "Holm's: for all pairs of a table, as * is the best of it, and with --baseline for its rows.\n"
+    "Holm's: over all pairs of a table, or with --baseline over its rows.\n"
     "needed: more tasks or seeds for a power of 0.8 at the level 0.05, if the true difference is the measured one; "
     "fewer seeds may do, as they also steady the figure of each task.\n"
     "A single run stands for itself: another seed may do better or worse. Among runs with the same settings and seed "

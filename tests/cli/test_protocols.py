@@ -67,7 +67,7 @@ def test_trap_06_classes_without_spare_images_are_refused_before_training(refuse
         (["eval.protocol=verification", "trainer.monitor=loss"], ["trainer.monitor=loss", "accuracy, auc"]),
         (["eval.protocol=closed_set", "dataset.symmetries=none"], ["is a class of the", "dataset.split"]),
         (["eval.protocol=retrieval"], ["dataset.symmetries=dihedral", "none"]),
-        (["eval.protocol=retrieval", "dataset.symmetries=none"], ["not in the gallery"]),
+        (["eval.protocol=retrieval", "dataset.symmetries=none"], ["no image in the gallery"]),
         (["episode.n_shot=all"], ["n_shot=all", "closed_set"]),
         (["trainer.cache_features=true"], ["trainer.cache_features=true", "frozen"]),
         (["dataset.augment=3"], ["dataset.augment=3", "dataset.augment.warp"]),
@@ -91,7 +91,7 @@ def test_what_would_fail_or_flatter_is_refused_before_training(refused, tiny, ov
     ("own", "further", "words"),
     [
         ("episodes", "protocol:closed_set", ["is a class of the test part", "dataset.split=images"]),
-        ("episodes", "protocol:retrieval", ["not in the gallery"]),
+        ("episodes", "protocol:retrieval", ["no image in the gallery"]),
         ("episodes", "protocol:verification,bn_mode:support", ["eval.bn_mode=support", "verification"]),
         ("closed_set", "n_shot:5", ["n_shot=5", "only 4 training images"]),
         ("closed_set", "n_shot:all,bn_mode:support", ["eval.bn_mode=support", "number of shots"]),
@@ -275,7 +275,7 @@ def test_a_class_that_the_split_by_images_cannot_test_is_named(fsl, pictures, tm
     answer = fsl("train", *words, "dataset.split=images", "eval.protocol=closed_set", "trainer.max_steps=2",
                  f"output_dir={tmp_path}/outputs")  # fmt: skip
     assert answer.code == 0, answer.err
-    assert "1 class has no test images (a class of fewer than 3 gives none away): class03\n" in answer.err
+    assert "1 class has no test images (of a class of fewer than 3 images all are trained on): class03\n" in answer.err
 
 
 @pytest.mark.parametrize(

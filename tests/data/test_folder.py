@@ -355,10 +355,10 @@ def test_training_and_testing_are_parts(tmp_path):
 def test_a_division_that_is_passed_over_and_formats_that_are_not_read_are_told(tmp_path):
     fill(tmp_path, *(f"{part}/{part}{number}/1.png" for part in ("train", "val", "test") for number in range(3)))
     for number in range(2):
-        (tmp_path / "train" / "train0" / f"IMG_{number}.HEIC").write_bytes(b"ftypheic")
+        (tmp_path / "train" / "train0" / f"IMG_{number}.NEF").write_bytes(b"II*")
     (tmp_path / "train" / "train0" / "notes.txt").write_text("")
     source = Folder(path=tmp_path)
     division, formats = source.remarks("random")
     assert division == "the data's own train, val and test are ignored; dataset.split=folders takes them"
-    assert formats == "pictures in formats that are not read are left out (2 .heic): save them as JPEG"
+    assert formats == "left out: pictures in formats that are not read (2 .nef): save as JPEG"
     assert source.remarks("folders") == [formats]

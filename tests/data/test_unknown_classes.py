@@ -46,7 +46,7 @@ def test_the_unknown_label_is_no_class_unless_it_is_asked_for(retrieval):
     ("val", "test", "said"),
     [
         (["warm/1"], ["cold/0", "warm/1"], ["cold/0 is never answered"]),
-        (["warm/1", "cold/0"], ["cold/0"], ["no figure says whether the known are known again"]),
+        (["warm/1", "cold/0"], ["cold/0"], ["no figure says whether known individuals are recognised"]),
         (["warm/1", "cold/0"], ["cold/0", "warm/1"], []),
     ],
 )

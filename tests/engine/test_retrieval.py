@@ -243,7 +243,7 @@ def test_labels_number_the_gallery(world) -> None:
 
 def test_what_cannot_be_found_is_refused(world) -> None:
     gallery, strangers = table(world, [0, 8]), table(world, [1, 17])
-    with pytest.raises(UserError, match=r"'class02' is to be found and not in the gallery.*dataset\.split=retrieval"):
+    with pytest.raises(UserError, match=r"'class02' of a probe has no image in the gallery.*dataset\.split=retrieval"):
         Search.build(gallery, strangers, unknown=UNKNOWN)
     with pytest.raises(UserError, match=r"eval\.bn_mode=transductive"):
         retrieval(world, bn_mode="transductive")

@@ -142,6 +142,6 @@ def test_images_of_another_standard_than_that_of_the_weights_are_remarked_upon(m
     known = Pretrained(facts(), network(), name="toy", frozen=True, thaw=[], standard=standard)
     said = standardised_otherwise(nn.Sequential(known), mean, std)
     assert len(said) == differs
-    assert all("dataset.mean=[0.5, 0.5, 0.5] and dataset.std=[0.25, 0.25, 0.2]" in each for each in said)
+    assert all("'dataset.mean=[0.5,0.5,0.5]' 'dataset.std=[0.25,0.25,0.2]'" in each for each in said)
     untrained = Pretrained(facts(), network(), name="toy", frozen=True, thaw=[])
     assert standardised_otherwise(untrained, mean, std) == []

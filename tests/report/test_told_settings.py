@@ -39,7 +39,7 @@ def test_a_run_without_results_tells_what_sets_it_apart_from_those_with_some(mak
 
 
 def test_settings_that_share_a_line_are_explained_where_they_do(make, config, result, shown):
-    explained = "of the others what is not as there"
+    explained = "of the others what differs from the first"
     for lr in (0.1, 0.2):
         make(config(lr=lr), results=[result(RANDOM.random(20))])
     assert explained not in shown()[0]

@@ -133,7 +133,7 @@ def held(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout as error:
-        raise UserError(f"{folder}: another process is at work on this sweep") from error
+        raise UserError(f"{folder}: another process is at work on this sweep; wait for it, or stop it") from error
     except OSError as error:
         raise UserError(
             f"{folder}: cannot make a sweep folder there ({error.strerror}); "

@@ -89,5 +89,5 @@ def classes_of_pairs(classes: ClassTable) -> np.ndarray:
     """The numbers of the classes of 2 images or more; `UserError` where there are none: nothing could be learned."""
     paired = np.flatnonzero(classes.sizes >= 2)
     if not len(paired):
-        raise UserError("same-class pairs need a class of 2 images or more; every class has one image")
+        raise UserError("same-class pairs need a class of 2 images or more, and every class has one image; add images")
     return paired

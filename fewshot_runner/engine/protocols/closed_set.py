@@ -77,8 +77,12 @@ class ClosedSet(EpisodeProtocol):
         part: str,
         bn_mode: str = "running",
         head: Sequence[str] = (),
+        key: str = "",
     ) -> None:
-        """Raises `UserError` where these classes cannot be asked about, by their names and counts alone."""
+        """Raises `UserError` where these classes cannot be asked about, by their names and counts alone.
+
+        `key` goes before the names of the settings, as "episode." does.
+        """
         assert train is not None or (head and n_shot == "all")
         of_head = train is None
         names = tuple(head if of_head else train.names)
@@ -99,12 +103,12 @@ class ClosedSet(EpisodeProtocol):
                 "one, or eval.protocol=episodes"
             )
         if n_shot != "all" and n_shot < 1:
-            raise UserError(f"n_shot={n_shot}: give a whole number of 1 or more, or all for all training images")
+            raise UserError(f"{key}n_shot={n_shot}: give a whole number of 1 or more, or all for all training images")
         if n_shot != "all" and train.sizes.min() < n_shot:
             smallest = int(train.sizes.argmin())
             raise UserError(
-                f"n_shot={n_shot}: the class {train.names[smallest]!r} has only {train.sizes[smallest]} training "
-                "images; lower n_shot"
+                f"{key}n_shot={n_shot}: the class {train.names[smallest]!r} has only {train.sizes[smallest]} training "
+                f"images; lower {key}n_shot"
             )
         if n_shot == "all" and bn_mode != "running":
             raise UserError(

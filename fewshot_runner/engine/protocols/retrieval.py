@@ -53,7 +53,7 @@ class Search:
         known = {*gallery.names, unknown}
         if strangers := [name for name in probes.names if name not in known]:
             raise UserError(
-                f"eval.protocol=retrieval: {strangers[0]!r} is to be found and not in the gallery; choose "
+                f"eval.protocol=retrieval: the class {strangers[0]!r} of a probe has no image in the gallery; choose "
                 "dataset.split=retrieval, or name the label that means none of the known with dataset.unknown_label"
             )
 

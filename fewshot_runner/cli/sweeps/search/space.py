@@ -112,7 +112,7 @@ def searched_keys(space: Space, search: str) -> list[str]:
         return keys
     raise UserError(
         f"{search}: nothing to search, as every setting has one value; give lists or intervals, as in "
-        "method.optimizer.lr=tag(log,interval(1e-4,1e-1))"
+        "'method.optimizer.lr=tag(log,interval(1e-4,1e-1))'"
     )
 
 

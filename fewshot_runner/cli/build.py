@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from torch.optim import Optimizer
 
 from fewshot_runner.cli.arguments import checked, nearest
@@ -39,8 +40,11 @@ from fewshot_runner.randomness import torch_seed
 class Builder:
     """Builds the parts of one run. What can be told to be wrong from the config alone is refused before data are read.
 
-    `config` is plain values, as composed; `say_progress` is told how far the decoding of images is.
+    `config` is plain values, as composed; `say_progress` is told how far the decoding of images is. `network` is the
+    backbone of the method made last, whatever the method calls it.
     """
+
+    network: nn.Module
 
     def __init__(self, config: Mapping[str, Any], *, say_progress: Progress | None = None) -> None:
         checked(Config, config, key="")
@@ -144,11 +148,11 @@ class Builder:
     def method(self, facts: Facts) -> Method:
         """The untrained method on its device; its initial weights follow from the seed."""
         torch.manual_seed(torch_seed(self.config.seed, "initial weights"))
-        backbone = self._make(self.config.model, "model", facts=facts)
+        self.network = self._make(self.config.model, "model", facts=facts)
         if self.trainer.cache_features:
-            backbone = Precomputed(backbone)
-        method = self._make(self.config.method["learner"], "method.learner", facts=facts, backbone=backbone)
-        return self.hardware.place(method)
+            self.network = Precomputed(self.network)
+        method = self._make(self.config.method["learner"], "method.learner", facts=facts, backbone=self.network)
+        return self.hardware.place(method, self.network)
 
     def experiment(self, overrides: Sequence[str] = ()) -> Experiment:
         """All of it; what `overrides`, that made the config, ask for in vain is among its remarks."""
@@ -163,8 +167,8 @@ class Builder:
         item = sampler[0]
         method.check_item(item)
         if (method.images_at_once or item.n_images) == 1:
-            check_single_images(method, facts)
-        view = self._features(method) if self.trainer.cache_features else self._images
+            check_single_images(method, self.network, facts)
+        view = self._features() if self.trainer.cache_features else self._images
         protocols = self.protocols(view=view)
         validation = protocols.make(self.plan.validation, "val")
         self.plan.check_monitor(self.trainer.monitor, validation)
@@ -185,25 +189,23 @@ class Builder:
             facts=facts,
             provenance=dataset.provenance,
             classes=dataset.table("train").names if isinstance(method, Classifier) else (),
-            remarks=[*self._remarks(method), *self.plan.remarks(overrides)],
+            remarks=[*self._remarks(), *self.plan.remarks(overrides)],
             seen_classes=dataset.classes_of("train", "val"),
             seen_files=dataset.files_of("train", "val"),
         )
 
-    def _remarks(self, method: Method) -> list[str]:
-        dataset, backbone = self.dataset, getattr(method, "backbone", None)
+    def _remarks(self) -> list[str]:
+        dataset = self.dataset
         remarks = dataset.remarks(searched=any(test.protocol == "retrieval" for test in self.plan.tests.values()))
-        if backbone is not None:
-            remarks += standardised_otherwise(backbone, dataset.standardise.mean, dataset.standardise.std)
-        return remarks
+        return remarks + standardised_otherwise(self.network, dataset.standardise.mean, dataset.standardise.std)
 
     def _images(self, part: str) -> Viewer:
         return self.dataset.viewer(part, self.hardware.device)
 
-    def _features(self, method: Method) -> View:
+    def _features(self) -> View:
         """What stands in the place of images where the features of a frozen backbone are computed once."""
-        backbone, dataset = method.backbone, self.dataset
-        if any(parameter.requires_grad for parameter in backbone.parameters()):
+        dataset = self.dataset
+        if any(parameter.requires_grad for parameter in self.network.parameters()):
             raise UserError(
                 "trainer.cache_features=true: features stay the same only while the backbone is frozen; "
                 "set model.frozen=true, or trainer.cache_features=false"
@@ -222,7 +224,7 @@ class Builder:
         self.plan.check_cached()
         parts = [torch.from_numpy(images) for part in PARTS if len(images := dataset.images_of(part))]
         # without symmetries, any part's images are seen alike
-        viewer = FeatureViewer(self._images("val"), backbone, parts, self.hardware)
+        viewer = FeatureViewer(self._images("val"), self.network, parts, self.hardware)
         return lambda part: viewer
 
     def _optimizer(self, method: Method, schedules: Mapping[str, Any]) -> Optimizer | None:
@@ -273,10 +275,9 @@ class Builder:
         return name, described[name]
 
 
-def check_single_images(method: Method, facts: Facts) -> None:
+def check_single_images(method: Method, network: nn.Module, facts: Facts) -> None:
     """Raises `UserError` where batch norm would have a single value of each feature."""
-    backbone = getattr(method, "backbone", None)
-    if backbone is not None and not takes_single_images(backbone, facts.image_shape):
+    if not takes_single_images(network, facts.image_shape):
         key = "sampler.batch_size" if method.images_at_once is None else "learner.inner_batch"
         raise UserError(
             f"method.{key}=1: batch norm then sees one value of each feature, which has no variance; give 2"

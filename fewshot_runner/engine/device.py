@@ -61,10 +61,11 @@ class Hardware:
         if keep_memory and self.device.type == "cpu":
             keep_freed_memory()
 
-    def place(self, module: nn.Module) -> nn.Module:
+    def place(self, module: nn.Module, network: nn.Module | None = None) -> nn.Module:
         """Moves a module here, its 4-dimensional parameters in the chosen memory format, and sets its fast paths.
 
-        Raises `UserError` where it cannot do what they need.
+        `network` is the backbone of a method, the part that `compile` is for. Raises `UserError` where the method
+        needs what a compiled one cannot do.
         """
         for part in module.modules():
             if isinstance(part, FastPaths):
@@ -72,13 +73,13 @@ class Hardware:
                 part.fold = self.fold_batch_norm and not self.compile
                 part.side_by_side = self.tasks_side_by_side
         module.to(self.device, memory_format=self.memory_format)
-        if self.compile and hasattr(module, "backbone"):
+        if self.compile and network is not None:
             if module.differentiates_twice:
                 raise UserError(
                     "hardware.compile=true: a compiled backbone has no second derivatives, and this method takes them; "
                     "set hardware.compile=false, or for MAML method.learner.order=1"
                 )
-            compile_in_place(module.backbone)
+            compile_in_place(network)
         return module
 
     def seed(self, seed: int) -> None:

@@ -16,7 +16,7 @@ from torch.nn import functional
 from fewshot_runner.data.batch import Episode
 from fewshot_runner.methods.adaptation import check_inner_loop
 from fewshot_runner.methods.base import EmbeddingMethod, resolved
-from fewshot_runner.models.precision import at_least_float32, finest, full_precision
+from fewshot_runner.models.precision import finest, full_precision
 
 ROUNDING = 2**-26  # of the largest logits that the steps can reach: at 1,280 features each multiplies errors by some 60
 
@@ -36,9 +36,6 @@ class Anil(EmbeddingMethod):
         self.inner_lr = inner_lr
         self.inner_steps = inner_steps
         self.test_steps = test_steps
-
-    def embed(self, images: Tensor) -> Tensor:
-        return at_least_float32(self.backbone(images))  # (B, D)
 
     def loss(self, batch: Episode) -> Tensor:
         """The query loss of the fitted heads; its gradient runs through the fit, second derivatives included."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fewshot_runner.data.batch import Batch, Episode
 from fewshot_runner.errors import UserError
 from fewshot_runner.models.batch_norm import normalised_by
-from fewshot_runner.models.precision import finest, full_precision
+from fewshot_runner.models.precision import at_least_float32, finest, full_precision
 
 SUMMED_AT_ONCE = 2**13  # images of the support: their membership in thousands of classes is a large table
 
@@ -75,11 +75,15 @@ class EmbeddingMethod(Method):
     compared, and a gallery searched.
     """
 
+    backbone: nn.Module  # what `embed` passes images through, unless a method has its own `embed`
     compares_pairs: bool = True
 
-    @abstractmethod
     def embed(self, images: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, ...)."""
+        """(B, C, H, W) to (B, ...), here the features (B, D) of `self.backbone`.
+
+        A method whose network has another name, or that does more than to ask it, overrides this.
+        """
+        return at_least_float32(self.backbone(images))
 
     @abstractmethod
     def score(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Tensor:

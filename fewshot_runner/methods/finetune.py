@@ -18,7 +18,7 @@ from fewshot_runner.data.batch import Batch
 from fewshot_runner.errors import UserError
 from fewshot_runner.facts import Facts
 from fewshot_runner.methods.base import Classifier, EmbeddingMethod, class_means, resolved
-from fewshot_runner.models.precision import at_least_float32, full_precision
+from fewshot_runner.models.precision import full_precision
 
 TIE = 2**-20  # at a small penalty: some 30 times what rounding adds where features are equal and weights should be 0
 LIPSCHITZ = 0.5  # of the gradient of softmax regression on features of length 1 (Böhning 1992)
@@ -56,9 +56,6 @@ class Finetune(EmbeddingMethod, Classifier):
         if hidden:
             layers = [nn.Linear(features, hidden), nn.ReLU(), nn.Dropout(dropout), *layers]
         self.head = nn.Sequential(*layers)
-
-    def embed(self, images: Tensor) -> Tensor:
-        return at_least_float32(self.backbone(images))  # (B, D)
 
     def recognise(self, images: Tensor) -> Tensor:
         features = self.embed(images)

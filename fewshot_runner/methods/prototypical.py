@@ -20,7 +20,6 @@ from fewshot_runner.errors import UserError
 from fewshot_runner.methods.base import EmbeddingMethod, class_means
 from fewshot_runner.methods.distances import all_distances, all_squared_distances, distances_pair_by_pair, unit
 from fewshot_runner.methods.losses import one_shot_loss
-from fewshot_runner.models.precision import at_least_float32
 
 
 class Prototypical(EmbeddingMethod):
@@ -35,9 +34,6 @@ class Prototypical(EmbeddingMethod):
         self.backbone = backbone
         self.distance = distance
         self.log_scale = nn.Parameter(torch.tensor(float(scale)).log())
-
-    def embed(self, images: Tensor) -> Tensor:
-        return at_least_float32(self.backbone(images))  # (B, D)
 
     def score(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Tensor:
         if self.distance == "cosine":

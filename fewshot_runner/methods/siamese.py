@@ -20,7 +20,7 @@ from fewshot_runner.errors import UserError
 from fewshot_runner.methods.base import EmbeddingMethod, class_means
 from fewshot_runner.methods.losses import one_shot_loss, weighted_mean
 from fewshot_runner.models.pair_heads import DifferenceMlp, SignedL1, WeightedL1
-from fewshot_runner.models.precision import at_least_float32, finest
+from fewshot_runner.models.precision import finest
 
 MEANS = ("logits", "probabilities")
 
@@ -69,9 +69,6 @@ class Siamese(EmbeddingMethod):
                 f"method.learner.one_shot={self.one_shot}: the one-shot loss needs all pairs of a batch, and the "
                 "sampler chooses some; set method.learner.one_shot=0, or take PKSampler"
             )
-
-    def embed(self, images: Tensor) -> Tensor:
-        return at_least_float32(self.backbone(images))  # (B, D)
 
     def score(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Tensor:
         same = self.head.all_pairs(support, query)  # (E, S, Q)

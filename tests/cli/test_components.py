@@ -11,6 +11,7 @@ from fewshot_runner.cli.compose import compose
 from fewshot_runner.cli.conf import conf_dir
 from fewshot_runner.cli.optimizer import make_optimizer
 from fewshot_runner.data.dataset import Dataset
+from fewshot_runner.engine.features import FeatureViewer
 from fewshot_runner.errors import UserError
 
 CROPS = "fewshot_runner.data.crops"
@@ -87,6 +88,41 @@ def test_batches_of_one_are_fine_where_maps_have_pixels_to_be_normalised_over(fs
     method, *overrides = words
     answer = fsl("train", *tiny(method), "model=conv4", *overrides, "trainer.max_steps=2", f"output_dir={tmp_path}")
     assert answer.code == 0, answer.err
+
+
+@pytest.fixture
+def encoder(tiny):
+    """A builder of a run whose method stores its network as `encoder`."""
+
+    def make(*overrides: str, frozen: bool = False) -> Builder:
+        config = compose([*tiny("finetune"), "trusted_packages=[encoder_method]", *overrides])
+        config["method"]["learner"] = {"_target_": "encoder_method.Encoder", "frozen": frozen}
+        return Builder(config)
+
+    return make
+
+
+def test_features_are_cached_whatever_a_method_calls_its_network(encoder):
+    words = ["trainer.cache_features=true", "dataset.augment=null", "dataset.symmetries=none"]
+    experiment = encoder(*words, frozen=True).experiment()
+    assert isinstance(experiment.items.viewer, FeatureViewer)
+    assert experiment.items[0].images.shape[1:] == (experiment.method.encoder.out_features,)
+    with pytest.raises(UserError, match=r"set model\.frozen=true"):
+        encoder(*words).experiment()
+
+
+def test_a_network_is_compiled_whatever_a_method_calls_it(encoder, monkeypatch):
+    monkeypatch.setattr("fewshot_runner.engine.device.check_compiler", lambda: None)  # it would compile at first use
+    builder = encoder("hardware.compile=true")
+    assert builder.method(builder.facts()).encoder._compiled_call_impl is not None
+
+
+def test_a_network_is_looked_at_whatever_a_method_calls_it(encoder, monkeypatch):
+    """For a batch norm of single values, and for weights that expect images of another standard."""
+    with pytest.raises(UserError, match=r"method\.sampler\.batch_size=1"):
+        encoder("model=conv4_pooled", "model.widths=[8,8,8,8]", "method.sampler.batch_size=1").experiment()
+    monkeypatch.setattr("fewshot_runner.cli.build.standardised_otherwise", lambda network, *_: [type(network).__name__])
+    assert "Conv4" in encoder().experiment().remarks
 
 
 def test_layers_have_options_of_their_own(tiny):

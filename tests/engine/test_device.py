@@ -216,7 +216,8 @@ def test_a_compiled_backbone_gives_the_same_in_every_mode(monkeypatch: pytest.Mo
     facts = Facts(image_shape=(1, 16, 16), n_classes=3, n_way=3)
     torch.manual_seed(0)
     plain = Prototypical(Conv4(facts, widths=(4, 4)), distance="euclidean")
-    compiled = Hardware(device="cpu", threads=1, compile=True).place(copy.deepcopy(plain))
+    compiled = copy.deepcopy(plain)
+    Hardware(device="cpu", threads=1, compile=True).place(compiled, compiled.backbone)
     images = torch.rand(6, 1, 16, 16)
     results = []
     for method in (plain, compiled):
@@ -238,8 +239,8 @@ def test_compiling_what_is_differentiated_twice_is_refused(monkeypatch: pytest.M
     backbone = Conv4(Facts(image_shape=(1, 16, 16), n_classes=3, n_way=3), widths=(4, 4))
     compiling = Hardware(device="cpu", threads=1, compile=True)
     with pytest.raises(UserError, match=r"hardware\.compile=true: .* second derivatives.*method\.learner\.order=1"):
-        compiling.place(Maml(backbone, order=2))
-    assert compiling.place(Maml(backbone, order=1)).backbone._compiled_call_impl is not None
+        compiling.place(Maml(backbone, order=2), backbone)
+    assert compiling.place(Maml(backbone, order=1), backbone).backbone._compiled_call_impl is not None
 
 
 def test_compiling_without_a_compiler_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

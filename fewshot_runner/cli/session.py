@@ -53,7 +53,7 @@ def start(
             atomic.write_text(run.overrides, to_yaml(overrides))
             run.write_status(RUNNING, step=0, seconds=0.0)
             atomic.write_text(run.config, to_yaml(config))  # last: with it the folder is a run that can be resumed
-            _train(run, config, experiment, narrator, stop, watch)
+            run_experiment(run, config, experiment, narrator, stop, watch)
     return run
 
 
@@ -73,7 +73,7 @@ def resume(run: RunFolder, *, watch: Watch | None = None, brief: bool = False) -
         now = describe_environment(seed=builder.config.seed, device=builder.hardware.device, code=code)
         with narrator.keeping(run.log):
             _note_changes(run, now, narrator)
-        _train(run, config, experiment, narrator, stop, watch)
+        run_experiment(run, config, experiment, narrator, stop, watch)
 
 
 def _note_changes(run: RunFolder, now: dict[str, Any], narrator: Narrator) -> None:
@@ -99,7 +99,7 @@ def _noting(run: RunFolder) -> Iterator[None]:
         raise
 
 
-def _train(
+def run_experiment(
     run: RunFolder,
     config: dict[str, Any],
     experiment: Experiment,

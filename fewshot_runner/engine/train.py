@@ -1,6 +1,8 @@
 """A run from its first step to its summary: train, take the best state from disk, test it, write down the results."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -28,11 +30,53 @@ def train(
 ) -> None:
     """Starts or resumes `run` and leaves its results there; `settings` are shown as hyperparameters in TensorBoard.
 
-    `watch` may give the run up after a validation. Whatever ends it early is written to its status and raised again.
+    `watch` may give the run up after a validation. Whatever ends it early is raised.
     """
     clock = Clock(run)
+    with ending_noted(experiment, run, clock):
+        method, hardware, progress = experiment.method, experiment.hardware, experiment.progress
+        checkpoints = Checkpoints(run.checkpoints)
+        state, damaged = checkpoints.load_step()  # on the CPU; loading copies each tensor to its device
+        for line in damaged:
+            narrator.say(f"passed over: {line}")
+        if state is not None:
+            experiment.load_state_dict(state)
+            progress = experiment.progress
+            narrator.say(f"going on from step {progress.step}")
+
+        def validate() -> dict[str, float]:
+            run.write_status(RUNNING, step=experiment.progress.step, seconds=clock.seconds)
+            return evaluate(method, experiment.validation, hardware=hardware).means()
+
+        board = TensorBoard(run, resumed_after=progress.step if run.tensorboard.exists() else None)
+        with TrainingLog(run, narrator, board, start=progress.step, max_steps=experiment.trainer.max_steps) as log:
+            run.write_status(RUNNING, step=progress.step, seconds=clock.seconds)
+            board.hyperparameters(settings)
+            fit(experiment, validate, checkpoints, log, stop, watch)
+            best, damaged = checkpoints.load_best(hardware.device)
+            for line in damaged:
+                narrator.say(f"passed over: {line}; testing the state of step {best['step']} instead")
+            experiment.check_provenance(best)
+            method.load_state_dict(best["method"])
+            tests = experiment.tests()
+            own, data, asked = [], experiment.provenance.entries(), asked_before(run, best["step"])
+            board.begin_tests()
+            for name, protocol in tests.items():
+                log.testing(name)
+                evaluation = evaluate(method, protocol, hardware=hardware, between=stop.check)
+                own.append(keep_result(evaluation, name, run, data=data, step=best["step"]))
+                results = beside(own, asked)  # written at once, whatever becomes of the next test
+                write_summary(experiment, run, clock, best_step=best["step"], results=results)
+                board.confusion(name, evaluation, experiment.classes, step=best["step"])
+            board.examples(method, tests.values(), hardware, step=best["step"])
+            board.finish(own, step=best["step"])
+
+
+@contextmanager
+def ending_noted(experiment: Experiment, run: RunFolder, clock: "Clock") -> Iterator[None]:
+    """Writes how a run ends to its status, whether it is done or was ended early, which is raised again."""
     try:
-        _train(experiment, run, narrator, stop, clock, settings, watch)
+        yield
     except (Stopped, KeyboardInterrupt) as error:
         reason = str(error) or "interrupted"
         run.write_status(STOPPED, step=experiment.progress.step, seconds=clock.seconds, reason=reason)
@@ -53,53 +97,6 @@ def train(
         run.write_status(FAILED, step=experiment.progress.step, seconds=clock.seconds, reason=reason)
         raise
     run.write_status(DONE, step=experiment.progress.step, seconds=clock.seconds)
-
-
-def _train(
-    experiment: Experiment,
-    run: RunFolder,
-    narrator: Narrator,
-    stop: StopRequest,
-    clock: "Clock",
-    settings: dict[str, Any],
-    watch: Watch | None,
-) -> None:
-    method, hardware, progress = experiment.method, experiment.hardware, experiment.progress
-    checkpoints = Checkpoints(run.checkpoints)
-    state, damaged = checkpoints.load_step()  # on the CPU; loading copies each tensor to its device
-    for line in damaged:
-        narrator.say(f"passed over: {line}")
-    if state is not None:
-        experiment.load_state_dict(state)
-        progress = experiment.progress
-        narrator.say(f"going on from step {progress.step}")
-
-    def validate() -> dict[str, float]:
-        run.write_status(RUNNING, step=experiment.progress.step, seconds=clock.seconds)
-        return evaluate(method, experiment.validation, hardware=hardware).means()
-
-    board = TensorBoard(run, resumed_after=progress.step if run.tensorboard.exists() else None)
-    with TrainingLog(run, narrator, board, start=progress.step, max_steps=experiment.trainer.max_steps) as log:
-        run.write_status(RUNNING, step=progress.step, seconds=clock.seconds)
-        board.hyperparameters(settings)
-        fit(experiment, validate, checkpoints, log, stop, watch)
-        best, damaged = checkpoints.load_best(hardware.device)
-        for line in damaged:
-            narrator.say(f"passed over: {line}; testing the state of step {best['step']} instead")
-        experiment.check_provenance(best)
-        method.load_state_dict(best["method"])
-        tests = experiment.tests()
-        own, data, asked = [], experiment.provenance.entries(), asked_before(run, best["step"])
-        board.begin_tests()
-        for name, protocol in tests.items():
-            log.testing(name)
-            evaluation = evaluate(method, protocol, hardware=hardware, between=stop.check)
-            own.append(keep_result(evaluation, name, run, data=data, step=best["step"]))
-            results = beside(own, asked)  # written at once, whatever becomes of the next test
-            write_summary(experiment, run, clock, best_step=best["step"], results=results)
-            board.confusion(name, evaluation, experiment.classes, step=best["step"])
-        board.examples(method, tests.values(), hardware, step=best["step"])
-        board.finish(own, step=best["step"])
 
 
 def asked_before(run: RunFolder, best_step: int) -> list[dict[str, Any]]:

@@ -25,6 +25,9 @@ CONFIG, STATUS, SUMMARY = "config.yaml", "status.json", "summary.json"
 BEST, STEP, STEPS = "best.pt", "step-{:08d}.pt", "step-*.pt"  # checkpoints: one, one of a step, all of steps
 EXPORT, WEIGHTS = "export", "model.safetensors"  # a folder inside a run; in it, beside a copy of the config
 RUNNING, DONE, STOPPED, PRUNED, FAILED = "running", "done", "stopped", "pruned", "failed"
+# Keys of a result that tell what came out and not what was measured, as does the key that its metric names.
+LONG_FIGURES = ("tasks", "further", "confusion")  # which the summary of the run alone tells
+FIGURES = ("ci95", "unit", "tasks_count", *LONG_FIGURES)
 
 
 class Busy(UserError):

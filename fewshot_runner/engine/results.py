@@ -10,14 +10,14 @@ import numpy as np
 from fewshot_runner import atomic
 from fewshot_runner.engine.protocols.base import Evaluation
 from fewshot_runner.engine.submission import submission
-from fewshot_runner.runs import RunFolder
+from fewshot_runner.runs import FIGURES, RunFolder
 
 Result = dict[str, Any]
 
 MOST_CLASSES = 200  # whose confusion matrix stands in the summary; of more it is a file beside the tasks
 
 # Keys of a result that do not say which tasks and data it is of; nor does the one that its metric names.
-NOT_OF_THE_TASKS = ("name", "step", "metric", "ci95", "unit", "tasks_count", "tasks", "further", "confusion")
+NOT_OF_THE_TASKS = ("name", "step", "metric", *FIGURES)
 
 
 def keep_result(

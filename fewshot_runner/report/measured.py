@@ -7,11 +7,10 @@ from typing import Any
 
 from fewshot_runner.report.config import shown
 from fewshot_runner.report.results import metric_of, mode_of
+from fewshot_runner.runs import FIGURES
 
 # What a result says besides which test it is of: its figures, and how many tasks, which is left to the pairing.
-NOT_OF_THE_TEST = {
-    "name", "step", "accuracy", "ci95", "tasks", "further", "confusion", "unit", "tasks_count", "episodes",
-}  # fmt: skip
+NOT_OF_THE_TEST = {"name", "step", "accuracy", "episodes", *FIGURES}
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,8 @@ from fewshot_runner import atomic
 from fewshot_runner.cli.sweeps.job import Outcome
 from fewshot_runner.errors import UserError
 from fewshot_runner.report.records import is_number
-from fewshot_runner.runs import DONE, PRUNED, RunFolder
+from fewshot_runner.runs import DONE, LONG_FIGURES, PRUNED, RunFolder
 
-OF_THE_RUN = ("tasks", "further", "confusion")  # what its summary alone tells of a result
 PENDING = "pending"
 FORMAT = 1
 
@@ -62,6 +61,6 @@ def results_of(run: RunFolder) -> Entry:
     content: Entry = {"monitor": run.read_config()["trainer"]["monitor"]}
     content |= {key: value if is_number(value) else None for key, value in figures.items()}  # None: damaged
     if summary["results"]:
-        told = {key: value for key, value in summary["results"][0].items() if key not in OF_THE_RUN}
+        told = {key: value for key, value in summary["results"][0].items() if key not in LONG_FIGURES}
         content["result"] = {"ci95": None} | told
     return content

@@ -181,16 +181,12 @@ def _add_episode(
 def _of_images(method: Method, name: str, protocol: ClosedSet, between: Between) -> Analysis:
     """Ordinary classification: a query is an image of the test part, and each is answered once."""
     logits, truth = protocol.logits(method, between), protocol.query_labels
-    right = query_accuracy(logits, truth).numpy()
-    classes = protocol.names
-    rows = []
-    for label in np.unique(truth.numpy()):
-        values = right[truth.numpy() == label]
-        rows.append({"name": classes[label], "group": "", "accuracy": float(values.mean()),
-                     "ci95": interval(values), "count": len(values)})  # fmt: skip
+    right, classes = query_accuracy(logits, truth), protocol.names
+    by_class = by_part(right[:, None].numpy(), truth[:, None].numpy())  # each image is an episode of one query
+    rows = [{"name": classes[label], "group": "", **row} for label, row in by_class.items()]
     missing = ["ways and shots: this test asks for the classes of training, all at once"]
     described = {"test": name, **protocol.describe(), "unit": "images"}
-    content = {**described, "classes": sorted(rows, key=lambda row: row["accuracy"]), "surface": None}
+    content = {**described, "classes": rows, "surface": None}
     analysis = Analysis({**content, "hardest": [], "missing": missing})
     loss = functional.cross_entropy(logits, truth, reduction="none")
     shares = logits.softmax(dim=-1)

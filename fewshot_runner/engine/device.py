@@ -2,7 +2,8 @@
 
 import os
 import shutil
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from fewshot_runner.cores import available_cores
 from fewshot_runner.engine.memory import keep_freed_memory
 from fewshot_runner.errors import UserError
+from fewshot_runner.methods.base import evaluating
 from fewshot_runner.models.fast_paths import FastPaths
 
 PRECISIONS = {"float32": None, "tf32": None, "bfloat16": torch.bfloat16}  # what mixed precision computes in
@@ -93,6 +95,12 @@ class Hardware:
         if self.precision is None:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.precision)
+
+    @contextmanager
+    def inference(self, module: nn.Module) -> Iterator[None]:
+        """Evaluation mode of `module` without gradients, in the precision of the hardware."""
+        with torch.no_grad(), evaluating(module), self.autocast():
+            yield
 
     def keep(self, pixels: Tensor) -> Tensor:
         """The pixels on the device where they fit into a third of its free memory, else where they are."""

@@ -3,12 +3,10 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
-
 from fewshot_runner.engine.answers import Between, go_on
 from fewshot_runner.engine.device import Hardware
 from fewshot_runner.engine.protocols.base import Evaluation, Protocol
-from fewshot_runner.methods.base import Method, evaluating
+from fewshot_runner.methods.base import Method
 
 
 def evaluate(method: Method, protocol: Protocol, *, hardware: Hardware, between: Between = go_on) -> Evaluation:
@@ -24,7 +22,7 @@ def answering(method: Method, protocol: Protocol, hardware: Hardware) -> Iterato
     Evaluation mode without gradients, batch norm in the protocol's mode, and the precision of the hardware.
     """
     before = method.bn_mode
-    with torch.no_grad(), evaluating(method), hardware.autocast():
+    with hardware.inference(method):
         method.bn_mode = protocol.bn_mode
         try:
             yield

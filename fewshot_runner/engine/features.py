@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from fewshot_runner.data.loader import Viewer
 from fewshot_runner.data.transfer import sent
 from fewshot_runner.engine.device import Hardware
-from fewshot_runner.methods.base import evaluating
 from fewshot_runner.models.precision import at_least_float32
 
 PHOTOGRAPHS_AT_ONCE = 64
@@ -49,7 +48,7 @@ class FeatureViewer:
         return self(index)
 
     def _compute(self, part: Tensor) -> None:
-        with torch.no_grad(), evaluating(self.backbone), self.hardware.autocast():
+        with self.hardware.inference(self.backbone):
             outputs = [self.backbone(self.pictures(chunk)) for chunk in part.split(PHOTOGRAPHS_AT_ONCE)]
         chunks = [at_least_float32(output) for output in outputs]
         done = [] if self.features is None else [self.features]

@@ -4,7 +4,6 @@ Shapes: S support images, Q queries, N ways, I individuals.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -24,7 +23,7 @@ from fewshot_runner.engine.answers import COMPARISONS_AT_ONCE, embeds_once, go_o
 from fewshot_runner.engine.device import Hardware
 from fewshot_runner.engine.protocols.retrieval import beside_unknown, identity_similarities
 from fewshot_runner.errors import UserError
-from fewshot_runner.methods.base import Classifier, EmbeddingMethod, Method, evaluating
+from fewshot_runner.methods.base import Classifier, EmbeddingMethod, Method
 
 Seen = TypeVar("Seen")
 
@@ -85,7 +84,7 @@ def predict(method: Method, support: Source, pictures: Sequence[Path], *, pipeli
     names, numbers, examples = _examples(support, pipeline)
     device, n_way = pipeline.hardware.device, len(names)
     labels = torch.from_numpy(numbers).to(device)[None]  # (1, S)
-    with _answering(method, pipeline):
+    with pipeline.hardware.inference(method):
         if embeds_once(method):
             features = _embedded(method, examples, pipeline)
 
@@ -129,15 +128,9 @@ def identify(
         of_individuals = identity_similarities(method, gallery, method.embed(queries), starts, go_on)
         return torch.from_numpy(beside_unknown(of_individuals, place))
 
-    with _answering(method, pipeline):
+    with pipeline.hardware.inference(method):
         gallery = _embedded(method, examples, pipeline)
         return _answers(similarities, columns, pictures, pipeline=pipeline, top=top)
-
-
-@contextmanager
-def _answering(method: Method, pipeline: ImagePipeline) -> Iterator[None]:
-    with evaluating(method), torch.no_grad(), pipeline.hardware.autocast():
-        yield
 
 
 def _examples(support: Source, pipeline: ImagePipeline) -> tuple[list[str], np.ndarray, Iterator[np.ndarray]]:
@@ -158,7 +151,7 @@ def recognise(
     method: Classifier, classes: Sequence[str], pictures: Sequence[Path], *, pipeline: ImagePipeline, top: int
 ) -> Answers:
     """Each picture among the classes of training, by the trained head."""
-    with _answering(method, pipeline):
+    with pipeline.hardware.inference(method):
         return _answers(method.recognise, classes, pictures, pipeline=pipeline, top=top)
 
 

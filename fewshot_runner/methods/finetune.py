@@ -63,7 +63,7 @@ class Finetune(EmbeddingMethod, Classifier):
             return self.head(features)  # (B, n_classes)
 
     def loss(self, batch: Batch) -> Tensor:
-        return functional.nll_loss(self.recognise(batch.images).log_softmax(-1), batch.labels)
+        return functional.cross_entropy(self.recognise(batch.images), batch.labels)
 
     def score(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Tensor:
         support, query = functional.normalize(support, dim=-1), functional.normalize(query, dim=-1)

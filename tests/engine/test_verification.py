@@ -58,9 +58,9 @@ def test_the_threshold_is_that_of_validation_though_another_were_better(world, h
     fitted = best_threshold(*map(np.array, by_hand(world, protocol.fitting)))
     similarities, same = by_hand(world, protocol.pairs)
     assert evaluation.further["threshold"] == pytest.approx(fitted, abs=1e-6)
-    assert evaluation.mean == pytest.approx(np.mean(right_at(fitted, similarities, same)), abs=1e-9)
+    assert evaluation.values.mean() == pytest.approx(np.mean(right_at(fitted, similarities, same)), abs=1e-9)
     best = best_threshold(np.array(similarities), np.array(same))
-    assert np.mean(right_at(best, similarities, same)) > evaluation.mean + 0.02
+    assert np.mean(right_at(best, similarities, same)) > evaluation.values.mean() + 0.02
     assert set(protocol.fitting.images.ravel().tolist()) <= set(world.table("val").members.tolist())
     assert set(protocol.pairs.images.ravel().tolist()) <= set(world.table("test").members.tolist())
 
@@ -93,7 +93,7 @@ def test_what_is_no_number_is_right_of_no_pair(world, hardware: Hardware, share:
     protocol = verification(world)
     evaluation, whole = (evaluate(method, protocol, hardware=hardware) for method in (Lost(), Shade()))
     assert evaluation.values[::share].tolist() == [0.0] * len(evaluation.values[::share])
-    assert (evaluation.mean > 0) == (share > 1)
+    assert (evaluation.values.mean() > 0) == (share > 1)
     assert evaluation.further["auc"] < whole.further["auc"] - 0.2
     json.dumps(evaluation.further, allow_nan=False)  # as it is written down
 
@@ -181,12 +181,14 @@ def test_validation_compares_its_pairs_once(world, hardware: Hardware) -> None:
     evaluation = evaluate(Counting(), protocol, hardware=hardware)
     assert sum(seen) == len(np.unique(protocol.pairs.images))
     similarities, same = by_hand(world, protocol.fitting)
-    assert evaluation.mean == pytest.approx(np.mean(right_at(evaluation.further["threshold"], similarities, same)))
+    assert evaluation.values.mean() == pytest.approx(
+        np.mean(right_at(evaluation.further["threshold"], similarities, same))
+    )
 
 
 def test_on_few_images_the_interval_is_that_of_the_pairs_that_there_are(world, hardware: Hardware) -> None:
     """Six classes of eight images make 6 x 28 pairs of one class, however many are asked for."""
     evaluation = evaluate(Shade(), verification(world, pairs=10_000), hardware=hardware)
     assert evaluation.protocol["pairs"] == len(evaluation.values) == 2 * 6 * 28
-    p = evaluation.mean
+    p = evaluation.values.mean()
     assert evaluation.ci95 == pytest.approx(1.96 * np.sqrt(p * (1 - p) / 336), rel=0.02)

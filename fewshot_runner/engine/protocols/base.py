@@ -44,10 +44,6 @@ class Evaluation:
         return self.figures[self.metric]
 
     @property
-    def mean(self) -> float:
-        return float(self.values.mean())
-
-    @property
     def ci95(self) -> float | None:
         """Half the width of the 95 % interval of the mean over tasks, for what differs from task to task alone."""
         return interval(self.values)

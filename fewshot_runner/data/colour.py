@@ -66,17 +66,6 @@ class ColourJitter:
         return sent(drawn, images.device).view(-1, 1, 1, 1)
 
 
-class Greyscale:
-    """Each image without its colours with `probability`; it keeps three equal channels."""
-
-    def __init__(self, *, probability: float = 0.2) -> None:
-        self.chance = Chance(probability)
-
-    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """(B, C, H, W) to the same shape."""
-        return self.chance.choose(grey(images), images, generator)
-
-
 def grey(images: Tensor) -> Tensor:
     """(B, C, H, W) to (B, 1, H, W)"""
     if images.shape[1] == 1:

@@ -18,8 +18,8 @@ class BatchSampler(Sampler):
     A single image that is left joins the batch before: batch norm cannot train on one value.
     """
 
-    def __init__(self, classes: ClassTable, *, batch_size: int, seed: int, stream: str = "train") -> None:
-        super().__init__(classes, seed=seed, stream=stream)
+    def __init__(self, classes: ClassTable, *, batch_size: int, seed: int) -> None:
+        super().__init__(classes, seed=seed)
         if batch_size < 1:
             raise UserError(f"{KEY}batch_size={batch_size}: give a whole number of 1 or more")
         self.batch_size = batch_size

@@ -30,9 +30,8 @@ class PKSampler(Sampler):
         n_images: int,
         n_groups: int = 0,
         seed: int,
-        stream: str = "train",
     ) -> None:
-        super().__init__(classes, seed=seed, stream=stream)
+        super().__init__(classes, seed=seed)
         if n_classes < 2 or n_images < 2 or n_groups < 0:
             raise UserError(
                 f"method.sampler: n_classes={n_classes}, n_images={n_images}, n_groups={n_groups}: a batch needs "

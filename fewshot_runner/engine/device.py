@@ -12,7 +12,6 @@ from fewshot_runner.cores import available_cores
 from fewshot_runner.engine.memory import keep_freed_memory
 from fewshot_runner.errors import UserError
 from fewshot_runner.methods.base import evaluating
-from fewshot_runner.models.fast_paths import FastPaths
 
 PRECISIONS = {"float32": None, "tf32": None, "bfloat16": torch.bfloat16}  # what mixed precision computes in
 
@@ -51,9 +50,11 @@ class Hardware:
         self.threads = available_cores() if threads == "auto" else int(threads)
         self.precision = PRECISIONS[precision]
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
-        self.fuse_blocks = fuse_blocks
-        self.fold_batch_norm = fold_batch_norm
-        self.tasks_side_by_side = tasks_side_by_side
+        self.fast_paths = {  # by the attribute of the modules that have them
+            "fuse_blocks": fuse_blocks and not compile,
+            "fold_batch_norm": fold_batch_norm and not compile,
+            "tasks_side_by_side": tasks_side_by_side,
+        }
         self.compile = compile
         torch.set_num_threads(self.threads)
         torch.backends.cudnn.allow_tf32 = precision == "tf32"
@@ -70,10 +71,9 @@ class Hardware:
         needs what a compiled one cannot do.
         """
         for part in module.modules():
-            if isinstance(part, FastPaths):
-                part.fuse = self.fuse_blocks and not self.compile
-                part.fold = self.fold_batch_norm and not self.compile
-                part.side_by_side = self.tasks_side_by_side
+            for name, wanted in self.fast_paths.items():
+                if hasattr(part, name):
+                    setattr(part, name, wanted)
         module.to(self.device, memory_format=self.memory_format)
         if self.compile and network is not None:
             if module.differentiates_twice:

@@ -26,16 +26,16 @@ from fewshot_runner.methods.adaptation import (
 )
 from fewshot_runner.methods.base import Method
 from fewshot_runner.methods.side_by_side import T, Work, of_each_task
-from fewshot_runner.models.fast_paths import FastPaths
 from fewshot_runner.models.precision import full_precision
 
 
-class Maml(FastPaths, Method):
+class Maml(Method):
     """`order`: 2 for the full gradient, 1 for the first-order one; `inner_steps` of training, `test_steps` of
     `classify`, all with the whole support at the rate `inner_lr`.
     """
 
     learns_from = (Episode,)
+    tasks_side_by_side: bool = True  # set by `Hardware`
 
     def __init__(
         self,
@@ -87,13 +87,13 @@ class Maml(FastPaths, Method):
 
         reach = self.inner_lr * self.test_steps
         return classify_adapted(
-            self.backbone, episode, adapt, reach=reach, bn_mode=self.bn_mode, at_once=self.side_by_side
+            self.backbone, episode, adapt, reach=reach, bn_mode=self.bn_mode, at_once=self.tasks_side_by_side
         )
 
     def _of_each_task(self, work: Work[T], batch: Episode) -> list[T]:
         return of_each_task(
             work, len(batch.support), self.backbone, batch.support,
-            pass_size=max(batch.support[0].numel(), batch.query[0].numel()), at_once=self.side_by_side,
+            pass_size=max(batch.support[0].numel(), batch.query[0].numel()), at_once=self.tasks_side_by_side,
         )  # fmt: skip
 
     def _query_loss(self, backbone: nn.Module, batch: Episode) -> tuple[Tensor, dict[str, Tensor]]:

@@ -29,10 +29,9 @@ from fewshot_runner.methods.adaptation import (
 from fewshot_runner.methods.base import Method
 from fewshot_runner.methods.inner_adam import InnerAdam, Moments
 from fewshot_runner.methods.side_by_side import of_each_task
-from fewshot_runner.models.fast_paths import FastPaths
 
 
-class Reptile(FastPaths, Method):
+class Reptile(Method):
     """`inner_steps` of `inner_batch` images each in training, `test_steps` in `classify`, all at the rate `inner_lr`.
 
     `inner_optimizer` is "sgd" or "adam", the latter without momentum, its second moments carried over from task to
@@ -40,6 +39,7 @@ class Reptile(FastPaths, Method):
     """
 
     learns_from = (Episode,)
+    tasks_side_by_side: bool = True  # set by `Hardware`
 
     def __init__(
         self,
@@ -91,7 +91,7 @@ class Reptile(FastPaths, Method):
 
         reach = self.inner_lr * self.test_steps
         return classify_adapted(
-            self.backbone, episode, adapt, reach=reach, bn_mode=self.bn_mode, at_once=self.side_by_side
+            self.backbone, episode, adapt, reach=reach, bn_mode=self.bn_mode, at_once=self.tasks_side_by_side
         )
 
     def _learn(self, batch: Episode) -> tuple[Sequence[TaskNetwork], Tensor]:
@@ -108,7 +108,7 @@ class Reptile(FastPaths, Method):
                 losses.append(loss)
             return task, torch.stack(losses).mean()
 
-        at_once = self.side_by_side and moments is None  # moments go on from task to task
+        at_once = self.tasks_side_by_side and moments is None  # moments go on from task to task
         pass_size = self.inner_batch * images[0, 0].numel()
         learned = of_each_task(learn, len(order), self.backbone, images, pass_size=pass_size, at_once=at_once)
         tasks, losses = zip(*learned, strict=True)

@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fewshot_runner.models.conv_pool import conv_pool
-from fewshot_runner.models.fast_paths import FastPaths
 from fewshot_runner.models.fused import conv_norm_relu_pool, conv_pool_values
 
 POOLING = ("last", "first", "none")
@@ -29,9 +28,11 @@ LEAST_VALUES = 2**20  # of a map; below, the calls of a fused way cost more than
 FEW_FILTERS = 4
 
 
-class ConvBlock(FastPaths, nn.Sequential):
+class ConvBlock(nn.Sequential):
     """(B, inputs, H, W) to (B, outputs, h, w); `pool`: "last", "first" (before batch norm) or "none"."""
 
+    fuse_blocks: bool = True  # set by `Hardware`, as is the next
+    fold_batch_norm: bool = True
     twice: bool = False  # whether gradients are going to be differentiated; see `differentiated_twice`
 
     def __init__(self, inputs: int, outputs: int, *, pool: str, stride: int = 1) -> None:
@@ -52,9 +53,9 @@ class ConvBlock(FastPaths, nn.Sequential):
         if not _is_simple(self, images):
             return super().forward(images)
         if self.norm.training:
-            if self.pool == "last" and self.fuse and not self.twice and self._is_worth_fusing(images):
+            if self.pool == "last" and self.fuse_blocks and not self.twice and self._is_worth_fusing(images):
                 return self._fused(images)
-        elif self.fold and self.pool != "first" and self.norm.running_mean is not None and not self._in_graph(images):
+        elif self.fold_batch_norm and self.pool != "first" and self._can_be_folded(images):
             return self._folded(images)
         return super().forward(images)
 
@@ -62,8 +63,10 @@ class ConvBlock(FastPaths, nn.Sequential):
         """No scale may be zero: fused blocks do not allow it."""
         return _has_large_maps(self.norm.num_features, images) and bool(self.norm.weight.all())
 
-    def _in_graph(self, images: Tensor) -> bool:
-        return torch.is_grad_enabled() and (images.requires_grad or any(p.requires_grad for p in self.parameters()))
+    def _can_be_folded(self, images: Tensor) -> bool:
+        """With statistics of its own, and where no gradient is wanted."""
+        learned = images.requires_grad or any(parameter.requires_grad for parameter in self.parameters())
+        return self.norm.running_mean is not None and not (learned and torch.is_grad_enabled())
 
     def _fused(self, images: Tensor) -> Tensor:
         norm = self.norm

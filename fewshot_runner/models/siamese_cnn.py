@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from fewshot_runner.errors import UserError
 from fewshot_runner.facts import Facts
 from fewshot_runner.models.conv_block import pooled
-from fewshot_runner.models.fast_paths import FastPaths
 
 
-class SiameseCnn(FastPaths, nn.Module):
+class SiameseCnn(nn.Module):
+    fuse_blocks: bool = True  # set by `Hardware`
+
     def __init__(self, facts: Facts) -> None:
         super().__init__()
         channels, height, width = facts.image_shape
@@ -30,5 +31,5 @@ class SiameseCnn(FastPaths, nn.Module):
         self.out_features = 32 * (height - 2) * (width - 2)
 
     def forward(self, images: Tensor) -> Tensor:
-        maps = pooled(self.layers[0], self.layers[1], images, fuse=self.fuse)
+        maps = pooled(self.layers[0], self.layers[1], images, fuse=self.fuse_blocks)
         return self.layers[2:](maps).flatten(1)  # (B, D)

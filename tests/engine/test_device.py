@@ -187,11 +187,11 @@ def test_place_turns_fast_paths_on_and_off(on: bool) -> None:
     Hardware(device="cpu", threads=1, fuse_blocks=on, fold_batch_norm=not on).place(method)
     blocks = [part for part in method.modules() if isinstance(part, ConvBlock)]
     assert len(blocks) == 2
-    assert all(block.fuse == on and block.fold != on for block in blocks)
+    assert all(block.fuse_blocks == on and block.fold_batch_norm != on for block in blocks)
     siamese = SiameseCnn(Facts(image_shape=(1, 40, 40), n_classes=3, n_way=3))
-    assert Hardware(device="cpu", threads=1, fuse_blocks=on).place(siamese).fuse == on
+    assert Hardware(device="cpu", threads=1, fuse_blocks=on).place(siamese).fuse_blocks == on
     maml = Maml(Conv4(facts, widths=(4, 4)), order=1)
-    assert Hardware(device="cpu", threads=1, tasks_side_by_side=on).place(maml).side_by_side == on
+    assert Hardware(device="cpu", threads=1, tasks_side_by_side=on).place(maml).tasks_side_by_side == on
 
 
 def test_a_method_of_another_library_that_is_called_alike_stays() -> None:

@@ -134,7 +134,7 @@ def test_the_siamese_tutorials_network_takes_it(calls: list[int]) -> None:
     network = SiameseCnn(Facts(image_shape=(1, 41, 40), n_classes=5, n_way=5))
     images = drawings(6, 1, 41, 40, dtype=torch.float32)
     found = []
-    for network.fuse in (True, False):
+    for network.fuse_blocks in (True, False):
         network.zero_grad()
         output = network(images)
         output.square().sum().backward()

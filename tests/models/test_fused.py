@@ -214,7 +214,7 @@ def test_what_learns_in_evaluation_mode_is_not_folded(calls: list) -> None:
 
 def test_each_fast_path_can_be_turned_off(calls: list) -> None:
     block, _ = pair(1)
-    block.fuse = block.fold = False
+    block.fuse_blocks = block.fold_batch_norm = False
     block(pictures(1, 8))
     with torch.no_grad():
         block.eval()(pictures(1, 8))
@@ -268,7 +268,7 @@ def test_training_takes_the_same_way(calls: list) -> None:
         torch.manual_seed(0)
         network = Conv4(Facts(image_shape=(1, 17, 17), n_classes=3, n_way=3), widths=(6, 7, 8)).double()
         for block in network.blocks:
-            block.fuse = fast
+            block.fuse_blocks = fast
         optimizer = torch.optim.SGD(network.parameters(), lr=0.05)
         images, targets = rand(12, 1, 17, 17), torch.arange(12) % 3
         curve = []

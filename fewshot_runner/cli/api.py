@@ -12,7 +12,7 @@ from fewshot_runner.cli import session
 from fewshot_runner.cli.compose import compose
 from fewshot_runner.cli.evaluation import evaluate_run
 from fewshot_runner.cli.trained import load_trained
-from fewshot_runner.data.decode import together
+from fewshot_runner.data.decode import combined
 from fewshot_runner.engine.predict import Prediction
 from fewshot_runner.methods.base import Method
 from fewshot_runner.runs import RunFolder
@@ -46,5 +46,5 @@ def predict(
     several = [images] if isinstance(images, str | Path) else images
     predictions, refused = prediction.answers(RunFolder.open(run), [Path(each) for each in several], support, top=top)
     if refused:
-        raise together(refused)
+        raise combined(refused)
     return predictions

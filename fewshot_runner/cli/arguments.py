@@ -10,7 +10,9 @@ from typing import Any, Literal, Union
 from fewshot_runner.errors import UserError
 
 
-def checked(target: Callable[..., Any], given: Mapping[str, Any], *, key: str, supplied: Sequence[str] = ()) -> None:
+def check_arguments(
+    target: Callable[..., Any], given: Mapping[str, Any], *, key: str, supplied: Sequence[str] = ()
+) -> None:
     """Raises `UserError` where `given` has a key that `target` does not take, lacks one, or has one of a wrong type.
 
     `key` is where the config says so ("method.optimizer"); `supplied` are parameters that the program fills in.

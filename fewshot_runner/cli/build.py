@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from fewshot_runner.cli.arguments import checked, nearest
+from fewshot_runner.cli.arguments import check_arguments, nearest
 from fewshot_runner.cli.evaluation_plan import EvaluationPlan
 from fewshot_runner.cli.optimizer import make_optimizer
 from fewshot_runner.cli.protocols import KINDS, Protocols
@@ -47,17 +47,17 @@ class Builder:
     network: nn.Module
 
     def __init__(self, config: Mapping[str, Any], *, say_progress: Progress | None = None) -> None:
-        checked(Config, config, key="")
+        check_arguments(Config, config, key="")
         self.config = Config(**config)
         self.trusted = (*ALLOWED_TARGETS, *self.config.trusted_packages)
         self.say_progress = say_progress
         for section, kind in (("episode", EpisodeConfig), ("eval", EvalConfig), ("trainer", Trainer),
                               ("method", MethodConfig)):  # fmt: skip
-            checked(kind, getattr(self.config, section), key=section)
+            check_arguments(kind, getattr(self.config, section), key=section)
         self.trainer = Trainer(**self.config.trainer)
         self.own_test = TestConfig(**self.config.episode, **self.config.eval)
         self._check_components()
-        checked(Hardware, self.config.hardware, key="hardware")
+        check_arguments(Hardware, self.config.hardware, key="hardware")
         self.hardware = Hardware(**self.config.hardware)
 
     def _check_components(self) -> None:
@@ -74,15 +74,15 @@ class Builder:
             components.append(("method.momentum", momentum, []))
         for key, described, supplied in components:
             target, arguments = target_of(described, key, self.trusted)
-            checked(target, arguments, key=key, supplied=supplied)
+            check_arguments(target, arguments, key=key, supplied=supplied)
         if self.config.published is not None:
-            checked(PublishedConfig, self.config.published, key="published")
+            check_arguments(PublishedConfig, self.config.published, key="published")
         dataset = self._dataset_config()
-        checked(Dataset, dataset, key="dataset", supplied=["progress", "keep"])
+        check_arguments(Dataset, dataset, key="dataset", supplied=["progress", "keep"])
         for name, test in (dataset.get("tests") or {}).items():
             if test is not None:
                 own = {**self.config.episode, **self.config.eval}
-                checked(TestConfig, {**own, **test}, key=f"dataset.tests.{name}")
+                check_arguments(TestConfig, {**own, **test}, key=f"dataset.tests.{name}")
                 replace(self.own_test, **test)  # refuses what no test can be
         if self.own_test.protocol == "runs":
             self.own_test = replace(self.own_test, runs=self._named_runs(self.own_test.runs)[0])

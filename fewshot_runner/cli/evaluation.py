@@ -7,7 +7,7 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
-from fewshot_runner.cli.arguments import checked
+from fewshot_runner.cli.arguments import check_arguments
 from fewshot_runner.cli.build import short_keys
 from fewshot_runner.cli.compose import absolute, overlay
 from fewshot_runner.cli.protocols import KINDS, ignored
@@ -104,7 +104,7 @@ def refuse_ignored(config: dict[str, Any], overrides: list[str]) -> None:
     What the run's own config says of episodes is no such wish.
     """
     for section, kind in (("episode", EpisodeConfig), ("eval", EvalConfig)):
-        checked(kind, config[section], key=section)
+        check_arguments(kind, config[section], key=section)
     test = TestConfig(**config["episode"], **config["eval"])
     for setting, override in ignored(overrides, test).items():
         own = f"eval.protocol={test.protocol}"

@@ -35,9 +35,9 @@ def run(arguments: list[str]) -> None:
     if predictions:
         show(predictions, options)
     if refused:  # what could be read is answered all the same
-        from fewshot_runner.data.decode import together
+        from fewshot_runner.data.decode import combined
 
-        raise together(refused)
+        raise combined(refused)
 
 
 def answers(run: RunFolder, images: Sequence[Path], support: str | Path | None, *, top: int) -> "Answers":

@@ -7,7 +7,7 @@ from typing import Any
 
 from hydra.utils import get_object
 
-from fewshot_runner.cli.arguments import checked
+from fewshot_runner.cli.arguments import check_arguments
 from fewshot_runner.errors import UserError
 
 TRUST_YOURS = "add a package of yours with trusted_packages=[its_name]"
@@ -58,7 +58,7 @@ def make(
     target = adapt(target)
     wanted = inspect.signature(target).parameters
     supplied = {name: value for name, value in supplied.items() if name in wanted}
-    checked(target, arguments, key=key, supplied=list(supplied))
+    check_arguments(target, arguments, key=key, supplied=list(supplied))
     try:
         return target(**arguments, **supplied)
     except UserError as error:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from fewshot_runner.data.transfer import sent
+from fewshot_runner.data.transfer import to_device
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +38,10 @@ class Episode:
 
     def to(self, device: torch.device) -> "Episode":
         return Episode(
-            sent(self.support, device),
-            sent(self.support_labels, device),
-            sent(self.query, device),
-            sent(self.query_labels, device),
+            to_device(self.support, device),
+            to_device(self.support_labels, device),
+            to_device(self.query, device),
+            to_device(self.query_labels, device),
             self.n_way,
         )
 
@@ -78,10 +78,10 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         return Batch(
-            sent(self.images, device),
-            sent(self.labels, device),
-            sent(self.groups, device),
-            None if self.pairs is None else sent(self.pairs, device),
+            to_device(self.images, device),
+            to_device(self.labels, device),
+            to_device(self.groups, device),
+            None if self.pairs is None else to_device(self.pairs, device),
         )
 
     @property

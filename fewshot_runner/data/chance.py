@@ -6,7 +6,7 @@ Shapes: B images, C channels, H and W pixels.
 import torch
 from torch import Tensor
 
-from fewshot_runner.data.transfer import sent
+from fewshot_runner.data.transfer import to_device
 from fewshot_runner.errors import UserError
 
 
@@ -27,4 +27,4 @@ class Chance:
     def choose(self, changed: Tensor, images: Tensor, generator: torch.Generator) -> Tensor:
         """(B, C, H, W) twice to the same shape: of each pair of images the changed one, or the one it was made of."""
         drawn = self.draw(len(images), generator)
-        return torch.where(sent(drawn, images.device).view(-1, 1, 1, 1), changed, images)
+        return torch.where(to_device(drawn, images.device).view(-1, 1, 1, 1), changed, images)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fewshot_runner.data.chance import Chance
-from fewshot_runner.data.transfer import constants, sent
+from fewshot_runner.data.transfer import constants, to_device
 from fewshot_runner.errors import UserError
 
 LUMA = (0.2989, 0.587, 0.114)  # what red, green and blue add to a grey, by ITU-R BT.601
@@ -63,7 +63,7 @@ class ColourJitter:
     def _uniform(low: float, high: float, images: Tensor, generator: torch.Generator) -> Tensor:
         """(B, 1, 1, 1)"""
         drawn = low + (high - low) * torch.rand(len(images), generator=generator)
-        return sent(drawn, images.device).view(-1, 1, 1, 1)
+        return to_device(drawn, images.device).view(-1, 1, 1, 1)
 
 
 def grey(images: Tensor) -> Tensor:

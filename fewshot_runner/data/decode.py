@@ -93,7 +93,9 @@ def how_to_read(*extensions: str) -> str:
     return f"save as JPEG{of_extra}"
 
 
-def opened(image: Callable[[Key], Seen], keys: Iterable[Key], refused: list[UserError]) -> Iterator[tuple[Key, Seen]]:
+def read_each(
+    image: Callable[[Key], Seen], keys: Iterable[Key], refused: list[UserError]
+) -> Iterator[tuple[Key, Seen]]:
     """Each key with its `image`, of those that can be read; the errors of the others are added to `refused`."""
     for key in keys:
         try:
@@ -107,13 +109,13 @@ def opened(image: Callable[[Key], Seen], keys: Iterable[Key], refused: list[User
 def readable(image: Callable[[Key], Image.Image], keys: Iterable[Key]) -> Iterator[Image.Image]:
     """`image` of each key. Where some cannot be read, one `UserError` at the end names them all."""
     refused: list[UserError] = []
-    for _, picture in opened(image, keys, refused):
+    for _, picture in read_each(image, keys, refused):
         yield picture
     if refused:
-        raise together(refused)
+        raise combined(refused)
 
 
-def together(refused: Sequence[UserError]) -> UserError:
+def combined(refused: Sequence[UserError]) -> UserError:
     """One error that says what these do, or the first of them."""
     if len(refused) == 1:
         return refused[0]

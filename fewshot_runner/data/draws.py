@@ -20,7 +20,8 @@ def draw_distinct(uniform: np.ndarray, population: np.ndarray) -> np.ndarray:
     target = step + (uniform * (population[..., None] - step)).astype(np.int64)  # (..., k): exchanged with `step`
     target = target.reshape(math.prod(uniform.shape[:-1]), k)  # (R, k)
     values = np.concatenate([np.broadcast_to(step, target.shape), target], axis=1)  # (R, 2 k): position p is value p
-    place = np.where(target < k, target, k + first_equal(target))  # (R, k): the column of `values` that is a target's
+    # (R, k): the column of `values` that is a target's
+    place = np.where(target < k, target, k + first_occurrence(target))
     place += 2 * k * np.arange(len(place))[:, None]  # in the flat table
     table = values.ravel()  # a view
     drawn = np.empty((k, len(target)), dtype=np.int64)
@@ -30,7 +31,7 @@ def draw_distinct(uniform: np.ndarray, population: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(drawn.T).reshape(uniform.shape)
 
 
-def first_equal(values: np.ndarray) -> np.ndarray:
+def first_occurrence(values: np.ndarray) -> np.ndarray:
     """(R, k) to the same shape: the first column of its row in which each value stands."""
     order = values.argsort(axis=1, kind="stable")
     in_order = np.take_along_axis(values, order, axis=1)
@@ -42,11 +43,11 @@ def first_equal(values: np.ndarray) -> np.ndarray:
     return first
 
 
-def absent(ranks: np.ndarray, present: np.ndarray) -> np.ndarray:
+def nth_missing(ranks: np.ndarray, present: np.ndarray) -> np.ndarray:
     """The whole numbers from 0 on that are not among the different ones in `present`, by their `ranks`, smallest 0.
 
     The cost does not depend on how many there are.
     """
     present = np.sort(present)
-    absent_below = present - np.arange(len(present))  # of each that is present
-    return ranks + np.searchsorted(absent_below, ranks, side="right")
+    missing_below = present - np.arange(len(present))  # of each that is present
+    return ranks + np.searchsorted(missing_below, ranks, side="right")

@@ -6,7 +6,7 @@ Shapes: I images, B indices, C channels, H and W pixels.
 import torch
 from torch import Tensor
 
-from fewshot_runner.data.transfer import sent
+from fewshot_runner.data.transfer import to_device
 
 SYMMETRIES = {
     "none": ("rot000",),
@@ -42,7 +42,7 @@ class Images:
 
         `symmetries` says whether indices beyond the number of images may occur.
         """
-        index = sent(index, self.pixels.device)
+        index = to_device(index, self.pixels.device)
         if not symmetries:
             return self.pixels.index_select(0, index)
         assert self.permutations is not None, "symmetries need square images"
@@ -53,4 +53,4 @@ class Images:
 
     def gather(self, index: Tensor, *, symmetries: bool = False, device: torch.device | None = None) -> Tensor:
         """(B,) indices to (B, C, H, W) float values in 0..1 on `device`, by default the pixels' own; bytes travel."""
-        return sent(self.pictures(index, symmetries=symmetries), device).float().div_(255)
+        return to_device(self.pictures(index, symmetries=symmetries), device).float().div_(255)

@@ -9,7 +9,7 @@ from fewshot_runner.data.batch import Batch, Episode
 from fewshot_runner.data.images import Images
 from fewshot_runner.data.ragged import RaggedImages
 from fewshot_runner.data.samplers import Sampler
-from fewshot_runner.data.transfer import sent
+from fewshot_runner.data.transfer import to_device
 from fewshot_runner.data.transforms import Standardise
 from fewshot_runner.randomness import torch_generator
 
@@ -53,7 +53,7 @@ class Viewer:
 
     def _cropped(self, index: Tensor, crop: Crop, generator: torch.Generator) -> Tensor:
         pictures = self.images.pictures(index, symmetries=self.symmetries)
-        return sent(crop(pictures, generator), self.device)
+        return to_device(crop(pictures, generator), self.device)
 
 
 class TrainingLoader:

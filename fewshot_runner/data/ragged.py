@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fewshot_runner.data.decode import centre
-from fewshot_runner.data.transfer import sent
+from fewshot_runner.data.transfer import to_device
 
 
 class RaggedImages:
@@ -49,4 +49,4 @@ class RaggedImages:
         for view, picture in zip(views, self.pictures(index, symmetries=symmetries), strict=True):
             top, left = centre(picture.shape[1], side), centre(picture.shape[2], side)
             view.copy_(picture[:, top : top + side, left : left + side])
-        return sent(views, device).float().div_(255)
+        return to_device(views, device).float().div_(255)

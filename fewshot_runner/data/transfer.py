@@ -11,16 +11,16 @@ import torch
 from torch import Tensor
 
 
-def sent(values: Tensor, device: torch.device | None) -> Tensor:
+def to_device(values: Tensor, device: torch.device | None) -> Tensor:
     """To `device`, or where they are for None."""
     if device is None:
         return values
     if values.device.type == "cpu" and device.type == "cuda":
-        return _sent_aside(values, device)
+        return _to_device_aside(values, device)
     return values.to(device)  # else nobody would keep what is sent until it is there: pytorch/pytorch#189690
 
 
-def _sent_aside(values: Tensor, device: torch.device) -> Tensor:
+def _to_device_aside(values: Tensor, device: torch.device) -> Tensor:
     copying, computing = _copy_stream(device), torch.cuda.current_stream(device)
     with torch.cuda.stream(copying):
         there = values.pin_memory().to(device, non_blocking=True)

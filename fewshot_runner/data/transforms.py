@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from fewshot_runner.data.chance import Chance
-from fewshot_runner.data.transfer import constants, sent
+from fewshot_runner.data.transfer import constants, to_device
 from fewshot_runner.errors import UserError
 
 PAPER = {"white": 1.0, "black": 0.0}
@@ -64,7 +64,7 @@ class Warp:
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """(B, C, H, W) to the same shape; `generator` is a CPU generator whatever the images' device."""
-        drawn = sent(self._drawn(len(images), generator, images.dtype), images.device)
+        drawn = to_device(self._drawn(len(images), generator, images.dtype), images.device)
         grid = self._grid(drawn, images.shape[-2:])  # (B, H, W, 2), in -1..1
         if self.background in BEYOND:
             return functional.grid_sample(images, grid, padding_mode=BEYOND[self.background], align_corners=False)

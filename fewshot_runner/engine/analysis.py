@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from fewshot_runner.data.batch import Episode
 from fewshot_runner.data.classes import ClassTable
-from fewshot_runner.engine.answers import Between, answer, embeds_once, go_on
+from fewshot_runner.engine.answers import Between, embeds_once, episode_logits, go_on
 from fewshot_runner.engine.device import Hardware
 from fewshot_runner.engine.evaluate import answering
 from fewshot_runner.engine.metrics import query_accuracy
@@ -62,7 +62,7 @@ def analyse(
 def _of_episodes(method: Method, name: str, protocol: EpisodeProtocol, between: Between) -> Analysis:
     n_episodes = min(len(protocol), MOST_EPISODES if embeds_once(method) else MOST_ADAPTED)
     right, answers = [], []
-    for episode, logits in answer(method, protocol.draw, n_episodes, protocol.viewer, between):
+    for episode, logits in episode_logits(method, protocol.draw, n_episodes, protocol.viewer, between):
         right.append(query_accuracy(logits.float(), episode.query_labels))
         answers.append(logits.argmax(dim=-1).cpu())
     right, answers = torch.cat(right), torch.cat(answers)  # (E, Q)

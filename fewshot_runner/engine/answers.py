@@ -36,7 +36,7 @@ def embeds_once(method: Method) -> bool:
     return isinstance(method, EmbeddingMethod) and method.bn_mode == "running"
 
 
-def answer(
+def episode_logits(
     method: Method, draw: Callable[[int, int], Episode], n_episodes: int, viewer: AnyViewer, between: Between
 ) -> Iterator[tuple[Episode, Tensor]]:
     """Chunks of episodes, as indices or features, with their logits (E, Q, N).

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fewshot_runner.data.loader import Viewer
-from fewshot_runner.data.transfer import sent
+from fewshot_runner.data.transfer import to_device
 from fewshot_runner.engine.device import Hardware
 from fewshot_runner.models.precision import at_least_float32
 
@@ -40,7 +40,7 @@ class FeatureViewer:
                 self._compute(part)
             rows = self.row[index]
             assert (rows >= 0).all(), "an image of no part"
-        return self.features[sent(rows, self.device)]
+        return self.features[to_device(rows, self.device)]
 
     def augmented(self, index: Tensor, augment: None, generator: torch.Generator) -> Tensor:
         """What training sees: the same, as features are of the images as they are."""

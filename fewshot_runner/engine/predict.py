@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from fewshot_runner.data.batch import Episode
-from fewshot_runner.data.decode import decode, evaluation_view, opened, readable
+from fewshot_runner.data.decode import decode, evaluation_view, read_each, readable
 from fewshot_runner.data.files import Directory
 from fewshot_runner.data.source import Source
 from fewshot_runner.data.transforms import Standardise
@@ -166,7 +166,7 @@ def _answers(
     """`classify`: (Q, C, H, W) to logits (Q, N) of the classes `names`."""
     predictions: list[Prediction] = []
     refused: list[UserError] = []
-    views = opened(lambda path: pipeline.view(decode(path, str(path))), pictures, refused)
+    views = read_each(lambda path: pipeline.view(decode(path, str(path))), pictures, refused)
     for some in pipeline.lots(views):
         paths, seen = zip(*some, strict=True)
         predictions += ranked(classify(pipeline(seen)), names, paths, top=top)

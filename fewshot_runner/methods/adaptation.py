@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from fewshot_runner.data.batch import Episode
 from fewshot_runner.errors import UserError
-from fewshot_runner.methods.base import evaluating, resolved
+from fewshot_runner.methods.base import evaluating, round_logits
 from fewshot_runner.methods.side_by_side import of_each_task
 from fewshot_runner.models.batch_norm import learning_norms, normalised_by
 from fewshot_runner.models.conv_block import differentiated_twice
@@ -195,7 +195,7 @@ def _answer(task: TaskNetwork, support: Tensor, query: Tensor, *, reach: float, 
     with full_precision(features):
         largest = reach * features.to(task.head.dtype).square().sum(dim=-1, keepdim=True)  # the support's are alike
         unit = TIE * torch.where(largest > 0, largest, 1).clamp(max=1)  # (Q, 1)
-        return resolved(task.logits_of(features), unit)
+        return round_logits(task.logits_of(features), unit)
 
 
 def _query_features(task: TaskNetwork, support: Tensor, query: Tensor, bn_mode: str) -> Tensor:

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from fewshot_runner.data.batch import Episode
 from fewshot_runner.methods.adaptation import check_inner_loop
-from fewshot_runner.methods.base import EmbeddingMethod, resolved
+from fewshot_runner.methods.base import EmbeddingMethod, round_logits
 from fewshot_runner.models.precision import finest, full_precision
 
 ROUNDING = 2**-26  # of the largest logits that the steps can reach: at 1,280 features each multiplies errors by some 60
@@ -53,7 +53,7 @@ class Anil(EmbeddingMethod):
             longest = support.norm(dim=-1).amax(dim=-1)[:, None, None]  # (E, 1, 1)
             reach = self.inner_lr * self.test_steps * longest * fine.norm(dim=-1, keepdim=True)  # (E, Q, 1)
             unit = torch.where(reach > 0, ROUNDING * reach, 1).detach()
-            return resolved(fine @ head.mT, unit).to(query.dtype)  # (E, Q, N)
+            return round_logits(fine @ head.mT, unit).to(query.dtype)  # (E, Q, N)
 
     def fit_head(self, support: Tensor, support_labels: Tensor, n_way: int, *, steps: int) -> Tensor:
         """Features (E, S, D) and labels (E, S) to the weights (E, N, D) after `steps` of gradient descent from 0."""

@@ -144,7 +144,7 @@ def class_means(support: Tensor, support_labels: Tensor, n_way: int) -> Tensor:
     return means.to(support.dtype).unflatten(2, support.shape[2:])  # (E, N, ...)
 
 
-def resolved(logits: Tensor, unit: Tensor | float) -> Tensor:
+def round_logits(logits: Tensor, unit: Tensor | float) -> Tensor:
     """(..., N) logits around their mean, rounded to multiples of `unit`, the size of their rounding errors.
 
     Classes that are equal in exact arithmetic would else differ by rounding, which is not chance: one would win. `unit`

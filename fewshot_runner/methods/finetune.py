@@ -17,7 +17,7 @@ from torch.nn import functional
 from fewshot_runner.data.batch import Batch
 from fewshot_runner.errors import UserError
 from fewshot_runner.facts import Facts
-from fewshot_runner.methods.base import Classifier, EmbeddingMethod, class_means, resolved
+from fewshot_runner.methods.base import Classifier, EmbeddingMethod, class_means, round_logits
 from fewshot_runner.models.precision import full_precision
 
 TIE = 2**-20  # at a small penalty: some 30 times what rounding adds where features are equal and weights should be 0
@@ -69,7 +69,7 @@ class Finetune(EmbeddingMethod, Classifier):
         support, query = functional.normalize(support, dim=-1), functional.normalize(query, dim=-1)
         with full_precision(query):
             weight = self.fit_head(support, support_labels, n_way)  # (E, N, D)
-            return resolved(query @ weight.mT, TIE * LIPSCHITZ / (LIPSCHITZ + self.fit_l2))  # (E, Q, N)
+            return round_logits(query @ weight.mT, TIE * LIPSCHITZ / (LIPSCHITZ + self.fit_l2))  # (E, Q, N)
 
     @torch.no_grad()
     def fit_head(self, support: Tensor, support_labels: Tensor, n_way: int) -> Tensor:

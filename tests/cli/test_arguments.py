@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import pytest
 
-from fewshot_runner.cli.arguments import checked, nearest
+from fewshot_runner.cli.arguments import check_arguments, nearest
 from fewshot_runner.errors import UserError
 
 
@@ -68,20 +68,20 @@ BAD = [
 
 @pytest.mark.parametrize("given", GOOD, ids=repr)
 def test_what_fits_is_let_through(given):
-    checked(Thing, given, key="thing", supplied=["backbone"])
+    check_arguments(Thing, given, key="thing", supplied=["backbone"])
 
 
 @pytest.mark.parametrize(("given", "names"), BAD, ids=lambda value: str(value)[:60])
 def test_what_does_not_fit_is_named_with_its_remedy(given, names):
     with pytest.raises(UserError) as caught:
-        checked(Thing, given, key="thing", supplied=["backbone"])
+        check_arguments(Thing, given, key="thing", supplied=["backbone"])
     assert [name for name in names if name not in str(caught.value)] == []
     assert len(str(caught.value)) < 300
 
 
 def test_what_the_program_supplies_may_not_be_missing_where_it_does_not():
     with pytest.raises(UserError, match=r"thing\.backbone is missing"):
-        checked(Thing, {"width": 3}, key="thing")
+        check_arguments(Thing, {"width": 3}, key="thing")
 
 
 def test_dataclasses_functions_and_open_signatures():
@@ -90,23 +90,23 @@ def test_dataclasses_functions_and_open_signatures():
         steps: int
         every: int = 5
 
-    checked(Settings, {"steps": 1}, key="")
+    check_arguments(Settings, {"steps": 1}, key="")
     with pytest.raises(UserError, match=r"^every=x: give a whole number"):
-        checked(Settings, {"steps": 1, "every": "x"}, key="")
+        check_arguments(Settings, {"steps": 1, "every": "x"}, key="")
 
     def function(width: int, **more: int) -> None: ...
 
-    checked(function, {"width": 1, "whatever": 2}, key="function")
+    check_arguments(function, {"width": 1, "whatever": 2}, key="function")
     with pytest.raises(UserError, match=r"function\.width=x"):
-        checked(function, {"width": "x", "whatever": 2}, key="function")
+        check_arguments(function, {"width": "x", "whatever": 2}, key="function")
 
 
 def test_annotations_that_cannot_be_read_judge_nothing():
     def function(width: "NoSuchName") -> None: ...  # noqa: F821
 
-    checked(function, {"width": object()}, key="function")
+    check_arguments(function, {"width": object()}, key="function")
     with pytest.raises(UserError, match="no such key"):
-        checked(function, {"width": 1, "more": 2}, key="function")
+        check_arguments(function, {"width": 1, "more": 2}, key="function")
 
 
 def test_nearest():

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from slow_draws import slow_distinct
 
-from fewshot_runner.data.draws import absent, draw_distinct
+from fewshot_runner.data.draws import draw_distinct, nth_missing
 
 
 @settings(max_examples=400)
@@ -60,5 +60,5 @@ def test_the_population_costs_nothing():
 @given(st.sets(st.integers(0, 40)), st.lists(st.integers(0, 20)))
 def test_absent_numbers_are_those_of_a_list_without_the_present(present, ranks):
     left = [number for number in range(100) if number not in present]
-    found = absent(np.array(ranks, dtype=np.int64), np.array([*present], dtype=np.int64))
+    found = nth_missing(np.array(ranks, dtype=np.int64), np.array([*present], dtype=np.int64))
     assert found.tolist() == [left[rank] for rank in ranks]

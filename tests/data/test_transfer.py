@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fewshot_runner.data.batch import Batch, Episode
-from fewshot_runner.data.transfer import _copy_stream, sent
+from fewshot_runner.data.transfer import _copy_stream, to_device
 
 
 class Gpu:
@@ -61,21 +61,21 @@ def gpu(monkeypatch):
 
 
 def test_a_gpu_copies_from_page_locked_memory_while_it_computes(gpu):
-    assert sent(Pixels("cpu", gpu), torch.device("cuda")).device.type == "cuda"
+    assert to_device(Pixels("cpu", gpu), torch.device("cuda")).device.type == "cuda"
     expected = [("copying", "copies", True), ("computing", "waits for", "copying"), ("computing", "uses", "cuda")]
     assert gpu.asked == expected
 
 
 @pytest.mark.parametrize(("at", "to"), [("cuda:0", "cuda:0"), ("cuda:0", "cpu"), ("cpu", "mps")])
 def test_elsewhere_nothing_is_page_locked(gpu, at, to):
-    sent(Pixels(at, gpu), torch.device(to))
+    to_device(Pixels(at, gpu), torch.device(to))
     assert gpu.asked == [("computing", "copies", False)]
 
 
 def test_all_of_an_item_is_sent_alike(monkeypatch):
     """A single tensor from ordinary memory would wait for the GPU."""
     crossing = []
-    monkeypatch.setattr("fewshot_runner.data.batch.sent", lambda values, device: crossing.append(values) or values)
+    monkeypatch.setattr("fewshot_runner.data.batch.to_device", lambda values, device: crossing.append(values) or values)
     batch = Batch(*torch.arange(16).view(4, 4))
     episode = Episode(*torch.arange(16).view(4, 4), n_way=2)
     for item, count in ((batch, 4), (replace(batch, pairs=None), 3), (episode, 4)):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from fewshot_runner.data.batch import Episode
 from fewshot_runner.data.source import Run
 from fewshot_runner.engine import answers as module
-from fewshot_runner.engine.answers import answer, embed_all, go_on
+from fewshot_runner.engine.answers import embed_all, episode_logits, go_on
 from fewshot_runner.engine.device import Hardware
 from fewshot_runner.engine.evaluate import answering, evaluate
 from fewshot_runner.engine.protocols.base import Evaluation
@@ -181,7 +181,7 @@ def test_chunks_are_answered_as_episode_by_episode(
     world.viewer.standardise = lambda images: images.to(dtype)
     protocol = world.protocol("test", episodes=25, n_shot=2)
     with torch.no_grad():
-        chunks = [logits for _, logits in answer(method, protocol.draw, 25, world.viewer, go_on)]
+        chunks = [logits for _, logits in episode_logits(method, protocol.draw, 25, world.viewer, go_on)]
         alone = [method.classify(protocol.draw(k, k + 1).map(world.viewer)) for k in range(25)]
     assert [(len(logits), logits.dtype) for logits in chunks] == [(3, dtype)] * 8 + [(1, dtype)]
     assert alone[0].std() > 0.01
@@ -206,7 +206,9 @@ def test_the_queries_of_a_large_episode_are_scored_some_at_a_time(
     monkeypatch.setattr(method, "score", watched)
     breaks: list[int] = []
     with torch.no_grad():
-        for episode, logits in answer(method, protocol.draw, 3, world.viewer, lambda: breaks.append(len(called))):
+        for episode, logits in episode_logits(
+            method, protocol.draw, 3, world.viewer, lambda: breaks.append(len(called))
+        ):
             for q in range(12):
                 alone = score(episode.support, episode.support_labels, episode.query[:, q : q + 1], episode.n_way)
                 torch.testing.assert_close(logits[:, q], alone[:, 0], rtol=1e-6, atol=1e-6)
@@ -227,7 +229,7 @@ def test_a_method_that_learns_from_the_support_does_so_once(world, monkeypatch: 
     monkeypatch.setattr(method, "score", watched)
     protocol = world.protocol("test", episodes=1)
     with torch.no_grad():
-        [(_, logits)] = answer(method, protocol.draw, 1, world.viewer, go_on)
+        [(_, logits)] = episode_logits(method, protocol.draw, 1, world.viewer, go_on)
     assert logits.shape == (1, 12, 4)
     assert len(called) == 1
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fewshot_runner.engine.metrics import query_accuracy
 from fewshot_runner.facts import Facts
 from fewshot_runner.methods.anil import Anil
-from fewshot_runner.methods.base import EmbeddingMethod, class_means, resolved
+from fewshot_runner.methods.base import EmbeddingMethod, class_means, round_logits
 from fewshot_runner.methods.contrastive import Contrastive
 from fewshot_runner.methods.finetune import Finetune
 from fewshot_runner.methods.prototypical import Prototypical
@@ -119,11 +119,11 @@ def test_small_steps_make_small_logits_and_no_ties(name: str, size: float) -> No
 
 
 def test_noise_is_a_tie_and_a_difference_is_none() -> None:
-    logits = resolved(torch.tensor([[5.0, 5.0 + 5e-6, 5.0 - 5e-6], [1.0, 1.0001, 1.0]]), 2**-16)
+    logits = round_logits(torch.tensor([[5.0, 5.0 + 5e-6, 5.0 - 5e-6], [1.0, 1.0001, 1.0]]), 2**-16)
     assert logits[0].tolist() == [0, 0, 0]
     assert logits[1, 1] > logits[1, 0] == logits[1, 2]
     large = torch.tensor([[3.0, -1.0, -2.0]])
-    torch.testing.assert_close(resolved(large, 2**-16), large, rtol=0, atol=1e-5)
+    torch.testing.assert_close(round_logits(large, 2**-16), large, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("n_images", [1, 2, 3, 5, 7, 11, 1000])

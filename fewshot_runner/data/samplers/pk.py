@@ -7,7 +7,7 @@ import numpy as np
 
 from fewshot_runner.data.batch import Batch
 from fewshot_runner.data.classes import ClassTable
-from fewshot_runner.data.draws import absent
+from fewshot_runner.data.draws import nth_missing
 from fewshot_runner.data.samplers.base import KEY, Sampler
 from fewshot_runner.data.samplers.pairs import classes_of_pairs
 from fewshot_runner.errors import UserError
@@ -71,4 +71,4 @@ class PKSampler(Sampler):
         if not (missing := self.n_classes - len(grouped)):
             return grouped
         others = random.choice(table.n_classes - len(grouped), missing, replace=False)
-        return np.concatenate([grouped, absent(others, grouped)])
+        return np.concatenate([grouped, nth_missing(others, grouped)])

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from fewshot_runner.data.batch import Episode
 from fewshot_runner.data.classes import ClassTable
-from fewshot_runner.engine.answers import Between, answer, recognise_all
+from fewshot_runner.engine.answers import Between, episode_logits, recognise_all
 from fewshot_runner.engine.features import AnyViewer
 from fewshot_runner.engine.metrics import query_accuracy
 from fewshot_runner.engine.protocols.base import Evaluation
@@ -158,7 +158,7 @@ class ClosedSet(EpisodeProtocol):
         """(Q, N) on the CPU, of the trained head, or with all training images as support where there is none."""
         if isinstance(method, Classifier):
             return recognise_all(method, self.viewer, self.query, between).float().cpu()
-        [(_, [logits])] = answer(method, self.draw, 1, self.viewer, between)
+        [(_, [logits])] = episode_logits(method, self.draw, 1, self.viewer, between)
         return logits.float().cpu()
 
     def describe(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from fewshot_runner.data.batch import Episode
 from fewshot_runner.data.classes import ClassTable
 from fewshot_runner.data.samplers import EpisodeSampler
 from fewshot_runner.data.source import Run
-from fewshot_runner.engine.answers import Between, answer
+from fewshot_runner.engine.answers import Between, episode_logits
 from fewshot_runner.engine.features import AnyViewer
 from fewshot_runner.engine.metrics import query_accuracy
 from fewshot_runner.engine.protocols.base import Evaluation, Protocol
@@ -34,7 +34,7 @@ class EpisodeProtocol(Protocol):
 
     def measure(self, method: Method, between: Between) -> Evaluation:
         right = []
-        for episode, logits in answer(method, self.draw, len(self), self.viewer, between):
+        for episode, logits in episode_logits(method, self.draw, len(self), self.viewer, between):
             right.append(query_accuracy(logits.float(), episode.query_labels))  # (E, Q)
         if len(self) == 1:
             return Evaluation({"accuracy": right[0][0].numpy()}, self.describe(), unit="queries")

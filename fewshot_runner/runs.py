@@ -174,7 +174,7 @@ class RunFolder:
         return self._read_json(self.environment) if os.path.lexists(self.environment) else {}
 
     def read_sessions(self) -> list[dict[str, Any]]:
-        """That, and what the run went on with, as often as it was something else."""
+        """What the run was started with, and then what it was resumed with, each time that was something else."""
         began = self.read_environment()
         resumed = began.get("resumed", [])
         if not (isinstance(resumed, list) and all(isinstance(session, dict) for session in resumed)):

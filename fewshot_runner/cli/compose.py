@@ -65,7 +65,7 @@ def compose(overrides: Sequence[str] = (), *, config_dir: Path | None = None) ->
 
 
 def hydra_config(overrides: Sequence[str], *, config_dir: Path | None = None) -> DictConfig:
-    """The same before anything is resolved, with `sweep`, `launcher` and what is Hydra's own."""
+    """What Hydra composes of these overrides, not resolved yet, with `sweep`, `launcher` and what is Hydra's own."""
     GlobalHydra.instance().clear()
     errors = hydra_errors(lambda: known_keys(overrides, config_dir))
     with errors, initialize_config_dir(str(conf_dir()), version_base=VERSION_BASE):

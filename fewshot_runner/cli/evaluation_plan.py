@@ -77,7 +77,7 @@ class EvaluationPlan:
         self.check_tests(protocols)
 
     def check_tests(self, protocols: Protocols) -> None:
-        """The same of the tests alone, for a run that is trained."""
+        """Raises `UserError` for tests that would fail or inflate a figure; a trained run needs no validation."""
         protocols.check([(self.keys[name], test, "test") for name, test in self.tests.items()])
 
     def check_method(self, method: Method) -> None:

@@ -191,8 +191,10 @@ def used_by(test: TestConfig) -> set[str]:
 
 
 def ignored(overrides: Iterable[str], own: TestConfig, further: Collection[TestConfig] = ()) -> dict[str, str]:
-    """The overrides of episodes and tests, by setting, that affect no test: neither `own` nor one of `further` that has
-    the same value. `n_way=all` and null are not counted.
+    """The overrides of `episode` and `eval` that change no figure, each under the name of its setting: `own`, the test
+    that they describe, does not use it, nor does one of `further` that has the same value of it.
+
+    `n_way=all` and null ask for nothing, and are never among them.
     """
     found = {}
     for override in overrides:

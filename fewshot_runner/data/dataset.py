@@ -191,12 +191,12 @@ class Dataset:
 
     @cached_property
     def files_hash(self) -> str | None:
-        """The same of what the images' files hold; None where these are no user's, and so do not change."""
+        """A hash of what the images' files hold; None for data that are not a user's own, and so do not change."""
         checksums = self.store.checksums
         return None if checksums is None else hashlib.sha256(checksums.tobytes()).hexdigest()[:16]
 
     def files_of(self, *parts: str) -> np.ndarray | None:
-        """The checksums of the files of these parts, each once; None as above."""
+        """The checksums of the files of these parts, each once; None for data that are not a user's own."""
         checksums = self.store.checksums
         if checksums is None:
             return None

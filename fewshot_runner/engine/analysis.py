@@ -116,7 +116,7 @@ def by_part(right: np.ndarray, parts: np.ndarray) -> dict[int, dict[str, Any]]:
 
 
 def table_of(protocol: EpisodeProtocol) -> ClassTable | None:
-    """Where the support of its episodes comes from; None where nobody knows."""
+    """The classes that the support of its episodes is drawn from; None for fixed runs, which do not tell them."""
     if isinstance(protocol, ClosedSet):
         return protocol.train
     return protocol.sampler.classes if isinstance(protocol, Episodes) else None
@@ -138,11 +138,11 @@ class ClassNames:
         return numbers
 
     def of_queries(self, episodes: Episode) -> np.ndarray:
-        """(E, Q) the same of their queries."""
+        """(E, Q) the number of the class of each query of episodes of indices."""
         return np.take_along_axis(self.of_ways(episodes), episodes.query_labels.numpy(), axis=1)
 
     def of_episode(self, episode: Episode) -> list[str]:
-        """The names of the N classes of one."""
+        """The names of the N classes of a single episode."""
         if self.table is None:
             return [f"class {label + 1}" for label in range(episode.n_way)]
         return [self.table.names[number] for number in self.of_ways(episode)[0]]

@@ -97,7 +97,7 @@ def predict(method: Method, support: Source, pictures: Sequence[Path], *, pipeli
             images = torch.cat([pipeline(some) for some in pipeline.lots(examples)])
 
             def classify(queries: Tensor) -> Tensor:
-                """The same, by a method that may adapt itself to all of the examples."""
+                """(Q, C, H, W) to (Q, N), by a method that may adapt itself to all of the examples."""
                 unknown = torch.zeros(1, len(queries), dtype=torch.long, device=device)
                 return method.classify(Episode(images[None], labels, queries[None], unknown, n_way=n_way))[0]
 

@@ -94,7 +94,10 @@ class TaskNetwork:
     def _first_gradients(
         self, images: Tensor, labels: Tensor, *, reduction: str, create_graph: bool
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """The same where the head is zero; the features need a graph only where gradients are to be derived again."""
+        """What `gradients` gives while the head is zero, as then are the gradients of all that lies before it.
+
+        So the features need a graph only where gradients are to be derived again.
+        """
         with torch.set_grad_enabled(create_graph):
             features = self.features(images)
         loss = functional.cross_entropy(self.logits_of(features), labels, reduction=reduction)
@@ -103,13 +106,13 @@ class TaskNetwork:
         return loss.detach(), (*(torch.zeros_like(weight) for weight in self.weights.values()), head)
 
     def moved(self, changes: Sequence[Tensor], *, scale: float) -> "TaskNetwork":
-        """With `scale` times `changes` added to what is adapted; gradients flow through the sum."""
+        """A network with `scale` times `changes` added to what is adapted; gradients flow through the sum."""
         sums = torch._foreach_add(self.adapted, list(changes), alpha=scale)
         *weights, head = map(in_layout_of, self.adapted, sums)
         return replace(self, weights=dict(zip(self.weights, weights, strict=True)), head=head, at_start=False)
 
     def cut(self) -> "TaskNetwork":
-        """The same values with no history, ready for the next gradients."""
+        """A network of these values with no history, ready for the next gradients."""
         return replace(
             self,
             weights={name: weight.detach().requires_grad_() for name, weight in self.weights.items()},

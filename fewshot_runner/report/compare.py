@@ -55,10 +55,8 @@ def comparison(rankings: Sequence[Ranking], records: Sequence[Record], *, width:
 
 
 def divided(rankings: Sequence[Ranking]) -> tuple[list[Ranking], list[tuple[Row, dict[str, str]]], str]:
-    """The rankings in which something is ranked, the rows of the others with what is told of each, and what all of
-    these were measured over.
-
-    What is empty in all of these is left out.
+    """First, the rankings of two rows or more. Second, each row that is alone in its ranking, and its cells by column,
+    without the columns that are empty in all of these rows. Third, what all of these rows were measured over.
     """
     ranked = [ranking for ranking in rankings if len(ranking.rows) > 1]
     single = [ranking for ranking in rankings if len(ranking.rows) == 1]

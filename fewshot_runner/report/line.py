@@ -6,7 +6,7 @@ BREAK = re.compile(r"\s*[^\S ]\s*")  # any white space but plain spaces alone
 
 
 def one_line(text: str) -> str:
-    r"""A break becomes a space, and what else cannot be printed is spelt out: an escape as "\x1b"."""
+    r"""`text` on one line: breaks become spaces, and what else cannot be printed is spelt out, an escape as "\x1b"."""
     if text.isprintable():
         return text
     return "".join(
@@ -16,12 +16,12 @@ def one_line(text: str) -> str:
 
 
 def encodable(text: str) -> str:
-    r"""What UTF-8 cannot hold is spelt out: a byte of a folder's name that is none of it as "\udcff"."""
+    r"""`text` with what UTF-8 cannot hold spelt out: a byte of a folder's name that is none of it as "\udcff"."""
     return text.encode(errors="backslashreplace").decode()
 
 
 def as_markup(text: str) -> str:
-    """The same, for what takes rich's markup: a name in brackets is no colour."""
+    """`text` on one line, for what takes rich's markup: a name in brackets is no colour."""
     from rich.markup import escape  # late: whoever compares nothing need not wait for rich
 
     return escape(one_line(text))

@@ -45,7 +45,7 @@ class Job:
     data: Provenance | None = None
 
     def with_threads(self, threads: int) -> "Job":
-        """The same with so many threads, unless its own config says how many."""
+        """This job with so many threads, unless its own config says how many."""
         hardware = self.config["hardware"]
         if hardware["threads"] != "auto":
             return self

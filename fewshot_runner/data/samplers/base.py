@@ -8,7 +8,9 @@ import torch
 from fewshot_runner.data.batch import Batch, Episode
 from fewshot_runner.data.classes import ClassTable
 
-KEY = "method.sampler."  # where messages send the reader: the shape of a test is checked before its sampler is made
+# What a message puts before the name of a setting. The samplers of tests never have to say it: whoever makes one has
+# checked the test's own settings, and named them.
+KEY = "method.sampler."
 
 
 class Sampler(ABC):

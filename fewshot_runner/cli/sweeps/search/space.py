@@ -107,7 +107,7 @@ def swept_keys(space: Space) -> list[str]:
 
 
 def searched_keys(space: Space, search: str) -> list[str]:
-    """The same, of which a search needs one or more; raises `UserError`, which names the `search`."""
+    """The keys in which jobs differ; raises `UserError`, which names the `search`, where they differ in none."""
     if keys := swept_keys(space):
         return keys
     raise UserError(

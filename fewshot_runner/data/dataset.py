@@ -1,6 +1,7 @@
 """A data set as a run uses it: a source, its store at the run's resolution, and a named split of its classes."""
 
 import hashlib
+import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -177,12 +178,13 @@ class Dataset:
 
     @cached_property
     def images_hash(self) -> str:
-        """Sixteen hexadecimal digits that tell which images there are: their names and classes, in their order.
+        """Sixteen hexadecimal digits that tell which images there are: their names and classes, in their order, and
+        what they are made from, if they are made.
 
         Nothing of their pixels: the same images are the same at whatever size a run keeps them, and wherever they lie.
         """
         store = self.store
-        digest = hashlib.sha256()
+        digest = hashlib.sha256(json.dumps(made, sort_keys=True).encode() if (made := self.source.made_from()) else b"")
         for names in (store.image_names, store.class_names):
             digest.update(f"{names.dtype.str} {len(names)} ".encode())
             digest.update(np.ascontiguousarray(names).view(np.uint8))

@@ -97,6 +97,10 @@ class Source(ABC):
         """
         return None
 
+    def made_from(self) -> dict[str, Any]:
+        """Of images that are made, what their pixels follow from besides their names, as JSON; {} of others."""
+        return {}
+
     @abstractmethod
     def split(self, name: str) -> Split:
         """The division called `name`; raises `UserError` that lists the known names."""

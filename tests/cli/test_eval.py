@@ -34,6 +34,19 @@ def test_eval_adds_other_figures_and_replaces_the_same(fsl, copied):
     assert {key: value for key, value in run.read_summary().items() if key != "results"}.keys() >= {"best_step"}
 
 
+def test_other_drawings_under_the_same_names_are_another_result(fsl, copied):
+    run = RunFolder(copied())
+    [own] = run.read_summary()["results"]
+    for words in (["dataset.source.seed=1"], ["dataset.source.size=40"], ["dataset.source.seed=1"]):
+        answer = fsl("eval", f"run={run.path}", *words)
+        assert answer.code == 0, answer.err
+    first, *others = run.read_summary()["results"]
+    assert first == own
+    assert len(others) == 2, "a world that was asked about before takes its former place"
+    assert len({result["images_hash"] for result in (own, *others)}) == 3
+    assert {result["split_hash"] for result in others} == {own["split_hash"]}
+
+
 def test_results_of_the_same_shape_never_share_a_file_of_tasks(fsl, copied):
     run = RunFolder(copied())
     for changes in (["eval.episodes=7"], ["eval.episodes=9"], ["episode.n_query=2"], ["episode.n_query=3"]):

@@ -231,6 +231,18 @@ def test_identity_tells_every_option():
     assert source.identity() == Glyphs(**SMALL).identity() == plain
 
 
+def test_what_the_drawings_are_made_from_tells_all_that_their_names_do_not():
+    """Sources whose names are alike and whose images are not differ in it."""
+    plain = Glyphs(**SMALL)
+    for change in ({"size": 28}, {"seed": 1}):
+        other = Glyphs(**{**SMALL, **change})
+        assert other.items() == plain.items()
+        assert other.image(0) != plain.image(0)
+        assert other.made_from() != plain.made_from()
+    same = Glyphs(**SMALL)
+    assert same.made_from() == plain.made_from()
+
+
 @pytest.mark.parametrize(
     "option",
     [

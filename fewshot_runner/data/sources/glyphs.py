@@ -19,6 +19,7 @@ import numpy as np
 from numpy.random import Generator, Philox, SeedSequence
 from PIL import Image, ImageDraw
 
+from fewshot_runner.data.decode import DECODER
 from fewshot_runner.data.source import Item, Source, Split
 from fewshot_runner.errors import UserError
 
@@ -214,7 +215,10 @@ class Glyphs(Source):
         self.seed = _checked("seed", seed, at_least=0)
 
     def identity(self) -> dict[str, Any]:
-        return {"name": self.name, "version": VERSION, **vars(self)}
+        return {"name": self.name, "version": VERSION, "decoder": DECODER, **vars(self)}
+
+    def made_from(self) -> dict[str, Any]:
+        return {"version": VERSION, "size": self.size, "seed": self.seed}
 
     def items(self) -> Sequence[Item]:
         return [

@@ -1,0 +1,121 @@
+"""CIFAR-100 (Krizhevsky 2009): 60,000 photographs of 32 x 32 pixels, 100 classes in 20 superclasses, 600 images each.
+
+Read from its binary version, downloaded where it is absent. Two divisions of its classes are in use: `cifar_fs`
+(Bertinetto et al. 2019: 64 / 16 / 20 classes, mixed over the superclasses) and `fc100` (Oreshkin et al. 2018: 60 / 20 /
+20, by whole superclasses, which is harder).
+"""
+
+import tarfile
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from fewshot_runner.data.download import fetch
+from fewshot_runner.data.source import Item, Source, Split
+from fewshot_runner.errors import Absent, UserError
+
+BASE = "cifar-100-binary"
+ARCHIVE = f"https://www.cs.toronto.edu/~kriz/{BASE}.tar.gz"
+MD5 = "03b5dce01913d631647c71ecec9e9cb8"
+IMAGES = {"train": 500, "test": 100}  # of each class in the two files, which both serve every part
+NAMES = {"coarse": 20, "fine": 100}
+SIDE = 32
+RECORD = 2 + 3 * SIDE * SIDE  # bytes: number of the superclass, of the class, then red, green and blue rows
+REMEDY = "delete it and let fsl download it again"
+
+CIFAR_FS = {
+    "val": "beaver beetle butterfly camel cattle crab crocodile flatfish lamp maple_tree motorcycle otter sea shark "
+    "television tractor",
+    "test": "baby bed bicycle chimpanzee fox leopard man pickup_truck plain poppy rocket rose snail sweet_pepper table "
+    "telephone wardrobe whale woman worm",
+}
+FC100 = {
+    "val": "large_carnivores large_omnivores_and_herbivores non-insect_invertebrates small_mammals",
+    "test": "aquatic_mammals insects medium_mammals people",
+}
+
+
+class Cifar100(Source):
+    """Items are named "train/00017" by file and place, classes "fish/shark" with the superclass as their group."""
+
+    name = "cifar100"
+
+    def __init__(self, *, root: str, download: bool = True) -> None:
+        place = Path(root).expanduser() / BASE
+        self.place = place if place.is_dir() else place.with_name(f"{BASE}.tar.gz")
+        if not self.place.exists():
+            if not download:
+                raise Absent(
+                    f"dataset.root={root}: CIFAR-100 not found: neither {place} nor {self.place}; set dataset.root or "
+                    f"FSL_DATA to the folder that holds {BASE}, or dataset.source.download=true (161 MB)"
+                )
+            fetch(ARCHIVE, self.place, md5=MD5)
+
+    def identity(self) -> dict[str, Any]:
+        files = sorted(self.place.iterdir()) if self.place.is_dir() else [self.place]
+        stamps = {file.name: [(status := file.stat()).st_size, status.st_mtime_ns] for file in files}
+        return {"name": self.name, "version": 1, "files": stamps}
+
+    def items(self) -> Sequence[Item]:
+        coarse, fine = (self._names(kind) for kind in NAMES)
+        return [
+            Item(name=f"{part}/{number:05d}", class_name=f"{coarse[above]}/{fine[label]}", group=coarse[above])
+            for part, records in self._records.items()
+            for number, (above, label) in enumerate(records[:, :2])
+        ]
+
+    def image(self, index: int) -> Image.Image:
+        for records in self._records.values():
+            if index < len(records):
+                return Image.fromarray(records[index, 2:].reshape(3, SIDE, SIDE).transpose(1, 2, 0))
+            index -= len(records)
+        raise IndexError(index)
+
+    def split(self, name: str) -> Split:
+        lists = {"cifar_fs": CIFAR_FS, "fc100": FC100}
+        if name not in lists:
+            raise UserError(f"dataset.split={name}: CIFAR-100 has the splits {' and '.join(lists)}")
+        part_of = {listed: part for part, names in lists[name].items() for listed in names.split()}
+        classes: dict[str, list[str]] = {"train": [], "val": [], "test": []}
+        for class_name in sorted({item.class_name for item in self.items()}):
+            superclass, _, fine = class_name.partition("/")
+            classes[part_of.get(fine if name == "cifar_fs" else superclass, "train")].append(class_name)
+        return Split(name, classes)
+
+    @cached_property
+    def _records(self) -> dict[str, np.ndarray]:
+        """(I, RECORD) bytes of each file."""
+        records = {}
+        for part, of_class in IMAGES.items():
+            content = np.frombuffer(self._content[f"{part}.bin"], dtype=np.uint8)
+            if content.size != of_class * NAMES["fine"] * RECORD:
+                raise self._damaged(f"{part}.bin has {content.size:,} bytes")
+            records[part] = content.reshape(-1, RECORD)
+            counts = np.bincount(records[part][:, 1], minlength=NAMES["fine"])
+            if set(counts) != {of_class} or records[part][:, 0].max() >= NAMES["coarse"]:
+                raise self._damaged(f"{part}.bin has not {of_class} images of each class")
+        return records
+
+    def _names(self, kind: str) -> list[str]:
+        names = self._content[f"{kind}_label_names.txt"].decode(errors="replace").split()
+        if len(names) != NAMES[kind]:
+            raise self._damaged(f"{kind}_label_names.txt has {len(names)} names")
+        return names
+
+    @cached_property
+    def _content(self) -> dict[str, bytes]:
+        wanted = [*(f"{part}.bin" for part in IMAGES), *(f"{kind}_label_names.txt" for kind in NAMES)]
+        try:
+            if self.place.is_dir():
+                return {name: (self.place / name).read_bytes() for name in wanted}
+            with tarfile.open(self.place) as archive:
+                return {name: archive.extractfile(f"{BASE}/{name}").read() for name in wanted}
+        except (OSError, EOFError, KeyError, tarfile.TarError) as error:
+            raise self._damaged(str(error)) from error
+
+    def _damaged(self, why: str) -> UserError:
+        return UserError(f"{self.place}: CIFAR-100 is damaged or incomplete ({why}); {REMEDY}")

@@ -33,7 +33,7 @@ from fewshot_runner.facts import Facts
 from fewshot_runner.methods.base import Classifier, Method
 from fewshot_runner.models.batch_norm import takes_single_images
 from fewshot_runner.models.precomputed import Precomputed
-from fewshot_runner.models.pretrained import standardised_otherwise
+from fewshot_runner.models.pretrained import standardised_otherwise, trained_by_others
 from fewshot_runner.randomness import torch_seed
 
 
@@ -197,7 +197,10 @@ class Builder:
     def _remarks(self) -> list[str]:
         dataset = self.dataset
         remarks = dataset.remarks(searched=any(test.protocol == "retrieval" for test in self.plan.tests.values()))
-        return remarks + standardised_otherwise(self.network, dataset.standardise.mean, dataset.standardise.std)
+        remarks += standardised_otherwise(self.network, dataset.standardise.mean, dataset.standardise.std)
+        if any(not KINDS[test.protocol].of_known_classes for test in self.plan.tests.values()):
+            remarks += trained_by_others(self.network)
+        return remarks
 
     def _images(self, part: str) -> Viewer:
         return self.dataset.viewer(part, self.hardware.device)

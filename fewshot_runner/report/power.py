@@ -5,11 +5,13 @@ what it is made from. Asked for is a power of 0.8 (Cohen 1988) of the two-sided 
 
 The variance over tasks is held at what it is with the seeds there are. A part of it is the runs' own noise, which more
 seeds average out: so a count of seeds is an upper bound.
+
+The counts are those of a t-test. The exact sign test goes by whole tasks, and needs about 1 / |difference| more.
 """
 
 from collections.abc import Callable
 from dataclasses import replace
-from math import inf
+from math import ceil, inf
 from statistics import NormalDist
 
 from fewshot_runner.intervals import LEVEL
@@ -36,6 +38,8 @@ def with_needs(difference: Difference, *, tasks_are_fixed: bool) -> Difference:
         n_seeds = needed_seeds(difference.mean, over_seeds, rest=over_tasks)
         if n_seeds is None and not tasks_are_fixed:
             n_tasks, n_seeds = needed_both(difference.mean, over_tasks, over_seeds) or (None, None)
+    if n_tasks is not None and difference.by_sign:
+        n_tasks += ceil(1 / abs(difference.mean))
     return replace(
         difference,
         more_tasks=None if n_tasks is None else n_tasks - over_tasks.count,

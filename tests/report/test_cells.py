@@ -129,3 +129,13 @@ def test_many_seeds_take_little_room(make, config, result, tmp_path, seeds, said
         make(config(seed=seed), results=[result(FIGURES)])
     [ranking] = rank(find_records([tmp_path])[0])
     assert cells(ranking.rows[0], ranking)["seeds"] == said
+
+
+def test_two_runs_without_a_mistake_are_not_said_to_be_the_same(make, config, result, tmp_path):
+    """Of 10 pictures; the ends lie z^2 / (10 + z^2) = 27.75 points away, as for each run alone."""
+    for lr in (1, 2):
+        make(config(lr=lr), results=[result(np.ones(10), unit="images", episode_seed=None)])
+    [ranking] = rank(find_records([tmp_path])[0])
+    told = cells(ranking.rows[1], ranking)
+    assert told["difference"] == "+0.00 ± 27.75"
+    assert told["needed"] == "no difference seen"

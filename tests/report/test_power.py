@@ -125,3 +125,24 @@ def test_more_episodes_for_single_runs_and_more_seeds_where_seeds_vary_more():
     assert several.more_seeds > 0
     told = with_needs(Difference(0.5, 0.1, 0.001, over_tasks=Spread(1.0, 9, 10, 1.0)), tasks_are_fixed=False)
     assert (told.more_tasks, told.more_seeds) == (None, None)
+
+
+def power_of_signs(n_tasks: int, wins: float, losses: float) -> float:
+    """Of McNemar's exact test, where each task is a win or a loss with these probabilities: by adding up."""
+    n = np.arange(1, n_tasks + 1)
+    most = stats.binom.ppf(0.025, n, 0.5) - 1  # of the rarer side, where the test finds a difference
+    most += stats.binom.cdf(most + 1, n, 0.5) <= 0.025
+    share = wins / (wins + losses)
+    found = stats.binom.cdf(most, n, share) + stats.binom.cdf(most, n, 1 - share)
+    return float(stats.binom.pmf(n, n_tasks, wins + losses) @ found)
+
+
+@pytest.mark.parametrize(("wins", "losses", "ties"), [(5, 0, 1), (4, 0, 6), (5, 1, 14), (12, 6, 82), (60, 45, 895)])
+def test_the_needed_pairs_reach_the_power_of_the_sign_test(wins, losses, ties):
+    counts = (wins, losses, ties)
+    sides = [np.repeat(each, counts)[None] for each in ([1.0, 0.0, 1.0], [0.0, 1.0, 1.0])]
+    found = with_needs(paired_difference(*sides), tasks_are_fixed=False)
+    n_tasks = sum(counts) + found.more_tasks
+    chances = wins / sum(counts), losses / sum(counts)
+    assert power_of_signs(n_tasks, *chances) > 0.78
+    assert power_of_signs(int(0.85 * n_tasks), *chances) < 0.8

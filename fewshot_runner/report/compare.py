@@ -34,8 +34,9 @@ LEGEND = (
     "p: of the two-sided test (paired t-test over tasks, or the exact sign test where each is right or wrong; where "
     "there are several seeds, over tasks and seeds), and Holm's: over all pairs of a table, or with --baseline over "
     "its rows.\n"
-    "needed: more tasks or seeds for a power of 0.8 at the level 0.05, if the true difference is the measured one; "
-    "fewer seeds may do, as they also steady the figure of each task.\n"
+    "needed: more tasks or seeds where Holm's p is not below 0.05, for a power of 0.8 at the level 0.05 over the "
+    "number of tests, if the true difference is the measured one; fewer seeds may do, as they also steady the figure "
+    "of each task.\n"
     "A single run stands for itself: another seed may do better or worse. Among runs with the same settings and seed "
     "the newest with results is used; +n: further seeds."
 )

@@ -1,16 +1,18 @@
 """How many more tasks or seeds it would take to tell two experiments apart.
 
 The measured difference is taken for the true one, and its variances for the true variances: so a count is as rough as
-what it is made from. Asked for is a power of 0.8 (Cohen 1988) of the two-sided test at the level 0.05.
+what it is made from. Asked for is a power of 0.8 (Cohen 1988) of the two-sided test at the level 0.05, or of each of
+several at 0.05 over their number, with which Holm's method begins.
 
 The variance over tasks is held at what it is with the seeds there are. A part of it is the runs' own noise, which more
 seeds average out: so a count of seeds is an upper bound.
 
-The counts are those of a t-test. The exact sign test goes by whole tasks, and needs about 1 / |difference| more.
+Counts are those of a t-test. The exact sign test goes by whole tasks, and needs about 1 / |difference| more.
 """
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from math import ceil, inf
 from statistics import NormalDist
 
@@ -18,11 +20,10 @@ from fewshot_runner.intervals import LEVEL
 from fewshot_runner.report.statistics import Difference, Spread, quantile, sum_of
 
 POWER = 0.8
-NORMAL_SHIFT = NormalDist().inv_cdf(1 - LEVEL / 2) + NormalDist().inv_cdf(POWER)  # 2.80 standard errors
 MOST_TASKS, MOST_SEEDS = 10_000_000, 1000  # that anybody could want
 
 
-def with_needs(difference: Difference, *, tasks_are_fixed: bool) -> Difference:
+def with_needs(difference: Difference, *, tasks_are_fixed: bool, level: float = LEVEL) -> Difference:
     """Adds what it would take to tell the two apart with the power 0.8, were the difference as it was measured."""
     over_tasks, over_seeds = difference.over_tasks, difference.over_seeds
     if difference.told_apart or difference.mean == 0 or over_tasks is None or difference.ci95 in (0.0, None):
@@ -31,13 +32,13 @@ def with_needs(difference: Difference, *, tasks_are_fixed: bool) -> Difference:
     seeds_first = tasks_are_fixed or (seeds_vary and over_seeds.variance > over_tasks.variance)
     n_tasks = n_seeds = None
     if seeds_vary and seeds_first:
-        n_seeds = needed_seeds(difference.mean, over_seeds, rest=over_tasks)
+        n_seeds = needed_seeds(difference.mean, over_seeds, rest=over_tasks, level=level)
     if n_seeds is None and not tasks_are_fixed:
-        n_tasks = needed_tasks(difference.mean, over_tasks, rest=over_seeds)
+        n_tasks = needed_tasks(difference.mean, over_tasks, rest=over_seeds, level=level)
     if n_tasks is None and n_seeds is None and seeds_vary:
-        n_seeds = needed_seeds(difference.mean, over_seeds, rest=over_tasks)
+        n_seeds = needed_seeds(difference.mean, over_seeds, rest=over_tasks, level=level)
         if n_seeds is None and not tasks_are_fixed:
-            n_tasks, n_seeds = needed_both(difference.mean, over_tasks, over_seeds) or (None, None)
+            n_tasks, n_seeds = needed_both(difference.mean, over_tasks, over_seeds, level=level) or (None, None)
     if n_tasks is not None and difference.by_sign:
         n_tasks += ceil(1 / abs(difference.mean))
     return replace(
@@ -47,49 +48,52 @@ def with_needs(difference: Difference, *, tasks_are_fixed: bool) -> Difference:
     )
 
 
-def needed_tasks(mean: float, over_tasks: Spread, *, rest: Spread | None = None) -> int | None:
+def needed_tasks(mean: float, over_tasks: Spread, *, rest: Spread | None = None, level: float = LEVEL) -> int | None:
     """The number of tasks at which the power is reached, while the variance over seeds stays as it is."""
 
     def at(count: int) -> Spread:
         return Spread(over_tasks.single / count, count - 1)
 
-    return _smallest(mean, at, rest, start=over_tasks.count, most=MOST_TASKS)
+    return _smallest(mean, at, rest, start=over_tasks.count, most=MOST_TASKS, level=level)
 
 
-def needed_seeds(mean: float, over_seeds: Spread, *, rest: Spread | None = None) -> int | None:
+def needed_seeds(mean: float, over_seeds: Spread, *, rest: Spread | None = None, level: float = LEVEL) -> int | None:
     """The number of seeds on each side at which the power is reached, on the same tasks."""
 
     def at(count: int) -> Spread:
         return Spread(over_seeds.single / count, 2 * (count - 1))
 
-    return _smallest(mean, at, rest, start=max(2, over_seeds.count), most=MOST_SEEDS)
+    return _smallest(mean, at, rest, start=max(2, over_seeds.count), most=MOST_SEEDS, level=level)
 
 
-def needed_both(mean: float, over_tasks: Spread, over_seeds: Spread) -> tuple[int, int] | None:
+def needed_both(mean: float, over_tasks: Spread, over_seeds: Spread, *, level: float = LEVEL) -> tuple[int, int] | None:
     """Numbers of tasks and of seeds at which the power is reached, where neither alone is enough.
 
     A seed is a training and a task is soon answered: so there are as many tasks as it takes to come within a tenth of
     the seeds that endless ones would need, or where even these are too many, as many as there can be.
     """
-    room = (mean / NORMAL_SHIFT) ** 2  # for the variances over tasks and over seeds together
+    room = (mean / normal_shift(level)) ** 2  # for the variances over tasks and over seeds together
     for n_tasks in (max(over_tasks.count, 1 + int(11 * over_tasks.single / room)), MOST_TASKS):
         rest = Spread(over_tasks.single / n_tasks, n_tasks - 1)
-        n_seeds = needed_seeds(mean, over_seeds, rest=rest) if n_tasks <= MOST_TASKS else None
+        n_seeds = needed_seeds(mean, over_seeds, rest=rest, level=level) if n_tasks <= MOST_TASKS else None
         if n_seeds is not None:
             return n_tasks, n_seeds
     return None
 
 
-def _smallest(mean: float, at: Callable[[int], Spread], rest: Spread | None, *, start: int, most: int) -> int | None:
+def _smallest(
+    mean: float, at: Callable[[int], Spread], rest: Spread | None, *, start: int, most: int, level: float
+) -> int | None:
     """The smallest count from `start` at which the power is reached, by doubling and halving; it grows with it.
 
     The search begins at the count that a normal distribution would need, as the t distribution needs no less.
     """
 
     def enough(count: int) -> bool:
-        return power(mean, sum_of([at(count), rest]) if rest is not None else at(count)) >= POWER
+        spread = sum_of([at(count), rest]) if rest is not None else at(count)
+        return power(mean, spread, level=level) >= POWER
 
-    room = (mean / NORMAL_SHIFT) ** 2 - (0.0 if rest is None else rest.variance)
+    room = (mean / normal_shift(level)) ** 2 - (0.0 if rest is None else rest.variance)
     least = 0.9999 * at(1).variance / room if room > 0 else inf  # a little less, for rounding
     if least > max(start, most):
         return None
@@ -105,7 +109,13 @@ def _smallest(mean: float, at: Callable[[int], Spread], rest: Spread | None, *, 
     return high
 
 
-def power(mean: float, spread: Spread) -> float:
+@cache
+def normal_shift(level: float) -> float:
+    """How many standard errors a difference has to be for the power; 2.80 at the level 0.05."""
+    return NormalDist().inv_cdf(1 - level / 2) + NormalDist().inv_cdf(POWER)
+
+
+def power(mean: float, spread: Spread, *, level: float = LEVEL) -> float:
     """How often the two-sided test finds a difference whose true size is `mean`."""
     from scipy.special import nctdtr
 
@@ -114,6 +124,6 @@ def power(mean: float, spread: Spread) -> float:
     shift = abs(mean) / spread.variance**0.5
     if shift > 30:  # beyond what the distribution is computed for, and beyond doubt
         return 1.0
-    critical = quantile(1 - LEVEL / 2, spread.freedom)
+    critical = quantile(1 - level / 2, spread.freedom)
     far_tail = nctdtr(spread.freedom, shift, -critical) if shift < 6 else 0.0  # below 1e-9, and soon nan in scipy
     return float(1 - nctdtr(spread.freedom, shift, critical) + far_tail)

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from fewshot_runner.errors import UserError
-from fewshot_runner.intervals import interval, t_interval
+from fewshot_runner.intervals import LEVEL, interval, t_interval
 from fewshot_runner.report.groups import Group, group_runs, with_row_of
 from fewshot_runner.report.measured import Test, names_apart, test_of
 from fewshot_runner.report.power import with_needs
 from fewshot_runner.report.records import Record, read_record
 from fewshot_runner.report.results import figure_of
-from fewshot_runner.report.statistics import Difference, holm, paired_difference, unpaired_difference
+from fewshot_runner.report.statistics import Difference, count_tests, holm, paired_difference, unpaired_difference
 from fewshot_runner.report.tasks import read_tasks
 from fewshot_runner.runs import RunFolder
 
@@ -180,8 +180,9 @@ def _ranked(tests: Sequence[Test], rows: Iterable[Row], baseline: Record | None,
         differences = [_difference(row, reference) for row in others]
         ps = [None if difference is None else difference.p for difference in differences]
         adjusted = holm(ps, of_best=baseline is None)
+        level = LEVEL / max(1, count_tests(ps, of_best=baseline is None))
         compared = {
-            id(row): difference and replace(difference, p_holm=p)
+            id(row): difference and _judged(replace(difference, p_holm=p), row.test, level)
             for row, difference, p in zip(others, differences, adjusted, strict=True)
         }
         position = rows.index(reference)
@@ -197,8 +198,14 @@ def _difference(row: Row, reference: Row) -> Difference | None:
     if row.test.key != reference.test.key:
         return unpaired_difference(first, second)
     shared = min(first.shape[1], second.shape[1])
-    difference = paired_difference(first[:, :shared], second[:, :shared])
-    return with_needs(difference, tasks_are_fixed=row.test.tasks_are_fixed)
+    return paired_difference(first[:, :shared], second[:, :shared])
+
+
+def _judged(difference: Difference, test: Test, level: float) -> Difference:
+    """With what it would take to tell the two apart, where they answered the same tasks."""
+    if not difference.paired:
+        return difference
+    return with_needs(difference, tasks_are_fixed=test.tasks_are_fixed, level=level)
 
 
 def find_baseline(records: Sequence[Record], path: str) -> Record:

@@ -60,7 +60,9 @@ class Difference:
 
     @property
     def told_apart(self) -> bool:
-        return self.p is not None and self.p < LEVEL
+        """By Holm's p where there is one."""
+        p = self.p if self.p_holm is None else self.p_holm
+        return p is not None and p < LEVEL
 
 
 def paired_difference(first: np.ndarray, second: np.ndarray) -> Difference:
@@ -170,14 +172,23 @@ def _tested_by_sign(difference: Difference, by_task: np.ndarray) -> Difference:
     return replace(difference, ci95=max(by_sign, _width(difference.over_tasks)), p=float(test.pvalue), by_sign=True)
 
 
-def holm(ps: Sequence[float | None], *, of_best: bool = False) -> list[float | None]:
-    """Holm's (1979) p-values for as many tests made at once; None stays None.
+def count_tests(ps: Sequence[float | None], *, of_best: bool = False) -> int:
+    """How many tests are made at once; those of None are none.
 
     With `of_best`, what all are tested against is the best of them: it was chosen by its figure, so the tests made are
-    those of all pairs, of which the others are not shown. Their rank counts among those that are, which is cautious.
+    those of all pairs, of which the others are not shown.
+    """
+    count = sum(p is not None for p in ps)
+    return count * (count + 1) // 2 if of_best else count
+
+
+def holm(ps: Sequence[float | None], *, of_best: bool = False) -> list[float | None]:
+    """Holm's (1979) p-values for as many tests as `count_tests` says; None stays None.
+
+    The rank of those that are not shown counts among those that are, which is cautious.
     """
     order = sorted((p, k) for k, p in enumerate(ps) if p is not None)
-    n_tests = len(order) * (len(order) + 1) // 2 if of_best else len(order)
+    n_tests = count_tests(ps, of_best=of_best)
     adjusted: list[float | None] = [None] * len(ps)
     largest = 0.0
     for rank, (p, k) in enumerate(order):

@@ -328,3 +328,21 @@ def test_against_the_best_more_is_corrected_for_than_against_a_baseline(make, co
         tested = sorted((d.p, d.p_holm) for row in ranking.rows if (d := row.difference) is not None)
         least, next_p = (min(1, factor * p) for factor, (p, _) in zip(factors, tested, strict=True))
         assert [holm for _, holm in tested] == pytest.approx([least, max(least, next_p)])
+
+
+def test_what_holm_does_not_tell_apart_is_told_what_it_would_take(make, config, result, records):
+    """Three runs, so three pairs: a test at 0.05 / 3. A normal distribution needs ((2.394 + 0.842) s / d)^2 tasks."""
+    random = np.random.default_rng(8)
+    best = random.uniform(0.6, 1.0, 200)
+    noise = random.normal(0, 0.05, 200)
+    noise -= noise.mean()
+    for lr, loss in ((1, 0.0), (2, 2.2 * 0.05 / 200**0.5), (3, 0.0001)):
+        make(config(lr=lr), results=[result(best - loss + (lr > 1) * np.roll(noise, lr))])
+    [ranking] = rank(records())
+    row = {row.group.settings["method.optimizer.lr"]: row for row in ranking.rows}[2]
+    difference = row.difference
+    assert difference.p < 0.05 < difference.p_holm
+    assert not difference.told_apart
+    by_hand = ((2.394 + 0.842) / difference.mean) ** 2 * difference.over_tasks.single
+    assert difference.more_tasks == pytest.approx(by_hand - 200, rel=0.03)
+    assert columns_of(ranking).rows[ranking.rows.index(row)]["needed"] == f"+{difference.more_tasks} episodes"

@@ -175,10 +175,11 @@ def test_defects_and_refused_settings_fail_their_job_alone(fsl, quick, tmp_path,
 
 
 def test_figures_of_other_episodes_have_no_best_among_them(fsl, quick, tmp_path):
-    answer = fsl("train", "-m", *quick(), "eval.seed=0,1", f"output_dir={tmp_path}")
-    assert answer.code == 0, answer.err
-    assert "best on validation" not in answer.out
-    assert [job["number"] for job in manifest_of(tmp_path)["jobs"]] == [0, 1]
+    for k, swept in enumerate(["eval.seed=0,1", "trainer.val_episodes=10,20"]):  # the latter's tests are the same
+        answer = fsl("train", "-m", *quick(), swept, f"output_dir={tmp_path / str(k)}")
+        assert answer.code == 0, answer.err
+        assert "best on validation" not in answer.out
+        assert [job["number"] for job in manifest_of(tmp_path / str(k))["jobs"]] == [0, 1]
     answer = fsl("train", "-m", *quick(), "seed=0,1", f"output_dir={tmp_path}")
     assert "best on validation" in answer.out
 
@@ -363,12 +364,16 @@ def test_random_search_draws_the_same_and_adds_to_itself(fsl, quick, tmp_path, s
 
 def test_the_best_is_of_jobs_with_one_figure_of_validation():
     result = {"name": "5way1shot", "dataset": "d", "split": "s", "mode": "inductive", "metric": "accuracy"}
-    jobs = [{"state": "done", "result": result, "monitor": "loss", "validation": value} for value in (2.0, 0.5, 1.0)]
-    assert best_of(jobs) is jobs[1]
-    other = {"state": "done", "result": result, "monitor": "accuracy", "validation": 0.6}
-    assert best_of([*jobs, other]) is None
-    assert best_of([jobs[0], {"state": "failed"}]) is jobs[0]
-    assert best_of(jobs[:1]) is None, "of one job there is nothing to choose"
+    done = {"state": "done", "result": result, "monitor": "loss"}
+    jobs = [{**done, "fingerprint": name, "validation": value} for name, value in zip("abc", (2, 0.5, 1), strict=True)]
+    alike = {name: {"episode.n_way": 5} for name in "abcd"}
+    assert best_of(jobs, alike) is jobs[1]
+    other = {**jobs[0], "fingerprint": "d", "monitor": "accuracy", "validation": 0.6}
+    assert best_of([*jobs, other], alike) is None
+    assert best_of([jobs[0], {"state": "failed"}], alike) is jobs[0]
+    assert best_of(jobs[:1], alike) is None, "of one job there is nothing to choose"
+    assert best_of(jobs, alike | {"c": {"episode.n_way": 20}}) is None
+    assert best_of(jobs[:2], alike | {"c": {"episode.n_way": 20}}) is jobs[1]
 
 
 def test_settings_of_a_sweep_may_stand_in_a_yaml(fsl, quick, tmp_path, started):

@@ -38,7 +38,7 @@ class Planner:
         self.compose = Composer(config_dir)
         self.done: dict[str, RunFolder] = {}  # by fingerprint
         self.data: dict[str, Provenance | None] = {}  # what users' data are now, by the data set's config
-        self.validated: dict[str, Any] = {}  # what the validation of the first job was of
+        self.validated: dict[str, dict[str, Any]] = {}  # by fingerprint: what the validation of each job is of
 
     def planned(self, *, to_run: bool) -> Iterator[Planned]:
         """Every proposal in turn; `to_run`, what is missing is going to be run.
@@ -84,9 +84,12 @@ class Planner:
 
     def _job(self, proposal: Proposal) -> Job:
         config = self.compose(proposal.overrides)
+        validated = {"dataset": config["choices"]["dataset"]}
+        validated |= {key: value for key, value in flatten(config).items() if is_below(key, OF_VALIDATION)}
         if self.search.adaptive:
-            self._check_comparable(config)
+            self._check_comparable(validated)
         job = Job(proposal.number, proposal.overrides, config, fingerprint(config), proposal.watch)
+        self.validated[job.fingerprint] = validated
         if OF_USERS in config["dataset"] and self.found(job)[0] is not None:
             job = replace(job, data=self._data(config))
             self.done.pop(job.fingerprint, None)
@@ -103,16 +106,14 @@ class Planner:
                 self.data[described] = Builder(config).dataset.provenance
         return self.data[described]
 
-    def _check_comparable(self, config: Mapping[str, Any]) -> None:
+    def _check_comparable(self, validated: Mapping[str, Any]) -> None:
         """Raises `UserError` where a search that learns from validation figures would be told of two kinds of them."""
-        settings = {"dataset": config["choices"]["dataset"]}
-        settings |= {key: value for key, value in flatten(config).items() if is_below(key, OF_VALIDATION)}
-        self.validated = self.validated or settings
-        for key, value in settings.items():
-            if value != self.validated.get(key):
+        first = next(iter(self.validated.values()), validated)
+        for key, value in validated.items():
+            if value != first.get(key):
                 raise UserError(
-                    f"{key}={value}: this search compares validation figures, and began with {self.validated.get(key)};"
-                    f" give one {key}, or set sweep=grid or sweep=random"
+                    f"{key}={value}: this search compares validation figures, and began with {first.get(key)}; "
+                    f"give one {key}, or set sweep=grid or sweep=random"
                 )
 
 

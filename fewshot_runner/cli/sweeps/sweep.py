@@ -8,10 +8,11 @@ so as long as the search has not changed its mind.
 import shlex
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from fewshot_runner.cli.signals import signals_raised
 from fewshot_runner.cli.sweeps.job import Job, Outcome, falls_behind, find_run, remove_lock
@@ -139,7 +140,7 @@ class Sweep:
         self.manifest.save()
         jobs, folder = self.manifest.jobs, self.manifest.folder
         self._show_table()
-        if best := best_of(jobs):
+        if best := best_of(jobs, self.planner.validated):
             words = [*config_option(self.planner.config_dir), *best["overrides"]]
             print(f"best on validation: fsl train {shlex.join(words)}")
         print(f"sweep: {folder}")
@@ -184,12 +185,15 @@ def config_option(config_dir: Path | None) -> list[str]:
     return [] if config_dir is None else [f"--config-dir={config_dir}"]
 
 
-def best_of(jobs: Sequence[Entry]) -> Entry | None:
-    """The finished job with the best validation figure, where all are of one test and one kind of figure."""
+def best_of(jobs: Sequence[Entry], validated: Mapping[str, Mapping[str, Any]]) -> Entry | None:
+    """The finished job with the best validation figure, where all are of one test, one kind of figure and one
+    validation; `validated` says by fingerprint what that of a job is of.
+    """
     done = [job for job in jobs if job["state"] == DONE and job.get("result") and job.get("validation") is not None]
-    if not done or len(jobs) < 2 or len({(test_key(job), job["monitor"]) for job in done}) > 1:
+    if not done or len(jobs) < 2:
         return None
-    return max(done, key=objective)
+    kinds = [(test_key(job), job["monitor"], validated[job["fingerprint"]]) for job in done]
+    return max(done, key=objective) if all(kind == kinds[0] for kind in kinds) else None
 
 
 def objective(job: Entry) -> float | None:

@@ -3,9 +3,12 @@
 Shapes: T tasks.
 """
 
+from statistics import NormalDist
+
 import numpy as np
 
 LEVEL = 0.05  # of two-sided tests, hence 95 % intervals
+SINGLE_ANSWERS = ("images", "pairs", "queries")  # of the units that tasks have; a probe earns by its rank
 
 
 def t_interval(values: np.ndarray) -> float | None:
@@ -19,23 +22,25 @@ def t_interval(values: np.ndarray) -> float | None:
 
 
 def wilson_interval(values: np.ndarray) -> float:
-    """Half the width of a 95 % interval for the share of ones among `values` (T,), zeros and ones.
+    """Half the width of a 95 % interval for the share of right ones among `values` (T,): ones, zeros, and parts of one
+    where an answer is a tie, which vary less than the interval allows for.
 
     Wilson's score interval (1927) is not symmetric about the share: its farther end counts. So a test without a
     mistake has an interval as well.
     """
-    from scipy.stats import binomtest  # late: commands that evaluate nothing need no scipy
-
-    right = int(values.sum())
-    ends = binomtest(right, len(values)).proportion_ci(1 - LEVEL, method="wilson")
-    return float(max(ends.high - right / len(values), right / len(values) - ends.low))
+    count, share, z = len(values), float(values.mean(dtype=float)), NormalDist().inv_cdf(1 - LEVEL / 2)
+    middle = (share * count + z**2 / 2) / (count + z**2)
+    return abs(middle - share) + z * (share * (1 - share) * count + z**2 / 4) ** 0.5 / (count + z**2)
 
 
-def interval(values: np.ndarray) -> float | None:
-    """Half the width of the 95 % interval of the mean over tasks (T,).
+def interval(values: np.ndarray, *, unit: str) -> float | None:
+    """Half the width of the 95 % interval of the mean over tasks (T,), each a `unit`; None for fewer than two.
 
-    Wilson's where every value is 0 or 1, else Student's.
+    Wilson's where a task is a single answer, right or wrong, else Student's. Where every task is flawless, or none
+    earns anything, Student's would have no width: then Wilson's bounds the share of other tasks, and is far too wide
+    where a mistake costs but a little of one.
     """
-    if len(values) > 1 and np.isin(values, (0.0, 1.0)).all():
-        return wilson_interval(values)
-    return t_interval(values)
+    if len(values) < 2:
+        return None
+    extreme = values.min() == values.max() and values[0] in (0, 1)
+    return wilson_interval(values) if unit in SINGLE_ANSWERS or extreme else t_interval(values)

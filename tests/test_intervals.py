@@ -50,8 +50,30 @@ def test_a_test_without_a_mistake_has_an_interval() -> None:
     assert wilson_interval(np.ones(264)) == pytest.approx(1 - 264 / 267.8415, abs=1e-6)
 
 
-def test_right_or_wrong_answers_have_a_shares_interval_and_others_students() -> None:
-    share, graded = np.array([1.0, 1.0, 0.0]), np.array([1.0, 0.5, 0.0])
-    assert interval(share) == wilson_interval(share) != t_interval(share)
-    assert interval(graded) == t_interval(graded)
-    assert interval(np.array([1.0])) is None
+@pytest.mark.parametrize(("right", "count"), [(0, 3), (3, 7), (50, 50), (263, 264)])
+def test_the_interval_of_a_share_is_scipys(right: int, count: int) -> None:
+    ends = stats.binomtest(right, count).proportion_ci(method="wilson")
+    values = np.repeat([1.0, 0.0], (right, count - right))
+    assert wilson_interval(values) == pytest.approx(max(ends.high - right / count, right / count - ends.low))
+
+
+@pytest.mark.parametrize("unit", ["images", "pairs", "queries"])
+def test_single_answers_have_a_shares_interval_though_one_is_a_tie(unit: str) -> None:
+    """Wilson's formula, as above, with 9.5 of 10: an interval between those of 10 and of 9."""
+    z = 1.959964
+    middle, spread = (9.5 + z**2 / 2) / (10 + z**2), z * math.sqrt(9.5 * 0.05 + z**2 / 4) / (10 + z**2)
+    tied = np.array([1.0] * 9 + [0.5])
+    assert interval(tied, unit=unit) == pytest.approx(0.95 - (middle - spread), abs=1e-6)
+    assert wilson_interval(np.ones(10)) < interval(tied, unit=unit) < wilson_interval(np.repeat([1.0, 0.0], (9, 1)))
+    assert interval(np.array([1.0, 1.0, 0.0]), unit=unit) == wilson_interval(np.array([1.0, 1.0, 0.0]))
+    assert interval(np.array([1.0]), unit=unit) is None
+
+
+@pytest.mark.parametrize("unit", ["episodes", "probes"])
+def test_figures_by_degrees_have_students_interval_and_a_flawless_set_a_bound(unit: str) -> None:
+    for values in ([1.0, 0.5, 0.0], [1.0, 1.0, 0.0]):
+        assert interval(np.array(values), unit=unit) == t_interval(np.array(values))
+    assert interval(np.array([1.0]), unit=unit) is None
+    for values in (np.ones(20), np.zeros(20)):  # up to z^2 / (20 + z^2) of all may be others
+        assert interval(values, unit=unit) == pytest.approx(3.841459 / 23.841459, abs=1e-6)
+    assert interval(np.full(20, 0.2), unit=unit) == pytest.approx(0, abs=1e-9)  # as chance gives it, which is no luck

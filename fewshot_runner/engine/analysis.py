@@ -99,19 +99,22 @@ def _of_episodes(method: Method, name: str, protocol: EpisodeProtocol, between: 
 def by_part(right: np.ndarray, parts: np.ndarray) -> dict[int, dict[str, Any]]:
     """What queries earn (E, Q), by the part (a class, a group) that each belongs to (E, Q), the worst part first.
 
-    A part's accuracy is the mean over the episodes that ask for it, so that its interval is one over episodes.
+    A part's accuracy is the mean over the episodes that ask for it, so that its interval is one over episodes, or
+    where each asks with a single query over these.
     """
     n_parts = int(parts.max()) + 1
     episode = np.arange(len(right))[:, None]
     cell, inverse = np.unique(episode * n_parts + parts, return_inverse=True)  # one an episode and part
     inverse = inverse.ravel()
+    unit = "queries" if len(cell) == right.size else "episodes"
     means = np.bincount(inverse, weights=right.ravel()) / np.bincount(inverse)
     part = cell % n_parts
     order = np.argsort(part, kind="stable")
     numbers, starts = np.unique(part[order], return_index=True)
     rows = {}
     for number, values in zip(numbers, np.split(means[order], starts[1:]), strict=True):
-        rows[int(number)] = {"accuracy": float(values.mean()), "ci95": interval(values), "count": len(values)}
+        ci95 = interval(values, unit=unit)
+        rows[int(number)] = {"accuracy": float(values.mean()), "ci95": ci95, "count": len(values)}
     return dict(sorted(rows.items(), key=lambda item: item[1]["accuracy"]))
 
 

@@ -71,7 +71,7 @@ def surface(
             row.append(_accuracies(method, features, shown, queries, labels, n_way))
             between()
         accuracy.append([float(each.mean()) for each in row])
-        ci95.append([interval(each) for each in row])
+        ci95.append([interval(each, unit="episodes") for each in row])
     return {
         "ways": list(ways), "shots": list(shots), "accuracy": accuracy, "ci95": ci95, "episodes": episodes,
         "n_query": n_query, "seed": seed, "within_group": within_group,

@@ -152,7 +152,8 @@ def _row(group: Group, test: Test, results: Sequence[Mapping[str, Any]]) -> Row:
     if figures is None:
         means, over_tasks = np.array([figure_of(result) for result in results], dtype=float), None
     else:  # of the same tasks, as some runs may have more of them
-        means, over_tasks = figures.mean(axis=1, dtype=float), interval(figures.mean(axis=0, dtype=float))
+        means, by_task = figures.mean(axis=1, dtype=float), figures.mean(axis=0, dtype=float)
+        over_tasks = interval(by_task, unit=test.unit)
     spread = {"sd_seeds": float(means.std(ddof=1)), "ci95_seeds": t_interval(means)}
     return Row(group, test, results, figures, float(means.mean()), over_tasks, **spread)
 

@@ -60,7 +60,7 @@ def test_accuracy_by_class_and_group_is_that_of_a_loop(world, method, hardware):
             values = np.array(expected[row["name"]])
             assert row["accuracy"] == pytest.approx(values.mean())
             assert row["count"] == len(values)
-            assert row["ci95"] == pytest.approx(interval(values))
+            assert row["ci95"] == pytest.approx(interval(values, unit="episodes"))
     assert {row["group"] for row in content["classes"]} == {"group6", "group7"}
 
 
@@ -71,6 +71,8 @@ def test_by_part_by_hand():
     assert list(rows) == [2, 5]
     assert rows[5] == {"accuracy": 0.75, "ci95": pytest.approx(12.7062 * 0.25, abs=1e-3), "count": 2}
     assert rows[2]["accuracy"] == 0.5  # of 1 and 0, an episode each
+    one_query_each = by_part(np.array([[1.0], [1.0], [0.0], [0.5]]), np.zeros((4, 1), dtype=int))
+    assert one_query_each[0]["ci95"] == wilson_interval(np.array([1.0, 1.0, 0.0, 0.5]))
     assert by_part(np.ones((6, 2)), np.zeros((6, 2), dtype=int))[0]["ci95"] == wilson_interval(np.ones(6)) > 0.2
 
 
@@ -198,7 +200,7 @@ def test_a_surface_is_that_of_a_loop_over_the_largest_episodes(world, method):
                     )[0]  # fmt: skip
                 accuracies.append(float((scores.argmax(-1) == drawn.query_labels[number][asked]).float().mean()))
             assert made["accuracy"][row][column] == pytest.approx(np.mean(accuracies), abs=1e-6)
-            assert made["ci95"][row][column] == pytest.approx(interval(np.array(accuracies)), abs=1e-6)
+            assert made["ci95"][row][column] == pytest.approx(interval(np.array(accuracies), unit="episodes"), abs=1e-6)
 
 
 def test_a_surface_embeds_every_image_once(world, method):

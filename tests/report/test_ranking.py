@@ -318,6 +318,18 @@ def test_seeds_without_a_mistake_have_the_interval_of_one(make, config, result, 
     assert row.ci95 > 0.01
 
 
+def test_seeds_that_tell_pictures_right_or_wrong_have_a_shares_interval(make, config, result, records):
+    """Of 20 pictures, one that one of two seeds mistakes: as for 19.5 right ones, by Wilson's formula."""
+    right = np.ones((2, 20))
+    right[0, 0] = 0
+    for seed, values in enumerate(right):
+        make(config(seed=seed), results=[result(values, unit="images", episode_seed=None)])
+    [row] = rank(records())[0].rows
+    z = 1.959964
+    low = (19.5 + z**2 / 2 - z * (19.5 * 0.025 + z**2 / 4) ** 0.5) / (20 + z**2)
+    assert row.ci95 == pytest.approx(0.975 - low, abs=1e-6)
+
+
 def test_against_the_best_more_is_corrected_for_than_against_a_baseline(make, config, result, records):
     """Three rows: of the best, 3 p and 2 p; of one that was named, 2 p and p."""
     slight = FAIR + RANDOM.normal(0, 0.05, 30)

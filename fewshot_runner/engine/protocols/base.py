@@ -46,7 +46,7 @@ class Evaluation:
     @property
     def ci95(self) -> float | None:
         """Half the width of the 95 % interval of the mean over tasks, for what differs from task to task alone."""
-        return interval(self.values)
+        return interval(self.values, unit=self.unit)
 
     def means(self) -> dict[str, float]:
         """Every figure by name, the first one first."""

@@ -197,6 +197,7 @@ class Builder:
     def _remarks(self) -> list[str]:
         dataset = self.dataset
         remarks = dataset.remarks(searched=any(test.protocol == "retrieval" for test in self.plan.tests.values()))
+        remarks += self.plan.remarks_on_images(self.protocols())
         remarks += standardised_otherwise(self.network, dataset.standardise.mean, dataset.standardise.std)
         if any(not KINDS[test.protocol].of_known_classes for test in self.plan.tests.values()):
             remarks += trained_by_others(self.network)

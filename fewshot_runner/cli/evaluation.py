@@ -45,7 +45,10 @@ def evaluate_run(run: RunFolder, overrides: list[str], *, config_dir: Path | Non
             provenance = replace(provenance, copies=None)
         data = provenance.entries() | shown_otherwise(config, saved) | computed_otherwise(config, saved)
         builder.plan.check_method(trained.method)
-        builder.plan.check_tests(builder.protocols(head=trained.classes))
+        protocols = builder.protocols(head=trained.classes)
+        builder.plan.check_tests(protocols)
+        for remark in builder.plan.remarks_on_images(protocols):
+            narrator.say(remark)
         results, summary, step = [], run.read_summary(), trained.checkpoint["step"]
         earlier = summary["results"]
         for name, protocol in builder.tests(trained.classes).items():

@@ -11,6 +11,7 @@ from fewshot_runner.engine.protocols.base import Protocol
 from fewshot_runner.errors import UserError
 from fewshot_runner.methods.base import Method
 
+MOST_SHOWINGS = 1000  # of an image in a test, on average; tests of the built-in glyphs come to 667
 IMBALANCE, IMBALANCED = 2.0, "_imbalanced"  # of the tests beside transductive ones, and what they are called
 
 
@@ -66,6 +67,18 @@ class EvaluationPlan:
                 f"episode.within_group={str(drawn.within_group).lower()}; set these to be like the runs"
             )
         return said
+
+    def remarks_on_images(self, protocols: Protocols) -> list[str]:
+        """That the tests have few images for their many episodes, of which alone an interval over episodes tells."""
+        names = [name for name, test in self.tests.items() if protocols.showings(test, "test") > MOST_SHOWINGS]
+        if not names:
+            return []
+        table = protocols.dataset.table("test")
+        return [
+            f"{', '.join(names)}: drawn from {len(table.members):,} images of {table.n_classes:,} classes, shown more "
+            f"than {MOST_SHOWINGS:,} times each: the interval over episodes says nothing of other images, and more "
+            "episodes add nothing"
+        ]
 
     def make(self, protocols: Protocols) -> dict[str, Protocol]:
         """The test protocols by name. Call it after training: nothing may see them before."""

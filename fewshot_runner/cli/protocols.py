@@ -56,9 +56,8 @@ class Protocols:
             runs = self._runs(test)
             return Runs(runs.runs(), self.dataset.fixed_runs(runs, self.device), name=runs.name, bn_mode=bn_mode)
         if test.protocol == "closed_set":
-            episodes = test.episodes if test.episodes != "auto" else 100
             return ClosedSet(
-                self._known(test), table(part), viewer, n_shot=test.n_shot, episodes=episodes, seed=test.seed,
+                self._known(test), table(part), viewer, n_shot=test.n_shot, episodes=n_episodes(test), seed=test.seed,
                 part=part, bn_mode=bn_mode, head=self.head,
             )  # fmt: skip
         if test.protocol == "verification":
@@ -68,10 +67,9 @@ class Protocols:
             )  # fmt: skip
         if test.protocol == "retrieval":
             return self._retrieval(part, viewer, bn_mode)
-        episodes = test.episodes if test.episodes != "auto" else 20 if test.n_way == "all" else 10_000
         return Episodes(
             table(part), viewer, part=part, n_way=test.n_way, n_shot=test.n_shot, n_query=test.n_query,
-            within_group=test.within_group, episodes=episodes, seed=test.seed, imbalance=test.imbalance,
+            within_group=test.within_group, episodes=n_episodes(test), seed=test.seed, imbalance=test.imbalance,
             bn_mode=bn_mode,
         )  # fmt: skip
 
@@ -106,6 +104,14 @@ class Protocols:
     def _known(self, test: TestConfig) -> ClassTable | None:
         """The training images that a closed set is classified by; None where a head trained elsewhere answers."""
         return None if self.head and test.n_shot == "all" else self.dataset.table("train")
+
+    def showings(self, test: TestConfig, part: str) -> float:
+        """How often episodes that are drawn from a part show each of its images, on average; 0 for other tests."""
+        if test.protocol != "episodes":
+            return 0.0
+        table = self.dataset.table(part)
+        n_way = table.n_classes if test.n_way == "all" else test.n_way
+        return n_episodes(test) * n_way * (test.n_shot + test.n_query) / len(table.members)
 
     def check(self, tests: Sequence[tuple[str, TestConfig, str]]) -> None:
         """Raises `UserError` where a test cannot be held or would give an inflated figure.
@@ -180,6 +186,14 @@ class Protocols:
                 f"{self.dataset.split.name} some of its classes are not for testing, and its figure would be inflated"
             )
         return runs
+
+
+def n_episodes(test: TestConfig) -> int:
+    if test.episodes != "auto":
+        return test.episodes
+    if test.protocol == "closed_set":
+        return 100
+    return 20 if test.n_way == "all" else 10_000
 
 
 def used_by(test: TestConfig) -> set[str]:

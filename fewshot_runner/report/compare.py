@@ -29,7 +29,8 @@ FOLDED = "settings: of the first run all that differ between the runs, of the ot
 STATUS = ("run", "state", "step", "updated", "reason")  # what is told of a run that has no results
 ALONE = "results with nothing to compare them with"
 LEGEND = (
-    "±: half of a 95 % interval over tasks, the wider half where they differ; over seeds where it says so.\n"
+    "±: half of a 95 % interval over tasks, the wider half where they differ; over seeds where it says so. "
+    "Of episodes drawn from few images it says nothing of other images.\n"
     "difference: to the run marked *, in points, task by task.\n"
     "p: of the two-sided test (paired t-test over tasks, or the exact sign test where each is right or wrong; where "
     "there are several seeds, over tasks and seeds), and Holm's: over all pairs of a table, or with --baseline over "

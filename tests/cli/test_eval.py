@@ -226,6 +226,15 @@ def test_another_precision_is_another_result(fsl, copied):
     assert measured.test_of(first).key != measured.test_of(second).key
 
 
+def test_many_episodes_of_few_images_are_remarked_on(fsl, copied):
+    """Each shows 3 x (1 + 4) of 64 images."""
+    run = copied()
+    for episodes, said in ((4266, False), (4267, True)):
+        answer = fsl("eval", f"run={run}", f"eval.episodes={episodes}")
+        assert answer.code == 0, answer.err
+        assert ("3way1shot: drawn from 64 images of 8 classes" in answer.err) == said
+
+
 def test_what_was_asked_of_a_stopped_run_stays_if_it_was_of_the_best_step(fsl, copied):
     run = RunFolder(copied())
     [own] = run.read_summary()["results"]

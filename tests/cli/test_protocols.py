@@ -137,6 +137,21 @@ def test_the_shape_of_validation_is_told_where_the_test_is_of_fixed_runs(builder
     assert not builder(*asked_by("episodes")).experiment().remarks
 
 
+@pytest.mark.parametrize(
+    ("shape", "shown"), [(["episode.n_way=3"], 3 * 5), (["episode.n_way=2", "episode.n_query=7"], 2 * 8)]
+)
+def test_of_episodes_from_few_images_it_is_said_of_what_their_interval_tells(builder, shape, shown) -> None:
+    """An alphabet of eight characters by eight drawers: 64 images, each a thousand times in 64,000 / `shown`."""
+    enough = 64_000 // shown
+    assert builder(*shape, f"eval.episodes={enough}").experiment().remarks == []
+    more = {"further": {"episodes": 64_000, "n_query": 1}, "few": {"episodes": 20}}
+    [remark] = builder(*shape, f"eval.episodes={enough + 1}", tests=more).experiment().remarks
+    named, _, said = remark.partition(": ")
+    assert named == f"{shape[0][-1]}way1shot, further"
+    assert "64 images of 8 classes" in said
+    assert "1,000 times" in said
+
+
 def names_in(protocol: Retrieval, table: ClassTable) -> set[str]:
     return {*protocol.image_names[table.members]}
 

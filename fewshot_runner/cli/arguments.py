@@ -29,11 +29,7 @@ def check_arguments(
             hint = nearest(name, allowed)
             more = "" if hint.endswith("?") else f"; or leave it out: ~{prefix}{name}"
             raise UserError(f"{prefix}{name}={_show(value)}: there is no such key{hint}{more}")
-        hint = hints.get(name)
-        if hint is not None and not _fits(value, hint):
-            raise UserError(
-                f"{prefix}{name}={_show(value)}: give {_describe(hint)}{_as_text(prefix + name, value, hint)}"
-            )
+        check_type(f"{prefix}{name}", value, hints.get(name, Any))
     for name in allowed:
         parameter = parameters[name]
         required = parameter.default is inspect.Parameter.empty and parameter.kind not in (
@@ -42,6 +38,12 @@ def check_arguments(
         )
         if required and name not in given:
             raise UserError(f"{prefix}{name} is missing; set it, as in {prefix}{name}=...")
+
+
+def check_type(key: str, value: Any, hint: Any) -> None:
+    """Raises `UserError` where the value of `key` is none that may stand where `hint` is annotated."""
+    if not _fits(value, hint):
+        raise UserError(f"{key}={_show(value)}: give {_describe(hint)}{_as_text(key, value, hint)}")
 
 
 def nearest(name: str, known: Sequence[str]) -> str:

@@ -26,9 +26,11 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from fewshot_runner.cli.arguments import check_arguments, check_type
 from fewshot_runner.cli.conf import conf_dir, own_configs
 from fewshot_runner.cli.garbage import no_search_for_garbage
 from fewshot_runner.cli.hydra_messages import as_user_error
+from fewshot_runner.cli.schema import Config
 from fewshot_runner.errors import UserError
 from fewshot_runner.runs import SECTIONS
 from fewshot_runner.settings import OF_SWEEPS, flatten
@@ -265,7 +267,7 @@ def run_config(config: DictConfig, choices: Mapping[str, Any]) -> dict[str, Any]
 
 def of_run(config: DictConfig) -> DictConfig:
     """A copy without what the run's own config does not say."""
-    return OmegaConf.masked_copy(config, [key for key in config if key not in ("experiment", *OUTSIDE)])
+    return OmegaConf.masked_copy(config, [key for key in config if key not in OUTSIDE])
 
 
 def resolved(config: DictConfig, choices: Mapping[str, Any]) -> dict[str, Any]:
@@ -275,9 +277,15 @@ def resolved(config: DictConfig, choices: Mapping[str, Any]) -> dict[str, Any]:
     from another folder.
     """
     content = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    for key in content.get("experiment", {}):
+        raise UserError(
+            f"experiment.{key}: the keys of an experiment are those of the whole run: give {key} itself, and begin the "
+            "YAML of an experiment of yours with the line # @package _global_"
+        )
+    check_arguments(Config, content, key="", supplied=["choices"])
     refuse_no_folder(content["output_dir"])
-    dataset = content.get("dataset")
-    if isinstance(dataset, dict) and isinstance(source := dataset.get("source"), dict):
+    dataset = content["dataset"]
+    if isinstance(source := dataset.get("source"), dict):
         paths = [key for key in dataset.keys() & source.keys() if Path(str(source[key])).is_absolute()]
         dataset |= {key: absolute(dataset[key]) for key in paths}
     chosen = {group: choice for group, choice in choices.items() if not group.startswith(OUTSIDE) and choice}
@@ -285,7 +293,10 @@ def resolved(config: DictConfig, choices: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def refuse_no_folder(output_dir: Any) -> None:
-    """Raises `UserError` where runs would lie in the current folder because a variable of the shell is not set."""
+    """Raises `UserError` where runs would lie in the current folder because a variable of the shell is not set, or
+    nowhere.
+    """
+    check_type("output_dir", output_dir, str)
     if output_dir == "":
         raise UserError("output_dir= is empty; give a folder for the runs, as in output_dir=outputs")
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import yaml
 from hydra.errors import OverrideParseException
-from omegaconf.errors import MissingMandatoryValue
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue
 
 from fewshot_runner.cli.arguments import nearest
 from fewshot_runner.cli.conf import conf_dir
@@ -38,7 +38,7 @@ def as_user_error(error: Exception, keys: Callable[[], Sequence[str]]) -> UserEr
         return UserError(f"{group}={choice}: there is no such choice{nearest(choice, choices)}")
     if message.startswith("Config group override must be") and message.endswith("NoneType"):
         return UserError("a group cannot be null: give one of its choices (fsl list), or leave the group out")
-    if isinstance(error, MissingMandatoryValue):
+    if isinstance(error, (MissingMandatoryValue, ConfigKeyError, ConfigAttributeError)):  # ???, or left out by ~key
         return UserError(f"{error.full_key} is missing; set it, as in {error.full_key}=...")
     if isinstance(error, OverrideParseException):
         return UserError(f"{error.override}: cannot be read; {how_to_write(error.override)}")

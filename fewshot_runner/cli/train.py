@@ -1,5 +1,6 @@
 """fsl train: compose, build, train, test, report; with -m many times."""
 
+import re
 from typing import Any
 
 from fewshot_runner.cli.compose import asked_of_hydra, run_hydra
@@ -24,9 +25,9 @@ def run(arguments: list[str]) -> None:
             f"--{options[0].replace('_', '-')}: is not for sweeps; leave it out, or -m: fsl train --cfg job shows the "
             "config of one job, and fsl train -m ... --dry-run lists those of a sweep"
         )
-    of_sweeps = tuple(f"{group}{sign}" for group in OF_SWEEPS for sign in "=.")
-    if not options and (stray := [word for word in asked.overrides if word.startswith(of_sweeps)]):
-        raise UserError(f"{stray[0]}: is for sweeps; give -m for one, as in fsl train -m {stray[0]} seed=0,1,2")
+    stray = [word for word in asked.overrides if re.match(rf"[+~]*({'|'.join(OF_SWEEPS)})([=.@]|$)", word)]
+    if stray and not options:
+        raise UserError(f"{stray[0]}: is for sweeps; leave it out, or give -m, as in fsl train -m seed=0,1,2")
 
     def task(config: dict[str, Any], overrides: list[str]) -> None:
         from fewshot_runner.cli import session  # late: --help and --cfg answer without torch

@@ -31,6 +31,8 @@ UNKNOWN_KEYS = {
     "+model._args_=[1]": ["model._args_=[1]"],
     "+method.extra=1": ["method.extra=1", "optimizer"],
     "~trainer.max_steps": ["trainer.max_steps is missing", "trainer.max_steps=..."],
+    "+choices.method=maml": ["choices={'method': 'maml'}: there is no such key"],
+    "+experiment.seed=1": ["experiment.seed: ", "give seed itself", "# @package _global_"],
 }
 WRONG_VALUES = {
     "trainer.max_steps=many": ["trainer.max_steps=many", "whole number"],
@@ -46,6 +48,10 @@ WRONG_VALUES = {
     "name=[1]": ["name=[1]", "text"],
     "output_dir=null": ["output_dir=null", "text"],
     "output_dir=": ["output_dir= is empty", "outputs"],
+    "~output_dir": ["output_dir is missing", "output_dir=..."],
+    "~trusted_packages": ["trusted_packages is missing", "trusted_packages=..."],
+    "trusted_packages=5": ["trusted_packages=5: give a list (text)"],
+    "trusted_packages=[5]": ["trusted_packages=[5]: give a list (text)"],
     "name=5": ["name=5: give text", "\"name='5'\""],
     "hardware.precision=true": ["hardware.precision=true: give text", "\"hardware.precision='true'\""],
     "hardware=slurm": ["launcher=slurm", "fsl train -m", "hardware=slurm"],
@@ -103,6 +109,25 @@ IMPOSSIBLE_EPISODES = {
     "+dataset.tests.hard.n_way=30": ["dataset.tests.hard.n_way=30", "only 8 classes"],
     "method.sampler.n_classes=1000": ["n_classes=1000", "256"],
 }
+OF_SWEEPS_ALONE = [
+    "sweep=random", "sweep.trials=5", "++sweep.trials=5", "+sweep.bogus=1", "~sweep", "launcher=parallel",
+    "launcher.workers=2", "+launcher.x=1", "~launcher", "launcher@method=serial",
+]  # fmt: skip
+OF_A_SWEEP = {
+    "output_dir=2026": ["output_dir=2026: give text", "\"output_dir='2026'\""],
+    "output_dir=null": ["output_dir=null: give text"],
+    "output_dir=": ["output_dir= is empty"],
+    "~output_dir": ["output_dir is missing; set it"],
+    "sweep.folder=2026": ["sweep.folder=2026: give text or null", "\"sweep.folder='2026'\""],
+    "sweep.folder=[x]": ["sweep.folder=['x']: give text or null"],
+    "sweep.params=x": ["sweep.params=x: give a group of keys or null"],
+    "sweep.params=[x]": ["sweep.params=[x]"],
+    "~sweep": ["sweep is missing; set it"],
+    "~launcher": ["launcher is missing; set it"],
+    "~method": ["method is missing; set it"],
+    "trusted_packages=5": ["trusted_packages=5: give a list (text)"],
+    "+experiment.seed=1": ["experiment.seed: ", "give seed itself"],
+}
 FORBIDDEN_TARGETS = [
     "builtins.open",
     "os.system",
@@ -128,6 +153,17 @@ FORBIDDEN_TARGETS = [
 )
 def test_a_mistake_is_refused_by_name(refused, tiny, override, names):
     said = refused("train", *tiny(), override, lines=13)
+    assert [name for name in names if name not in said] == []
+
+
+@pytest.mark.parametrize("word", OF_SWEEPS_ALONE)
+def test_what_only_a_sweep_heeds_is_refused_without_one_however_it_is_given(refused, tiny, word):
+    assert f"{word}: is for sweeps; leave it out, or give -m" in refused("train", *tiny(), word)
+
+
+@pytest.mark.parametrize(("override", "names"), OF_A_SWEEP.items(), ids=OF_A_SWEEP)
+def test_a_mistake_in_what_a_sweep_has_as_a_whole_is_refused_by_name(refused, override, names):
+    said = refused("train", "-m", "trainer.max_steps=0", "seed=0,1", override)
     assert [name for name in names if name not in said] == []
 
 
@@ -292,10 +328,9 @@ def test_a_run_that_is_named_as_a_setting_is_refused_with_how_to_name_it(refused
     assert "give the folder without run=" in refused("predict", f"run={trained()}", __file__)
 
 
-def test_an_empty_word_is_no_folder(refused, trained, tiny):
+def test_an_empty_word_is_no_folder(refused, trained):
     assert "no run is named" in refused("resume", "")
     assert "no run is named" in refused("eval", "run=")
-    assert "output_dir= is empty" in refused("train", "-m", *tiny(), "seed=0,1", "output_dir=")
     assert "dataset.path is empty" in refused("train", "dataset=folder", "dataset.path=")
     assert "--support is empty" in refused("predict", trained(), __file__, "--support", "")
 

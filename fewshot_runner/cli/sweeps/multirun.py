@@ -6,7 +6,7 @@ manifest.
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
+from fewshot_runner.cli.arguments import check_type
 from fewshot_runner.cli.compose import hydra_config, hydra_errors, is_group, parsed, refuse_no_folder
 from fewshot_runner.cli.sweeps.launchers.base import Launcher
 from fewshot_runner.cli.sweeps.manifest import Manifest
@@ -38,14 +39,15 @@ def run(overrides: Sequence[str], *, config_dir: Path | None, dry_run: bool) -> 
         refuse_sweeping_the_whole(read)
         config = config_of_all(read, config_dir=config_dir)
         described, placed = (OmegaConf.to_container(config[group], resolve=True) for group in OF_SWEEPS)
+        folder, params = (described.pop(key, None) for key in ("folder", "params"))
+        check_type("sweep.folder", folder, str | None)
+        check_type("sweep.params", params, Mapping[str, Any] | None)
         refuse_no_folder(config.output_dir)
         output_dir = Path(config.output_dir)
-        params = [f"{key}={value}" for key, value in (described.pop("params", None) or {}).items()]
-        of_yaml = parsed(params, config_dir=config_dir)
+        of_yaml = parsed([f"{key}={value}" for key, value in (params or {}).items()], config_dir=config_dir)
         refuse_sweeping_the_whole(of_yaml)
         of_jobs = [override for override in read if group_of(override.key_or_group) not in OF_SWEEPS]
         space = space_of([*of_yaml, *of_jobs])
-    folder = described.pop("folder", None)
     folder = Path(folder) if folder else output_dir / "sweeps" / sweep_name(space, described)
     planner = Planner(
         space,

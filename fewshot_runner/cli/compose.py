@@ -235,6 +235,8 @@ def overlay(
     may = f"only {', '.join((*groups, *keys))} may change"
     for override in read:
         section = override.key_or_group.split(".")[0]
+        if override.is_hydra_override():
+            raise UserError(f"{override.input_line}: changes no evaluation; {may}")
         if section in config and section not in (*groups, *keys):
             raise UserError(f"{override.input_line}: a trained run keeps its {section}; {may}")
     sections = [override for override in read if override.key_or_group in (*SECTIONS, *OUTSIDE, "experiment")]

@@ -5,7 +5,25 @@ import tempfile
 from pathlib import Path
 
 from fewshot_runner import atomic
-from fewshot_runner.errors import UserError
+from fewshot_runner.errors import Absent, UserError
+
+
+def fetched(
+    url: str, path: Path, *, md5: str, download: bool, missing: str | None = None, key: str = "download"
+) -> Path:
+    """`path`, downloaded where it is absent.
+
+    Raises `Absent` where `download`, whose name in the config is `key`, forbids that; it says what is `missing`, if
+    that is more than the file.
+    """
+    if not path.is_file():
+        if not download:
+            raise Absent(
+                f"{key}=false: {missing or f'{path} is missing'}; set it to true, or dataset.root or FSL_DATA to the "
+                "folder that has it"
+            )
+        fetch(url, path, md5=md5)
+    return path
 
 
 def fetch(url: str, path: Path, *, md5: str | None = None) -> None:

@@ -257,12 +257,13 @@ def test_keys_that_a_target_hands_on_to_one_that_does_not_take_them_are_refused(
 
 def test_missing_data_are_refused_by_place_and_remedy(refused, tmp_path):
     for overrides, names in (
-        (["dataset=omniglot", "dataset.root=nowhere", "dataset.source.download=false"], ["nowhere", "FSL_DATA"]),
+        (["dataset=omniglot", "dataset.root=nowhere", "dataset.source.download=false"],
+         ["dataset.source.download=false: ", "nowhere", "FSL_DATA"]),
         (["dataset=folder"], ["dataset.path is missing"]),
         (["dataset=folder", "dataset.path=nowhere"], ["dataset.path=", "nowhere"]),
         (["dataset=folder", f"dataset.path={tmp_path}"], [str(tmp_path), "no images"]),
         (["dataset=csv", "dataset.path=nowhere.csv"], ["dataset.path=", "nowhere.csv"]),
-    ):
+    ):  # fmt: skip
         said = refused("train", *overrides)
         assert [name for name in names if name not in said] == []
 

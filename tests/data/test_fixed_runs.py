@@ -13,8 +13,9 @@ from PIL import Image
 from scipy.spatial import KDTree
 from tampering import damage_member, rewrite
 
+from fewshot_runner.cli.targets import make
 from fewshot_runner.data.sources.omniglot import LakeRuns, TutorialRun
-from fewshot_runner.errors import UserError
+from fewshot_runner.errors import Absent, UserError
 
 
 @pytest.fixture(scope="module")
@@ -110,8 +111,9 @@ def test_trap_09_fixed_runs_belong_to_lake_and_share_drawings_with_the_training_
 
 def test_damaged_or_absent_runs_are_named(runs_archive, tmp_path):
     place = tmp_path / "omniglot-py" / "one-shot-classification" / "all_runs.zip"
-    with pytest.raises(UserError, match=f"{place}: the fixed runs are missing; set dataset.source.download=true"):
-        LakeRuns(root=str(tmp_path), download=False)
+    described = {"_target_": "fewshot_runner.data.sources.omniglot.LakeRuns", "root": str(tmp_path), "download": False}
+    with pytest.raises(Absent, match=f"^dataset.runs.lake.download=false: {place} is missing; set it to true, or "):
+        make(described, "dataset.runs.lake")
     place.parent.mkdir(parents=True)
     place.write_bytes(b"<html>")
     with pytest.raises(UserError, match=f"{place}: not a readable zip file .*; delete it and let fsl"):

@@ -17,10 +17,10 @@ from PIL import Image
 
 from fewshot_runner.data.archive import Archive
 from fewshot_runner.data.decode import DECODER
-from fewshot_runner.data.download import fetch
+from fewshot_runner.data.download import fetched
 from fewshot_runner.data.files import Directory, Files, Listing
 from fewshot_runner.data.source import PARTS, FixedRuns, Item, Run, Source, Split
-from fewshot_runner.errors import Absent, UserError
+from fewshot_runner.errors import UserError
 
 BASE = "omniglot-py"
 CHARACTERS = {"images_background": 964, "images_evaluation": 659}
@@ -64,15 +64,8 @@ class Omniglot(Source):
         folder, archive = self.root / BASE / part, self.root / BASE / f"{part}.zip"
         if folder.is_dir():
             return folder
-        if not archive.is_file():
-            if not self.download:
-                raise Absent(
-                    f"dataset.root={self.root}: Omniglot not found: neither {folder} nor {archive}; "
-                    "set dataset.root or FSL_DATA to the folder that holds omniglot-py, or "
-                    "dataset.source.download=true"
-                )
-            fetch(f"{ARCHIVES}/{part}.zip", archive, md5=MD5[part])
-        return archive
+        missing = f"Omniglot is neither {folder} nor {archive}"
+        return fetched(f"{ARCHIVES}/{part}.zip", archive, md5=MD5[part], download=self.download, missing=missing)
 
     @cached_property
     def _files(self) -> dict[str, Files]:
@@ -129,11 +122,13 @@ class Omniglot(Source):
 
     def _vinyals(self, part: str) -> list[str]:
         """The base characters of a published list, whose lines read "Greek/character07/rot090"."""
-        path = self.root / "splits" / "omniglot" / "vinyals" / f"{part}.txt"
-        if not path.is_file():
-            if not self.download:
-                raise UserError(f"{path}: the published list is missing; set dataset.source.download=true to fetch it")
-            fetch(f"{VINYALS_LISTS}/{part}.txt", path, md5=VINYALS_MD5[part])
+        path = fetched(
+            f"{VINYALS_LISTS}/{part}.txt",
+            self.root / "splits" / "omniglot" / "vinyals" / f"{part}.txt",
+            md5=VINYALS_MD5[part],
+            download=self.download,
+            key="dataset.source.download",  # only a data set's own source is split
+        )
         lines = path.read_text(errors="replace").split()
         known = {item.class_name for item in self._items}
         characters = sorted({line.rpartition("/")[0] for line in lines})
@@ -176,11 +171,8 @@ class LakeRuns(FixedRuns):
     of_splits = ("lake", "koch")
 
     def __init__(self, *, root: str, download: bool = True) -> None:
-        self.place = Path(root).expanduser() / BASE / "one-shot-classification" / "all_runs.zip"
-        if not self.place.is_file():
-            if not download:
-                raise Absent(f"{self.place}: the fixed runs are missing; set dataset.source.download=true")
-            fetch(RUNS_ARCHIVE, self.place, md5=RUNS_MD5)
+        place = Path(root).expanduser() / BASE / "one-shot-classification" / "all_runs.zip"
+        self.place = fetched(RUNS_ARCHIVE, place, md5=RUNS_MD5, download=download)
         self._files = Archive(self.place, remedy=REMEDY)
         self._names = sorted(self._files.listing().images)
         if len(self._names) != 800:

@@ -33,14 +33,15 @@ def run(arguments: list[str]) -> None:
 
 def _packages() -> str:
     from fewshot_runner.engine.device import choose_device
-    from fewshot_runner.engine.environment import describe_environment
+    from fewshot_runner.engine.environment import PACKAGES, describe_environment
 
     environment = describe_environment(seed=0, device=choose_device("auto"))
     versions = environment["versions"]
-    missing = [name for name, version in versions.items() if version is None and name != "fewshot-runner"]
+    missing = [name for name in PACKAGES if versions[name] is None and name != "fewshot-runner"]
     if missing:
         raise UserError(f"not installed: {', '.join(missing)}; run pip install fewshot-runner")
-    return f"Python {environment['python']}, " + ", ".join(f"{name} {version}" for name, version in versions.items())
+    installed = [f"{name} {version}" for name, version in versions.items() if version is not None]
+    return f"Python {environment['python']}, {', '.join(installed)}"
 
 
 def _hardware() -> str:

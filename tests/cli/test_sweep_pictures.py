@@ -97,6 +97,24 @@ def test_other_labels_of_the_same_pictures_are_other_data(fsl, pictures, command
     assert started == [("start", 0)] * 2
 
 
+def test_pictures_of_a_data_set_that_has_its_place_from_its_source_may_be_mended_too(
+    fsl, pictures, command, tmp_path, started
+):
+    parts = {"train": range(4), "val": range(4, 6), "test": range(6, 8)}
+    for part, classes in parts.items():
+        rows = [f"{file.name},class{n}\n" for n in classes for file in (pictures / f"class{n}").iterdir()]
+        (pictures / f"{part}.csv").write_text("filename,label\n" + "".join(rows))
+    place = pictures.rename(tmp_path / "mini_imagenet_84")
+    command[2:4] = ["dataset=mini_imagenet", f"dataset.root={tmp_path}"]
+    command.append("seed=0")
+    answer = fsl(*command)
+    assert answer.code == 0, answer.err
+    assert "done already" in fsl(*command).err
+    mend(place)
+    assert "done already" not in fsl(*command).err
+    assert started == [("start", 0)] * 2
+
+
 def test_mended_pictures_are_noticed_before_jobs_are_sent_away(fsl, pictures, command):
     pytest.importorskip("submitit")
     command += ["seed=0", "launcher=slurm", "launcher.cluster=local", "launcher.poll_seconds=0.1"]

@@ -18,7 +18,7 @@ from fewshot_runner.errors import UserError
 from fewshot_runner.runs import DONE, FAILED, PRUNED, RunFolder
 from fewshot_runner.settings import flatten, is_below
 
-OF_USERS = "path"  # the key of data sets that are a user's own
+OF_USERS = "dataset.source.path"  # the key of data sets of files that a user puts somewhere, and so may mend
 OF_VALIDATION = ("episode", "eval", "trainer.monitor", "trainer.val_episodes", "dataset.split", "dataset.path")
 
 Planned = tuple[Proposal, Entry, Job | None]  # no job where its settings are refused
@@ -90,7 +90,7 @@ class Planner:
             self._check_comparable(validated)
         job = Job(proposal.number, proposal.overrides, config, fingerprint(config), proposal.watch)
         self.validated[job.fingerprint] = validated
-        if OF_USERS in config["dataset"] and self.found(job)[0] is not None:
+        if OF_USERS in flatten(config) and self.found(job)[0] is not None:
             job = replace(job, data=self._data(config))
             self.done.pop(job.fingerprint, None)
         return job

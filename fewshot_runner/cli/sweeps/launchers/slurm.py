@@ -23,6 +23,9 @@ class Slurm(Launcher):
     `parameters` are submitit's (timeout_min, cpus_per_task, slurm_partition ...). A job that runs out of time is queued
     again `requeues` times, a preempted one always; either is saved first and goes on from there. All nodes have to see
     the output folder.
+
+    Nothing else that fsl reads from a file is unpickled: submitit hands a job to its node and the outcome back as
+    pickles below the sweep's folder, where nobody else may be let to write.
     """
 
     elsewhere = True

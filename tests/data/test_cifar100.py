@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fewshot_runner.data import download
 from fewshot_runner.data.sources import cifar100
 from fewshot_runner.data.sources.cifar100 import Cifar100
 from fewshot_runner.errors import Absent, UserError
@@ -123,7 +124,7 @@ def test_other_splits_are_refused(root):
 
 def test_where_it_is_absent_it_is_downloaded_with_its_checksum_or_asked_for(tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(cifar100, "fetch", lambda url, path, *, md5: asked.append((url, path.name, md5)))
+    monkeypatch.setattr(download, "fetch", lambda url, path, *, md5: asked.append((url, path.name, md5)))
     Cifar100(root=str(tmp_path))
     assert asked == [
         (
@@ -132,7 +133,7 @@ def test_where_it_is_absent_it_is_downloaded_with_its_checksum_or_asked_for(tmp_
             "03b5dce01913d631647c71ecec9e9cb8",
         )
     ]
-    with pytest.raises(Absent, match=r"CIFAR-100 not found.*dataset\.source\.download=true"):
+    with pytest.raises(Absent, match=r"^download=false: CIFAR-100 .* is neither"):
         Cifar100(root=str(tmp_path), download=False)
     assert len(asked) == 1
 

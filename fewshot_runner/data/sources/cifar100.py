@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from fewshot_runner.data.download import fetch
+from fewshot_runner.data.download import fetched
 from fewshot_runner.data.source import Item, Source, Split
-from fewshot_runner.errors import Absent, UserError
+from fewshot_runner.errors import UserError
 
 BASE = "cifar-100-binary"
 ARCHIVE = f"https://www.cs.toronto.edu/~kriz/{BASE}.tar.gz"
@@ -46,14 +46,9 @@ class Cifar100(Source):
 
     def __init__(self, *, root: str, download: bool = True) -> None:
         place = Path(root).expanduser() / BASE
-        self.place = place if place.is_dir() else place.with_name(f"{BASE}.tar.gz")
-        if not self.place.exists():
-            if not download:
-                raise Absent(
-                    f"dataset.root={root}: CIFAR-100 not found: neither {place} nor {self.place}; set dataset.root or "
-                    f"FSL_DATA to the folder that holds {BASE}, or dataset.source.download=true (161 MB)"
-                )
-            fetch(ARCHIVE, self.place, md5=MD5)
+        archive = place.with_name(f"{BASE}.tar.gz")
+        missing = f"CIFAR-100 (161 MB) is neither {place} nor {archive}"
+        self.place = place if place.is_dir() else fetched(ARCHIVE, archive, md5=MD5, download=download, missing=missing)
 
     def identity(self) -> dict[str, Any]:
         files = sorted(self.place.iterdir()) if self.place.is_dir() else [self.place]

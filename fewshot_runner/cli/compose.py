@@ -279,10 +279,10 @@ def resolved(config: DictConfig, choices: Mapping[str, Any]) -> dict[str, Any]:
     from another folder.
     """
     content = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    for key in content.get("experiment", {}):
+    if "experiment" in content:
         raise UserError(
-            f"experiment.{key}: the keys of an experiment are those of the whole run: give {key} itself, and begin the "
-            "YAML of an experiment of yours with the line # @package _global_"
+            "experiment: its keys are those of the whole run: give them without experiment., and begin the YAML of an "
+            "experiment of yours with the line # @package _global_"
         )
     check_arguments(Config, content, key="", supplied=["choices"])
     refuse_no_folder(content["output_dir"])

@@ -33,9 +33,9 @@ def own_configs(folder: Path) -> Path:
     Raises `UserError` where there is none, and for a config that has the name of one of fsl's: Hydra would take that.
     """
     if not folder.is_dir():
-        raise UserError(f"--config-dir={folder}: there is no such folder")
+        raise UserError(f"{folder}: there is no such folder of configs")
     for path in sorted(folder.rglob("*.yaml")):
         ours = conf_dir() / path.relative_to(folder)
         if ours.is_file() and not ours.samefile(path):
-            raise UserError(f"{path}: fsl has a config of this name and would take its own; give yours another name")
+            raise UserError(f"{path}: fsl's own of this name would be taken; give yours another name")
     return folder

@@ -43,7 +43,7 @@ _FORMATS = tuple(name for name, (_, accept) in Image.OPEN.items() if accept is n
 EXTENSIONS = frozenset(
     extension for extension, name in Image.registered_extensions().items() if name in _FORMATS
 )  # lower case, with the dot
-_HEIC = (".heic", ".heif")
+_HEIC = (".heic", ".heics", ".heif", ".heifs", ".hif")
 _RAW = (".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".orf", ".rw2")
 UNREAD = frozenset((*_HEIC, *_RAW)) - EXTENSIONS  # what telephones and cameras write, and is not decoded
 

@@ -187,8 +187,7 @@ def pictures_of(paths: Sequence[Path]) -> list[Path]:
     pictures = []
     for path in paths:
         if path.is_dir():
-            listing = Directory(path).listing()
-            inside = sorted(path / name for name in (*listing.images, *listing.unread()))  # the last: to be refused
+            inside = sorted(path / name for name in Directory(path).listing().images)
             if not inside:
                 raise UserError(f"{path}: there is no picture in this folder")
             pictures += inside

@@ -39,13 +39,13 @@ class Method(nn.Module, ABC):
             kinds = {Episode: "episodes (EpisodeSampler)", Batch: "labelled batches (PKSampler, BatchSampler)"}
             wanted = " or ".join(kinds[kind] for kind in self.learns_from)
             raise UserError(
-                f"method.sampler draws {kinds[type(item)]}: {type(self).__name__} learns from {wanted}; set "
-                "method.sampler._target_ to one of these"
+                f"method.sampler draws {kinds[type(item)]}: {type(self).__name__} learns from {wanted}; take "
+                "method.sampler of another choice of method, as fsl list method=... shows it"
             )
         if isinstance(item, Batch) and item.pairs is not None and not self.takes_pairs:
             raise UserError(
-                f"method.sampler chooses pairs: {type(self).__name__} uses none; set "
-                "method.sampler._target_ to PKSampler"
+                f"method.sampler chooses pairs: {type(self).__name__} uses none; take "
+                "the method.sampler that fsl list method=triplet shows"
             )
 
     @abstractmethod

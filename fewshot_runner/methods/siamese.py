@@ -67,7 +67,7 @@ class Siamese(EmbeddingMethod):
         if self.one_shot and item.pairs is not None:
             raise UserError(
                 f"method.learner.one_shot={self.one_shot}: the one-shot loss needs all pairs of a batch, and the "
-                "sampler chooses some; set method.learner.one_shot=0, or take PKSampler"
+                "sampler chooses some; set method.learner.one_shot=0, or method=siamese"
             )
 
     def score(self, support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Tensor:

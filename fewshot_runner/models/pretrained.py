@@ -93,8 +93,8 @@ def trained_by_others(backbone: nn.Module) -> list[str]:
     """A remark on published weights in `backbone`, for tests that are meant to show it classes for the first time."""
     published = any(isinstance(part, Pretrained) and part.standard is not None for part in backbone.modules())
     return [
-        "the weights were trained on the pictures of others (ImageNet): classes of the test may be among theirs, so do "
-        "not compare its figures with those of networks trained on the train part alone"
+        "the weights were trained on the pictures of others (such as ImageNet): classes of the test may be among "
+        "theirs, so do not compare its figures with those of networks trained on the train part alone"
     ] * published
 
 

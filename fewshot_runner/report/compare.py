@@ -32,7 +32,7 @@ LEGEND = (
     "±: half of a 95 % interval over tasks, the wider half where they differ; over seeds where it says so. "
     "Of episodes drawn from few images it says nothing of other images.\n"
     "difference: to the run marked *, in points, task by task.\n"
-    "p: of the two-sided test (paired t-test over tasks, or the exact sign test where each is right or wrong; where "
+    "p: of the two-sided test (paired t-test over tasks, or the exact sign test where each is a single answer; where "
     "there are several seeds, over tasks and seeds), and Holm's: over all pairs of a table, or with --baseline over "
     "its rows.\n"
     "needed: more tasks or seeds where Holm's p is not below 0.05, for a power of 0.8 at the level 0.05 over the "

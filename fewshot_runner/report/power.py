@@ -7,13 +7,14 @@ several at 0.05 over their number, with which Holm's method begins.
 The variance over tasks is held at what it is with the seeds there are. A part of it is the runs' own noise, which more
 seeds average out: so a count of seeds is an upper bound.
 
-Counts are those of a t-test. The exact sign test goes by whole tasks, and needs about 1 / |difference| more.
+Counts are those of a t-test. The exact sign test goes by whole tasks: it needs about 1 / |difference| more, and finds
+nothing on so few that coins would all fall alike as often as the level allows.
 """
 
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
-from math import ceil, inf
+from math import ceil, inf, log2
 from statistics import NormalDist
 
 from fewshot_runner.intervals import LEVEL
@@ -40,7 +41,8 @@ def with_needs(difference: Difference, *, tasks_are_fixed: bool, level: float = 
         if n_seeds is None and not tasks_are_fixed:
             n_tasks, n_seeds = needed_both(difference.mean, over_tasks, over_seeds, level=level) or (None, None)
     if n_tasks is not None and difference.by_sign:
-        n_tasks += ceil(1 / abs(difference.mean))
+        differing = over_tasks.single * (1 - 1 / over_tasks.count) + difference.mean**2  # the share of such tasks
+        n_tasks = max(n_tasks, ceil((1 - log2(level)) / differing)) + ceil(1 / abs(difference.mean))
     return replace(
         difference,
         more_tasks=None if n_tasks is None else n_tasks - over_tasks.count,

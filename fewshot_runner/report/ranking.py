@@ -199,7 +199,7 @@ def _difference(row: Row, reference: Row) -> Difference | None:
     if row.test.key != reference.test.key:
         return unpaired_difference(first, second)
     shared = min(first.shape[1], second.shape[1])
-    return paired_difference(first[:, :shared], second[:, :shared])
+    return paired_difference(first[:, :shared], second[:, :shared], unit=row.test.unit)
 
 
 def _judged(difference: Difference, test: Test, level: float) -> Difference:

@@ -5,9 +5,9 @@ drops out. Two things still vary. Another draw of tasks would give another diffe
 would another seed of training (the variance over seeds). Their sum is that of the difference, with the degrees of
 freedom of Satterthwaite (1946, https://doi.org/10.2307/3002019). A run's own noise counts in both, so intervals over
 seeds are a little too wide rather than too narrow. Where each side has one run only, nothing is known of other seeds:
-the test is then the paired t-test over tasks, and speaks of these two networks alone. Where they answer each task right
-or wrong, and no more, it is the exact sign test on the tasks that one alone got right (McNemar 1947), as the t-test
-finds up to 9 in 100 differences of nothing on a few tasks.
+the test is then the paired t-test over tasks, and speaks of these two networks alone. Where a task is a single answer,
+it is the exact sign test on the tasks that one of them got more right (McNemar 1947), as the t-test finds up to 9 in
+100 differences of nothing on a few tasks.
 
 Shapes: R runs (seeds), T tasks.
 """
@@ -19,7 +19,7 @@ from math import inf
 
 import numpy as np
 
-from fewshot_runner.intervals import LEVEL, wilson_interval
+from fewshot_runner.intervals import LEVEL, SINGLE_ANSWERS, wilson_interval
 
 ROUNDING = 1e-7  # of figures kept as float32
 
@@ -65,13 +65,13 @@ class Difference:
         return p is not None and p < LEVEL
 
 
-def paired_difference(first: np.ndarray, second: np.ndarray) -> Difference:
-    """(R, T) minus (R', T): figures of two experiments on the same T tasks, a row a seed."""
+def paired_difference(first: np.ndarray, second: np.ndarray, *, unit: str) -> Difference:
+    """(R, T) minus (R', T): figures of two experiments on the same T tasks, each a `unit`, a row a seed."""
     by_task = _by_task(first) - _by_task(second)  # (T,)
     over_tasks = _of_mean(by_task) if len(by_task) > 1 else None
     difference = Difference(_rounded(by_task.mean()), over_tasks=over_tasks, over_seeds=_over_seeds(first, second))
     single = len(first) == len(second) == 1 and len(by_task) > 1
-    if single and by_task.any() and all(np.isin(side, (0, 1)).all() for side in (first, second)):
+    if single and by_task.any() and unit in SINGLE_ANSWERS:
         return _tested_by_sign(difference, by_task)
     return _tested(difference)
 
@@ -158,14 +158,14 @@ def _tested(difference: Difference) -> Difference:
 
 
 def _tested_by_sign(difference: Difference, by_task: np.ndarray) -> Difference:
-    """By the tasks (T,) that one alone got right, which are 1 or -1, the others 0; at least one is not 0.
+    """By the signs of what the first earns more of each task (T,); at least one is not 0.
 
-    The interval of the share that the first got right among these (Clopper and Pearson 1934) covers 0 where the test
+    The interval of the share that the first won among these (Clopper and Pearson 1934) covers 0 where the test
     finds nothing, and Student's counts with another number of them: the wider one is taken.
     """
     from scipy.stats import binomtest  # late: takes a third of a second
 
-    differing = np.abs(by_task)
+    differing = by_task != 0
     test = binomtest(int((by_task > 0).sum()), int(differing.sum()))
     ends = 2 * np.array(test.proportion_ci(1 - LEVEL, method="exact")) - 1
     by_sign = float(np.abs(ends * differing.mean() - difference.mean).max())

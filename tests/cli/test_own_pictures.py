@@ -316,7 +316,7 @@ def test_weights_that_others_trained_are_told_where_classes_are_meant_to_be_new(
         "method.sampler.batch_size=4",
         "--dry-run",
     ]
-    remark = "the weights were trained on the pictures of others (ImageNet)"
+    remark = "the weights were trained on the pictures of others (such as ImageNet)"
     assert remark in fsl(*words).out
     for others in (["model.weights=null"], ["dataset.split=images", "eval.protocol=closed_set", "episode=closed_set"]):
         answer = fsl(*words, *others)

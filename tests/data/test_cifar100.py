@@ -154,6 +154,16 @@ def test_what_is_damaged_is_refused_with_what_to_do(root, name):
         Cifar100(root=str(root)).items()
 
 
+@pytest.mark.parametrize("share", [0.01, 0.3, 0.6, 0.9])
+def test_an_archive_with_a_flipped_bit_is_refused(root, share):
+    archive = root / "cifar-100-binary.tar.gz"
+    content = bytearray(archive.read_bytes())
+    content[int(share * len(content))] ^= 1
+    archive.write_bytes(content)
+    with pytest.raises(UserError, match="damaged or incomplete"):
+        Cifar100(root=str(root)).items()
+
+
 def test_an_archive_that_is_cut_off_is_refused(root):
     archive = root / "cifar-100-binary.tar.gz"
     archive.write_bytes(archive.read_bytes()[:5000])

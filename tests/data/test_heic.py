@@ -76,12 +76,13 @@ def test_a_folder_of_them_is_a_data_set(heif, tmp_path):
 
 def test_without_the_extra_its_name_is_told(tmp_path):
     (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "1.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
+    for name in ("1.HEIC", "2.hif", "3.heics"):
+        (tmp_path / "a" / name).write_bytes(b"\0\0\0\x18ftypheic")
     command = [sys.executable, "-c", WITHOUT_THE_EXTRA, str(tmp_path)]
     one, all_of_them = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     remedy = "save as JPEG, or pip install 'fewshot-runner[heic]'"
     assert one == f"1.HEIC: .heic pictures are not read; {remedy}"
-    assert all_of_them == f"{tmp_path}: pictures in formats that are not read (1 .heic): {remedy}"
+    assert all_of_them == f"{tmp_path}: pictures in formats that are not read (1 .heic, 1 .hif, 1 .heics): {remedy}"
 
 
 def test_raw_files_which_pass_for_tiff_are_refused(tmp_path):

@@ -324,7 +324,7 @@ def test_the_one_shot_loss_is_refused_where_pairs_are_chosen() -> None:
     zeros = torch.zeros(4, dtype=torch.long)
     chosen = Batch(torch.zeros(4, 1, 4, 4), zeros, zeros, pairs=torch.tensor([[0, 1], [2, 3]]))
     facts = Facts(image_shape=(1, 4, 4), n_classes=2, n_way=2)
-    with pytest.raises(UserError, match=r"method\.learner\.one_shot=0\.5.*PKSampler"):
+    with pytest.raises(UserError, match=r"method\.learner\.one_shot=0\.5.*one_shot=0, or method=siamese"):
         Siamese(Pixels(facts), one_shot=0.5).check_item(chosen)
     Siamese(Pixels(facts), one_shot=0.5).check_item(replace(chosen, pairs=None))
     Siamese(Pixels(facts)).check_item(chosen)

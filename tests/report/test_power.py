@@ -112,15 +112,15 @@ def test_so_many_seeds_that_all_tasks_there_could_be_are_needed_are_told():
 def test_more_episodes_for_single_runs_and_more_seeds_where_seeds_vary_more():
     random = np.random.default_rng(2)
     first, second = random.normal(0.8, 0.1, (1, 100)), random.normal(0.79, 0.1, (1, 100))
-    single = with_needs(paired_difference(first, second), tasks_are_fixed=False)
+    single = with_needs(paired_difference(first, second, unit="episodes"), tasks_are_fixed=False)
     assert not single.told_apart
     assert single.more_tasks > 0
     assert single.more_seeds is None
-    fixed = with_needs(paired_difference(first, second), tasks_are_fixed=True)
+    fixed = with_needs(paired_difference(first, second, unit="episodes"), tasks_are_fixed=True)
     assert (fixed.more_tasks, fixed.more_seeds) == (None, None)
     shared = random.normal(0.8, 0.001, 100)
     seeds = [shared + np.array([[0.02], [0.0], [-0.03]]) + shift for shift in (0.0, 0.01)]
-    several = with_needs(paired_difference(*seeds), tasks_are_fixed=False)
+    several = with_needs(paired_difference(*seeds, unit="episodes"), tasks_are_fixed=False)
     assert several.more_tasks is None
     assert several.more_seeds > 0
     told = with_needs(Difference(0.5, 0.1, 0.001, over_tasks=Spread(1.0, 9, 10, 1.0)), tasks_are_fixed=False)
@@ -137,11 +137,14 @@ def power_of_signs(n_tasks: int, wins: float, losses: float) -> float:
     return float(stats.binom.pmf(n, n_tasks, wins + losses) @ found)
 
 
-@pytest.mark.parametrize(("wins", "losses", "ties"), [(5, 0, 1), (4, 0, 6), (5, 1, 14), (12, 6, 82), (60, 45, 895)])
+@pytest.mark.parametrize(
+    ("wins", "losses", "ties"),
+    [(5, 0, 1), (4, 0, 6), (5, 1, 14), (12, 6, 82), (60, 45, 895), (3, 0, 0), (4, 0, 2), (5, 0, 3)],
+)
 def test_the_needed_pairs_reach_the_power_of_the_sign_test(wins, losses, ties):
     counts = (wins, losses, ties)
     sides = [np.repeat(each, counts)[None] for each in ([1.0, 0.0, 1.0], [0.0, 1.0, 1.0])]
-    found = with_needs(paired_difference(*sides), tasks_are_fixed=False)
+    found = with_needs(paired_difference(*sides, unit="images"), tasks_are_fixed=False)
     n_tasks = sum(counts) + found.more_tasks
     chances = wins / sum(counts), losses / sum(counts)
     assert power_of_signs(n_tasks, *chances) > 0.78

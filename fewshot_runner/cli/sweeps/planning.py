@@ -85,7 +85,11 @@ class Planner:
     def _job(self, proposal: Proposal) -> Job:
         config = self.compose(proposal.overrides)
         validated = {"dataset": config["choices"]["dataset"]}
-        validated |= {key: value for key, value in flatten(config).items() if is_below(key, OF_VALIDATION)}
+        validated |= {
+            key: value
+            for key, value in flatten(config).items()
+            if is_below(key, OF_VALIDATION) and key != "eval.episodes"  # validation has trainer.val_episodes
+        }
         if self.search.adaptive:
             self._check_comparable(validated)
         job = Job(proposal.number, proposal.overrides, config, fingerprint(config), proposal.watch)

@@ -5,7 +5,10 @@ Read from its binary version, downloaded where it is absent. Two divisions of it
 20, by whole superclasses, which is harder).
 """
 
+import gzip
+import io
 import tarfile
+import zlib
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -107,10 +110,11 @@ class Cifar100(Source):
         try:
             if self.place.is_dir():
                 return {name: (self.place / name).read_bytes() for name in wanted}
-            with tarfile.open(self.place) as archive:
+            unpacked = io.BytesIO(gzip.decompress(self.place.read_bytes()))  # whole: its checksum stands at the end
+            with tarfile.open(fileobj=unpacked) as archive:
                 return {name: archive.extractfile(f"{BASE}/{name}").read() for name in wanted}
-        except (OSError, EOFError, KeyError, tarfile.TarError) as error:
-            raise self._damaged(str(error)) from error
+        except (OSError, EOFError, KeyError, zlib.error, tarfile.TarError) as error:
+            raise self._damaged(" ".join(str(error).split())) from error
 
     def _damaged(self, why: str) -> UserError:
         return UserError(f"{self.place}: CIFAR-100 is damaged or incomplete ({why}); {REMEDY}")

@@ -31,6 +31,11 @@ def _wrapping(tree: Listing) -> str | None:
     return tops.pop() if wrapped and part_called(min(tops)) is None else None
 
 
+def left_out(tree: Listing) -> list[str]:
+    """A remark on the pictures there whose formats are not decoded."""
+    return [f"left out: {_told(unread)}"] if (unread := tree.unread()) else []
+
+
 def _told(unread: Sequence[str]) -> str:
     extensions = Counter(PurePosixPath(name).suffix.lower() for name in unread)
     counts = ", ".join(f"{count} {extension}" for extension, count in extensions.most_common())
@@ -98,8 +103,7 @@ class Folder(Source):
         return self._division.remarks(split, self._items) + self.left_out()
 
     def left_out(self) -> list[str]:
-        """A remark on pictures that are no items, as their formats are not decoded."""
-        return [f"left out: {_told(unread)}"] if (unread := self._tree.unread()) else []
+        return left_out(self._tree)
 
     @cached_property
     def _found(self) -> tuple[Files, Listing]:

@@ -84,12 +84,10 @@ class RunFolder:
         run = cls(Path(path))
         try:
             if not run.path.is_dir():
-                hint = (
-                    "give the folder without run="
-                    if str(path).startswith("run=")
-                    else "`fsl compare` lists the runs below outputs/"
+                as_setting = "give it without run=, or look: " * str(path).startswith("run=")
+                raise UserError(
+                    f"{path}: there is no such run folder; {as_setting}`fsl compare` lists the runs below outputs/"
                 )
-                raise UserError(f"{path}: there is no such run folder; {hint}")
             missing = [file.name for file in (run.config, run.status) if not file.is_file()]
         except OSError as error:  # a name that is too long, or behind a door that is closed
             raise UserError(f"{path}: cannot be read ({error.strerror})") from error

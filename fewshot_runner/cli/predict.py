@@ -45,21 +45,19 @@ def answers(run: RunFolder, images: Sequence[Path], support: str | Path | None, 
     if top < 1:
         raise UserError(f"--top={top}: give a whole number of 1 or more")
     from fewshot_runner.cli.trained import load_trained  # late: a wrong folder is refused without torch
-    from fewshot_runner.data.files import Directory
     from fewshot_runner.data.place import locate, open_files
-    from fewshot_runner.data.sources.folder import Folder, left_out
+    from fewshot_runner.data.sources.folder import Folder
     from fewshot_runner.engine.predict import identify, pictures_of, predict, recognise
 
     examples = None
     if support is not None:
         open_files(*locate(support, key="--support"), key="--support")  # refused as what was given
         examples = Folder(path=support)
-    told = {"--support": examples.left_out() if examples is not None else []}
-    told |= {str(path): left_out(Directory(path).listing()) for path in images if path.is_dir()}
-    for place, lines in told.items():
-        for line in lines:
-            print(f"{place}: {line}", file=sys.stderr)
-    pictures = pictures_of(images)
+    pictures, remarks = pictures_of(images)
+    if examples is not None:
+        remarks += [f"--support: {line}" for line in examples.left_out()]
+    for line in remarks:
+        print(line, file=sys.stderr)
     trained = load_trained(run)
     how: dict[str, Any] = {"pipeline": trained.pipeline, "top": top}
     if examples is not None and trained.config["eval"]["protocol"] == "retrieval":

@@ -184,7 +184,9 @@ class Dataset:
         Nothing of their pixels: the same images are the same at whatever size a run keeps them, and wherever they lie.
         """
         store = self.store
-        digest = hashlib.sha256(json.dumps(made, sort_keys=True).encode() if (made := self.source.made_from()) else b"")
+        digest = hashlib.sha256()
+        if made := self.source.made_from():
+            digest.update(json.dumps(made, sort_keys=True).encode())
         for names in (store.image_names, store.class_names):
             digest.update(f"{names.dtype.str} {len(names)} ".encode())
             digest.update(np.ascontiguousarray(names).view(np.uint8))

@@ -18,6 +18,7 @@ from fewshot_runner.data.batch import Episode
 from fewshot_runner.data.decode import decode, evaluation_view, read_each, readable
 from fewshot_runner.data.files import Directory
 from fewshot_runner.data.source import Source
+from fewshot_runner.data.sources.folder import left_out
 from fewshot_runner.data.transforms import Standardise
 from fewshot_runner.engine.answers import COMPARISONS_AT_ONCE, embeds_once, go_on
 from fewshot_runner.engine.device import Hardware
@@ -182,17 +183,22 @@ def ranked(scores: Tensor, names: Sequence[str], pictures: Sequence[Path], *, to
     ]
 
 
-def pictures_of(paths: Sequence[Path]) -> list[Path]:
-    """The pictures named, and those in the folders named, found as a data set's are, in a fixed order."""
-    pictures = []
+def pictures_of(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
+    """The pictures named, and those in the folders named, found as a data set's are, in a fixed order; and what is left
+    out of these, in a line a folder.
+    """
+    pictures, remarks = [], []
     for path in paths:
         if path.is_dir():
-            inside = sorted(path / name for name in Directory(path).listing().images)
+            listing = Directory(path).listing()
+            inside = sorted(path / name for name in listing.images)
+            said = left_out(listing)
             if not inside:
-                raise UserError(f"{path}: there is no picture in this folder")
+                raise UserError(f"{path}: {said[0] if said else 'there is no picture in this folder'}")
             pictures += inside
+            remarks += [f"{path}: {line}" for line in said]
         elif path.is_file():
             pictures.append(path)
         else:
             raise UserError(f"{path}: there is no such picture")
-    return pictures
+    return pictures, remarks

@@ -326,7 +326,7 @@ def test_a_config_of_the_users_own_with_a_name_that_fsl_has_is_refused_for_hydra
 
 
 def test_a_run_that_is_named_as_a_setting_is_refused_with_how_to_name_it(refused, trained):
-    assert "give the folder without run=" in refused("predict", f"run={trained()}", __file__)
+    assert "give it without run=" in refused("predict", f"run={trained()}", __file__)
 
 
 def test_an_empty_word_is_no_folder(refused, trained):

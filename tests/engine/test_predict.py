@@ -42,18 +42,22 @@ def folder(tmp_path: Path) -> Path:
 
 def test_a_folder_holds_the_pictures_that_a_data_set_of_it_holds(folder: Path) -> None:
     expected = [folder / name for name in ("cat/A.PNG", "cat/b.png", "dir.png/c.jpg", "linked/f.png")]
-    assert pictures_of([folder]) == expected
+    assert pictures_of([folder]) == (expected, [])
     assert [folder / item.name for item in Folder(path=folder).items()] == expected
 
 
 def test_pictures_and_folders_come_in_the_order_given(folder: Path) -> None:
     single = folder / "linked" / "f.png"
-    assert pictures_of([single, folder / "cat"]) == [single, folder / "cat" / "A.PNG", folder / "cat" / "b.png"]
+    expected = [single, folder / "cat" / "A.PNG", folder / "cat" / "b.png"]
+    assert pictures_of([single, folder / "cat"]) == (expected, [])
 
 
 def test_a_folder_without_pictures_is_refused(folder: Path) -> None:
     (folder / "empty").mkdir()
     with pytest.raises(UserError, match="empty: there is no picture in this folder"):
+        pictures_of([folder / "empty"])
+    (folder / "empty" / "raw.NEF").write_bytes(b"II*")
+    with pytest.raises(UserError, match=r"empty: left out: pictures in formats that are not read \(1 \.nef\)"):
         pictures_of([folder / "empty"])
 
 
@@ -113,7 +117,7 @@ def most_alive(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_many_examples_and_pictures_are_dealt_with_a_few_at_a_time(
     method: Method, pipeline: ImagePipeline, photographs: Path, most_alive: list[int]
 ) -> None:
-    support, asked = Folder(path=photographs / "support"), pictures_of([photographs / "asked"])
+    support, asked = Folder(path=photographs / "support"), pictures_of([photographs / "asked"])[0]
     sizes: list[int] = []
     with method.backbone.register_forward_pre_hook(lambda _, images: sizes.append(len(images[0]))):
         predictions, refused = predict.predict(method, support, asked, pipeline=pipeline, top=3)

@@ -84,17 +84,18 @@ class Planner:
 
     def _job(self, proposal: Proposal) -> Job:
         config = self.compose(proposal.overrides)
+        settings = flatten(config)
         validated = {"dataset": config["choices"]["dataset"]}
         validated |= {
             key: value
-            for key, value in flatten(config).items()
+            for key, value in settings.items()
             if is_below(key, OF_VALIDATION) and key != "eval.episodes"  # validation has trainer.val_episodes
         }
         if self.search.adaptive:
             self._check_comparable(validated)
         job = Job(proposal.number, proposal.overrides, config, fingerprint(config), proposal.watch)
         self.validated[job.fingerprint] = validated
-        if OF_USERS in flatten(config) and self.found(job)[0] is not None:
+        if OF_USERS in settings and self.found(job)[0] is not None:
             job = replace(job, data=self._data(config))
             self.done.pop(job.fingerprint, None)
         return job

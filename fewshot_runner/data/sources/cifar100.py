@@ -18,18 +18,41 @@ import numpy as np
 from PIL import Image
 
 from fewshot_runner.data.download import fetched
-from fewshot_runner.data.source import Item, Source, Split
+from fewshot_runner.data.source import PARTS, Item, Source, Split
 from fewshot_runner.errors import UserError
 
 BASE = "cifar-100-binary"
 ARCHIVE = f"https://www.cs.toronto.edu/~kriz/{BASE}.tar.gz"
 MD5 = "03b5dce01913d631647c71ecec9e9cb8"
 IMAGES = {"train": 500, "test": 100}  # of each class in the two files, which both serve every part
-NAMES = {"coarse": 20, "fine": 100}
+NAMES = "fine_label_names.txt"  # of the classes, by their number
 SIDE = 32
 RECORD = 2 + 3 * SIDE * SIDE  # bytes: number of the superclass, of the class, then red, green and blue rows
 REMEDY = "delete it and let fsl download it again"
 
+SUPERCLASSES = {
+    "aquatic_mammals": "beaver dolphin otter seal whale",
+    "fish": "aquarium_fish flatfish ray shark trout",
+    "flowers": "orchid poppy rose sunflower tulip",
+    "food_containers": "bottle bowl can cup plate",
+    "fruit_and_vegetables": "apple mushroom orange pear sweet_pepper",
+    "household_electrical_devices": "clock keyboard lamp telephone television",
+    "household_furniture": "bed chair couch table wardrobe",
+    "insects": "bee beetle butterfly caterpillar cockroach",
+    "large_carnivores": "bear leopard lion tiger wolf",
+    "large_man-made_outdoor_things": "bridge castle house road skyscraper",
+    "large_natural_outdoor_scenes": "cloud forest mountain plain sea",
+    "large_omnivores_and_herbivores": "camel cattle chimpanzee elephant kangaroo",
+    "medium_mammals": "fox porcupine possum raccoon skunk",
+    "non-insect_invertebrates": "crab lobster snail spider worm",
+    "people": "baby boy girl man woman",
+    "reptiles": "crocodile dinosaur lizard snake turtle",
+    "small_mammals": "hamster mouse rabbit shrew squirrel",
+    "trees": "maple_tree oak_tree palm_tree pine_tree willow_tree",
+    "vehicles_1": "bicycle bus motorcycle pickup_truck train",
+    "vehicles_2": "lawn_mower rocket streetcar tank tractor",
+}
+SUPERCLASS_OF = {name: superclass for superclass, names in SUPERCLASSES.items() for name in names.split()}
 CIFAR_FS = {
     "val": "beaver beetle butterfly camel cattle crab crocodile flatfish lamp maple_tree motorcycle otter sea shark "
     "television tractor",
@@ -59,11 +82,17 @@ class Cifar100(Source):
         return {"name": self.name, "version": 1, "files": stamps}
 
     def items(self) -> Sequence[Item]:
-        coarse, fine = (self._names(kind) for kind in NAMES)
+        names = self._content[NAMES].decode(errors="replace").split()
+        if sorted(names) != sorted(SUPERCLASS_OF):
+            raise self._damaged(f"{NAMES} lists other classes")
         return [
-            Item(name=f"{part}/{number:05d}", class_name=f"{coarse[above]}/{fine[label]}", group=coarse[above])
+            Item(
+                name=f"{part}/{number:05d}",
+                class_name=f"{SUPERCLASS_OF[names[label]]}/{names[label]}",
+                group=SUPERCLASS_OF[names[label]],
+            )
             for part, records in self._records.items()
-            for number, (above, label) in enumerate(records[:, :2])
+            for number, label in enumerate(records[:, 1])
         ]
 
     def image(self, index: int) -> Image.Image:
@@ -78,10 +107,10 @@ class Cifar100(Source):
         if name not in lists:
             raise UserError(f"dataset.split={name}: CIFAR-100 has the splits {' and '.join(lists)}")
         part_of = {listed: part for part, names in lists[name].items() for listed in names.split()}
-        classes: dict[str, list[str]] = {"train": [], "val": [], "test": []}
-        for class_name in sorted({item.class_name for item in self.items()}):
-            superclass, _, fine = class_name.partition("/")
-            classes[part_of.get(fine if name == "cifar_fs" else superclass, "train")].append(class_name)
+        classes: dict[str, list[str]] = {part: [] for part in PARTS}
+        for fine, superclass in SUPERCLASS_OF.items():
+            part = part_of.get(fine if name == "cifar_fs" else superclass, "train")
+            classes[part].append(f"{superclass}/{fine}")
         return Split(name, classes)
 
     @cached_property
@@ -90,23 +119,17 @@ class Cifar100(Source):
         records = {}
         for part, of_class in IMAGES.items():
             content = np.frombuffer(self._content[f"{part}.bin"], dtype=np.uint8)
-            if content.size != of_class * NAMES["fine"] * RECORD:
+            if content.size != of_class * len(SUPERCLASS_OF) * RECORD:
                 raise self._damaged(f"{part}.bin has {content.size:,} bytes")
             records[part] = content.reshape(-1, RECORD)
-            counts = np.bincount(records[part][:, 1], minlength=NAMES["fine"])
-            if set(counts) != {of_class} or records[part][:, 0].max() >= NAMES["coarse"]:
+            counts = np.bincount(records[part][:, 1], minlength=len(SUPERCLASS_OF))
+            if set(counts) != {of_class}:
                 raise self._damaged(f"{part}.bin has not {of_class} images of each class")
         return records
 
-    def _names(self, kind: str) -> list[str]:
-        names = self._content[f"{kind}_label_names.txt"].decode(errors="replace").split()
-        if len(names) != NAMES[kind]:
-            raise self._damaged(f"{kind}_label_names.txt has {len(names)} names")
-        return names
-
     @cached_property
     def _content(self) -> dict[str, bytes]:
-        wanted = [*(f"{part}.bin" for part in IMAGES), *(f"{kind}_label_names.txt" for kind in NAMES)]
+        wanted = [NAMES, *(f"{part}.bin" for part in IMAGES)]
         try:
             if self.place.is_dir():
                 return {name: (self.place / name).read_bytes() for name in wanted}
